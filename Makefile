@@ -1,0 +1,55 @@
+# The whole workflow. `make help` lists the targets.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.setup-done
+NATIVE_SOURCES := $(shell find CMakeLists.txt core worker -path '*/lib' -prune -o \( -name '*.hpp' -o -name '*.cpp' -o -name '*.def' -o -name '*.cuh' -o -name 'CMakeLists.txt' \) -print)
+NATIVE_STAMP := core/native/lib/.built
+
+.PHONY: help setup native testnet test check conformance bench soak contracts protos wheel lock clean
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
+
+setup: $(STAMP) $(NATIVE_STAMP) ## virtual environment, dependencies, native libraries (quick the second time)
+
+$(STAMP): deploy/setup.sh pyproject.toml requirements-dev.lock
+	@PYTHON=$(PYTHON) bash deploy/setup.sh $(VENV)
+	@touch $@
+
+native: $(NATIVE_STAMP) ## build the native libraries for this machine's CPU
+
+$(NATIVE_STAMP): $(STAMP) $(NATIVE_SOURCES)
+	@echo "==> native libraries"
+	@$(BIN)/cmake -S . -B build/native -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -DCMAKE_BUILD_TYPE=Release >/dev/null
+	@$(BIN)/cmake --build build/native
+	@$(BIN)/cmake --install build/native --prefix . >/dev/null
+	@touch $@
+
+testnet: setup ## start a local network: sequencer, workers, watcher, gateway
+	@$(BIN)/warpgrid testnet up
+
+test: setup ## the tests that CI runs
+	@$(BIN)/python -m pytest -n 2
+
+check: setup ## ruff, strict types, tidy
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/python -m pytest tests/tidy
+
+conformance: setup ## every vector of ../shared/vectors, on every executor this machine has
+	@$(BIN)/python -m pytest -n 2 -m conformance tests/conformance tests/differential
+
+bench: setup ## benchmarks; each appends JSON lines to tests/bench/results/
+	@$(BIN)/python -m tests.bench
+
+soak: setup ## kill -9 and overload for minutes
+	@$(BIN)/python -m pytest -m soak tests/integration
+
+lock: ## resolve pyproject.toml anew into the two lock files
+	@$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes -q pyproject.toml -o requirements.lock
+	@$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes -q pyproject.toml --group dev -o requirements-dev.lock
+
+clean: ## remove everything that setup made
+	@rm -rf $(VENV) build core/native/lib
