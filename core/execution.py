@@ -193,7 +193,7 @@ class StructLog:
     """One executed instruction, as EIP-3155 and geth's struct logger show it.
 
     Stack values are bottom first, as before the instruction. `memory` is the whole memory before it. `storage` holds
-    the slots of this account that this frame has read or written so far. `gas_cost` includes what was passed to a callee.
+    the slots of this account that this frame has read or written so far. `gas_cost` includes what a callee was given.
     """
 
     pc: int
