@@ -1,6 +1,6 @@
 """A chain as its readers see it: blocks, receipts, lookups and states, whoever stores them.
 
-The store (`core.store`) implements it over the block log and LMDB; tests use small fakes. All numbers are block numbers.
+The store (`core.store`) implements it over the block log and LMDB; tests use small fakes. Numbers are block numbers.
 """
 
 from collections.abc import Iterator, Sequence
