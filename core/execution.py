@@ -53,8 +53,8 @@ class BlockContext:
     Fields of forks that are not active are at their defaults. `ommers` are (number, beneficiary) pairs, before Paris.
 
     The last two serve simulation only (eth_call and eth_simulateV1 with overrides). `blob_base_fee_override` replaces
-    the fee (wei) that follows from `excess_blob_gas`. Each of `precompile_moves` is (from, to): the precompiled contract
-    of the first address answers at the second instead, or nowhere when that is None; account code stands where it left.
+    the fee (wei) that follows from `excess_blob_gas`. Each of `precompile_moves` is (from, to): the precompiled
+    contract of the first address answers at the second instead, or nowhere when that is None.
     """
 
     fork: Fork
@@ -155,10 +155,10 @@ class Halt(StrEnum):
 class CallRequest:
     """An unsigned message to run as a transaction would, for eth_call, gas estimation and simulation.
 
-    With `validate`, nonce, balance and fees are checked and charged exactly as for a signed transaction. Never checked
-    are whether the sender has code (EIP-3607) and the cap on a transaction's gas (EIP-7825). Without `validate` the
-    nonce is not checked (and wraps at 2^64), and a `max_fee_per_gas` of 0 runs free of charge with a base fee of 0 seen by nobody but the
-    coinbase (geth's rule for eth_call). `to` None creates a contract.
+    With `validate`, nonce, balance and fees are checked and charged exactly as for a signed transaction. Without it the
+    nonce is not checked (and wraps at 2^64), and a `max_fee_per_gas` of 0 runs free of charge with a base fee of 0 seen
+    by nobody but the coinbase (geth's rule for eth_call). Never checked are whether the sender has code (EIP-3607) and
+    the cap on one transaction's gas (EIP-7825). `to` None creates a contract.
     """
 
     sender: bytes
