@@ -1,68 +1,119 @@
-"""A state held in dictionaries: the `StateReader` of tests, simulations and genesis blocks."""
+"""A whole state held in memory: what tests, tools and small simulations put under an executor.
 
-from collections.abc import Mapping
+Owns nothing but dictionaries; a node's state is in `core.store`. Every version is immutable: `apply` makes a new one
+that shares what did not change.
+"""
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
-from core.hashing import EMPTY_CODE_HASH, EMPTY_TRIE_ROOT, keccak256
+from core import rlp, trie
+from core.hashing import keccak256
 from core.state import Account, AccountChange, StateDifference
-from core.state_trie import AccountProof, prove_account, update_state
+from core.state_trie import ACCOUNTS_OWNER, AccountProof, encode_account, prove_account
 
-__all__ = ["MemoryState"]
+__all__ = ["AccountContents", "MemoryState"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
+class AccountContents:
+    """Everything an account holds. `storage` maps slots to values; zeros are not kept."""
+
+    nonce: int = 0
+    balance: int = 0
+    code: bytes = b""
+    storage: Mapping[int, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not all(self.storage.values()):
+            nonzero = {slot: value for slot, value in self.storage.items() if value}
+            object.__setattr__(self, "storage", nonzero)
+
+    @cached_property
+    def account(self) -> Account:
+        """The account as the state trie stores it."""
+        return Account(self.nonce, self.balance, keccak256(self.code), self._storage_trie.root)
+
+    def node(self, path: str) -> bytes | None:
+        """The node at `path` of the storage trie."""
+        return self._storage_trie.nodes.get(path)
+
+    @cached_property
+    def _storage_trie(self) -> trie.TrieUpdate:
+        return _secure_trie(
+            {slot.to_bytes(32, "big"): rlp.encode_bytes(rlp.encode_int(value)) for slot, value in self.storage.items()}
+        )
+
+    def changed(self, change: AccountChange) -> "AccountContents":
+        """These contents after `change`, which does not remove the account."""
+        assert change.account is not None
+        storage = {**({} if change.storage_cleared else self.storage), **change.storage}
+        code = self.code if change.code is None else change.code
+        if change.account.code_hash == keccak256(b""):
+            code = b""
+        return AccountContents(change.account.nonce, change.account.balance, code, storage)
+
+
 class MemoryState:
-    """One version of a state; `after` gives the next one and leaves this one as it is."""
+    """A `StateReader` over a mapping of 20-byte addresses to contents.
 
-    root: bytes = EMPTY_TRIE_ROOT
-    accounts: Mapping[bytes, Account] = field(default_factory=dict)
-    slots: Mapping[bytes, Mapping[int, int]] = field(default_factory=dict)
-    codes: Mapping[bytes, bytes] = field(default_factory=dict)
-    nodes: Mapping[tuple[bytes, str], bytes] = field(default_factory=dict)
+    Accounts given explicitly exist even when they are empty, as some did before EIP-161.
+    """
 
-    @classmethod
-    def from_changes(cls, changes: Mapping[bytes, AccountChange]) -> "MemoryState":
-        """The state that holds exactly these accounts."""
-        return cls().after(StateDifference.from_changes(changes))
+    def __init__(self, accounts: Mapping[bytes, AccountContents] | None = None) -> None:
+        self.accounts: Mapping[bytes, AccountContents] = dict(accounts or {})
+
+    @property
+    def root(self) -> bytes:
+        return self._accounts_trie.root
+
+    @cached_property
+    def _accounts_trie(self) -> trie.TrieUpdate:
+        return _secure_trie({address: encode_account(one.account) for address, one in self.accounts.items()})
+
+    @cached_property
+    def _addresses(self) -> dict[bytes, bytes]:
+        return {keccak256(address): address for address in self.accounts}
+
+    @cached_property
+    def _codes(self) -> dict[bytes, bytes]:
+        return {one.account.code_hash: one.code for one in self.accounts.values()} | {keccak256(b""): b""}
 
     def account(self, address: bytes) -> Account | None:
-        return self.accounts.get(address)
+        contents = self.accounts.get(address)
+        return contents.account if contents else None
 
     def storage(self, address: bytes, slot: int) -> int:
-        return self.slots.get(address, {}).get(slot, 0)
+        contents = self.accounts.get(address)
+        return contents.storage.get(slot, 0) if contents else 0
 
     def code(self, code_hash: bytes) -> bytes:
-        return b"" if code_hash == EMPTY_CODE_HASH else self.codes[code_hash]
+        return self._codes[code_hash]
 
     def node(self, owner: bytes, path: str) -> bytes | None:
-        return self.nodes.get((owner, path))
+        """The node at `path` of the trie of `owner` (`core.state_trie.StateNodes`)."""
+        if owner == ACCOUNTS_OWNER:
+            return self._accounts_trie.nodes.get(path)
+        address = self._addresses.get(owner)
+        return None if address is None else self.accounts[address].node(path)
 
-    def root_after(self, difference: StateDifference) -> bytes:
-        return update_state(self, difference).root
-
-    def proof(self, address: bytes, slots: list[int]) -> AccountProof:
+    def proof(self, address: bytes, slots: Sequence[int]) -> AccountProof:
         return prove_account(self, address, {slot: self.storage(address, slot) for slot in slots})
 
-    def after(self, difference: StateDifference) -> "MemoryState":
+    def root_after(self, difference: StateDifference) -> bytes:
+        return self.apply(difference).root
+
+    def apply(self, difference: StateDifference) -> "MemoryState":
         """The state once `difference` is applied."""
-        update = update_state(self, difference)
-        cleared = set(update.cleared)
-        nodes = {key: raw for key, raw in self.nodes.items() if key[0] not in cleared}
-        for key, raw in update.nodes.items():
-            if raw is None:
-                nodes.pop(key, None)
-            else:
-                nodes[key] = raw
-        accounts, slots, codes = dict(self.accounts), dict(self.slots), dict(self.codes)
+        accounts = dict(self.accounts)
         for address, change in difference.changes():
-            account = update.accounts[address]
-            accounts.pop(address, None)
-            before = {} if change.storage_cleared else slots.get(address, {})
-            slots.pop(address, None)
-            if account is None:
-                continue
-            accounts[address] = account
-            slots[address] = {slot: value for slot, value in {**before, **change.storage}.items() if value}
-            if change.code is not None:
-                codes[keccak256(change.code)] = change.code
-        return MemoryState(update.root, accounts, slots, codes, nodes)
+            if change.account is None:
+                accounts.pop(address, None)
+            else:
+                accounts[address] = accounts.get(address, AccountContents()).changed(change)
+        return MemoryState(accounts)
+
+
+def _secure_trie(items: Mapping[bytes, bytes]) -> trie.TrieUpdate:
+    return trie.update(lambda _path: None, {keccak256(key): value for key, value in items.items()})
