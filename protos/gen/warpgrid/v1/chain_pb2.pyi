@@ -207,25 +207,29 @@ class Rejection(_message.Message):
 Global___Rejection: _TypeAlias = Rejection  # noqa: Y015
 
 @_typing.final
-class BlockRoots(_message.Message):
-    """What two honest replicas must agree on, and all that they must agree on."""
+class Commitments(_message.Message):
+    """What two honest replicas must agree on, and all that they must agree on (core.chain_rules.Commitments). A field of a
+    fork that is not active is absent.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     STATE_ROOT_FIELD_NUMBER: _builtins.int
-    RECEIPTS_ROOT_FIELD_NUMBER: _builtins.int
     TRANSACTIONS_ROOT_FIELD_NUMBER: _builtins.int
+    RECEIPTS_ROOT_FIELD_NUMBER: _builtins.int
     LOGS_BLOOM_FIELD_NUMBER: _builtins.int
     GAS_USED_FIELD_NUMBER: _builtins.int
+    WITHDRAWALS_ROOT_FIELD_NUMBER: _builtins.int
     BLOB_GAS_USED_FIELD_NUMBER: _builtins.int
     REQUESTS_HASH_FIELD_NUMBER: _builtins.int
     state_root: _builtins.bytes
-    receipts_root: _builtins.bytes
     transactions_root: _builtins.bytes
     """of the included transactions"""
+    receipts_root: _builtins.bytes
     logs_bloom: _builtins.bytes
     """256 bytes"""
     gas_used: _builtins.int
+    withdrawals_root: _builtins.bytes
     blob_gas_used: _builtins.int
     requests_hash: _builtins.bytes
     """EIP-7685"""
@@ -233,20 +237,32 @@ class BlockRoots(_message.Message):
         self,
         *,
         state_root: _builtins.bytes = ...,
-        receipts_root: _builtins.bytes = ...,
         transactions_root: _builtins.bytes = ...,
+        receipts_root: _builtins.bytes = ...,
         logs_bloom: _builtins.bytes = ...,
         gas_used: _builtins.int = ...,
-        blob_gas_used: _builtins.int = ...,
-        requests_hash: _builtins.bytes = ...,
+        withdrawals_root: _builtins.bytes | None = ...,
+        blob_gas_used: _builtins.int | None = ...,
+        requests_hash: _builtins.bytes | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_blob_gas_used", b"_blob_gas_used", "_requests_hash", b"_requests_hash", "_withdrawals_root", b"_withdrawals_root", "blob_gas_used", b"blob_gas_used", "requests_hash", b"requests_hash", "withdrawals_root", b"withdrawals_root"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob_gas_used", b"blob_gas_used", "gas_used", b"gas_used", "logs_bloom", b"logs_bloom", "receipts_root", b"receipts_root", "requests_hash", b"requests_hash", "state_root", b"state_root", "transactions_root", b"transactions_root"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_blob_gas_used", b"_blob_gas_used", "_requests_hash", b"_requests_hash", "_withdrawals_root", b"_withdrawals_root", "blob_gas_used", b"blob_gas_used", "gas_used", b"gas_used", "logs_bloom", b"logs_bloom", "receipts_root", b"receipts_root", "requests_hash", b"requests_hash", "state_root", b"state_root", "transactions_root", b"transactions_root", "withdrawals_root", b"withdrawals_root"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__blob_gas_used: _TypeAlias = _typing.Literal["blob_gas_used"]  # noqa: Y015
+    _WhichOneofArgType__blob_gas_used: _TypeAlias = _typing.Literal["_blob_gas_used", b"_blob_gas_used"]  # noqa: Y015
+    _WhichOneofReturnType__requests_hash: _TypeAlias = _typing.Literal["requests_hash"]  # noqa: Y015
+    _WhichOneofArgType__requests_hash: _TypeAlias = _typing.Literal["_requests_hash", b"_requests_hash"]  # noqa: Y015
+    _WhichOneofReturnType__withdrawals_root: _TypeAlias = _typing.Literal["withdrawals_root"]  # noqa: Y015
+    _WhichOneofArgType__withdrawals_root: _TypeAlias = _typing.Literal["_withdrawals_root", b"_withdrawals_root"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__blob_gas_used) -> _WhichOneofReturnType__blob_gas_used | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__requests_hash) -> _WhichOneofReturnType__requests_hash | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__withdrawals_root) -> _WhichOneofReturnType__withdrawals_root | None: ...
 
-Global___BlockRoots: _TypeAlias = BlockRoots  # noqa: Y015
+Global___Commitments: _TypeAlias = Commitments  # noqa: Y015
 
 @_typing.final
 class BlockBody(_message.Message):
@@ -259,12 +275,16 @@ class BlockBody(_message.Message):
     RECEIPTS_FIELD_NUMBER: _builtins.int
     DIFFERENCE_FIELD_NUMBER: _builtins.int
     REQUESTS_FIELD_NUMBER: _builtins.int
+    GAS_USED_FIELD_NUMBER: _builtins.int
+    BLOB_GAS_USED_FIELD_NUMBER: _builtins.int
     included: _builtins.bytes
     """ascending u32 rows of the proposed columns, little-endian"""
     receipts: _builtins.bytes
     """core.receipts.ReceiptColumns"""
     difference: _builtins.bytes
     """core.state.StateDifference"""
+    gas_used: _builtins.int
+    blob_gas_used: _builtins.int
     @_builtins.property
     def rejections(self) -> _containers.RepeatedCompositeFieldContainer[Global___Rejection]: ...
     @_builtins.property
@@ -279,10 +299,12 @@ class BlockBody(_message.Message):
         receipts: _builtins.bytes = ...,
         difference: _builtins.bytes = ...,
         requests: _abc.Iterable[_builtins.bytes] | None = ...,
+        gas_used: _builtins.int = ...,
+        blob_gas_used: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["difference", b"difference", "included", b"included", "receipts", b"receipts", "rejections", b"rejections", "requests", b"requests"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob_gas_used", b"blob_gas_used", "difference", b"difference", "gas_used", b"gas_used", "included", b"included", "receipts", b"receipts", "rejections", b"rejections", "requests", b"requests"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -295,14 +317,14 @@ class BlockAnswer(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     PROPOSAL_ID_FIELD_NUMBER: _builtins.int
-    ROOTS_FIELD_NUMBER: _builtins.int
+    COMMITMENTS_FIELD_NUMBER: _builtins.int
     BODY_FIELD_NUMBER: _builtins.int
     EXECUTION_US_FIELD_NUMBER: _builtins.int
     proposal_id: _builtins.int
     execution_us: _builtins.int
     """microseconds spent in the executor"""
     @_builtins.property
-    def roots(self) -> Global___BlockRoots: ...
+    def commitments(self) -> Global___Commitments: ...
     @_builtins.property
     def body(self) -> Global___BlockBody:
         """only when it was asked for"""
@@ -311,13 +333,13 @@ class BlockAnswer(_message.Message):
         self,
         *,
         proposal_id: _builtins.int = ...,
-        roots: Global___BlockRoots | None = ...,
+        commitments: Global___Commitments | None = ...,
         body: Global___BlockBody | None = ...,
         execution_us: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "roots", b"roots"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "commitments", b"commitments"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "execution_us", b"execution_us", "proposal_id", b"proposal_id", "roots", b"roots"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "commitments", b"commitments", "execution_us", b"execution_us", "proposal_id", b"proposal_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
