@@ -14,6 +14,8 @@ from core.block import Header
 from core.chain_rules import Commitments
 from core.execution import BlockContext, ExecutionOutcome, Rejection, Withdrawal
 from core.fork import Fork
+from core.jobs.receipt import Receipt
+from core.jobs.request import JobRequest
 from core.receipts import ReceiptColumns
 from core.state import StateDifference
 from core.transaction import TransactionColumns
@@ -64,7 +66,6 @@ __all__ = [
     "SizeMax",
     "SnapshotPiece",
     "SubmitJob",
-    "WireReceipt",
     "WorkerMessage",
 ]
 
@@ -72,7 +73,6 @@ PROTOCOL_VERSION = 1
 
 TEXT_BYTES_MAX = 1024
 OUTPUT_PIECE_BYTES_MAX = 16 * 1024
-REQUEST_BYTES_MAX = 256 * 1024
 OUTPUT_BYTES_MAX = 1024 * 1024
 SNAPSHOT_PIECE_BYTES_MAX = 512 * 1024
 BLOCKS_MAX = 256
@@ -107,7 +107,6 @@ Address = Annotated[bytes, Size(20)]
 OptionalAddress = Annotated[bytes, Size(20, or_empty=True)]
 Signature = Annotated[bytes, Size(65)]
 Text = Annotated[str, SizeMax(TEXT_BYTES_MAX)]
-Request = Annotated[bytes, SizeMax(REQUEST_BYTES_MAX)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,35 +275,15 @@ class SnapshotPiece:
 
 
 @dataclass(frozen=True, slots=True)
-class WireReceipt:
-    """The message `Receipt`; the type with the rules is core.jobs' own."""
-
-    job_id: Hash
-    worker: Address
-    tier: int
-    model_hash: Hash
-    request_hash: Hash
-    output_hash: Hash
-    trace_root: Hash
-    input_tokens: int
-    output_tokens: int
-    started_at_ms: int
-    finished_at_ms: int
-    input_token_wei: int
-    output_token_wei: int
-    total_wei: int
-
-
-@dataclass(frozen=True, slots=True)
 class SignedReceipt:
-    receipt: WireReceipt
+    receipt: Receipt
     signature: Signature
 
 
 @dataclass(frozen=True, slots=True)
 class SubmitJob:
     job_id: Hash
-    request: Request
+    request: JobRequest
     salt: Hash
 
 
@@ -338,8 +317,8 @@ class JobRecord:
     attempt: int
     worker: OptionalAddress
     detail: Text
-    request: Request
-    output: Annotated[bytes, SizeMax(OUTPUT_BYTES_MAX)]
+    request: JobRequest | None
+    output: Annotated[str, SizeMax(OUTPUT_BYTES_MAX)] | None
     receipt: SignedReceipt | None
     settlement: OptionalHash
     audit: Text
@@ -356,10 +335,9 @@ class JobList:
 class AssignJob:
     job_id: Hash
     attempt: int
-    request: Request
+    request: JobRequest
     salt: Hash
     model_hash: Hash
-    tier: int
     deadline_ms: int
     input_token_wei: int
     output_token_wei: int
@@ -392,7 +370,7 @@ class JobOutput:
 class JobFinished:
     job_id: Hash
     attempt: int
-    output: Annotated[bytes, SizeMax(OUTPUT_BYTES_MAX)]
+    output: Annotated[str, SizeMax(OUTPUT_BYTES_MAX)]
     signed: SignedReceipt
 
 

@@ -18,7 +18,7 @@ from google.protobuf.message import DecodeError, Message
 from core.block import Header, decode_header, encode_header
 from core.columns import Columns
 from core.errors import InvalidInput
-from protos import messages
+from core.jobs.request import Message as ChatMessage
 from protos.errors import MalformedMessage, MessageTooLarge, SequenceBroken
 from protos.gen.warpgrid.v1 import chain_pb2, jobs_pb2, network_pb2
 from protos.messages import CountMax, SequencerMessage, Size, SizeMax, WorkerMessage
@@ -46,7 +46,7 @@ _T = TypeVar("_T")
 _M = TypeVar("_M")
 _ToWire = Callable[[Any], Any]
 _FromWire = Callable[[Any], Any]
-_RENAMED: dict[Any, str] = {messages.WireReceipt: "Receipt"}
+_RENAMED: dict[Any, str] = {ChatMessage: "ChatMessage"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +195,10 @@ def _from_message(kind: type[_T], message: Message) -> _T:
             parts.append(None)
         else:
             parts.append(one.from_wire(getattr(message, one.name)))
-    return kind(*parts)
+    try:
+        return kind(*parts)
+    except InvalidInput as error:
+        raise MalformedMessage(f"{kind.__name__}: {error}") from error
 
 
 class FrameWriter(Generic[_M]):

@@ -24,43 +24,49 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!protos/gen/warpgrid/v1/jobs.proto\x12\x0bwarpgrid.v1\":\n\tSubmitJob\x12\x0e\n\x06job_id\x18\x01 \x01(\x0c\x12\x0f\n\x07request\x18\x02 \x01(\x0c\x12\x0c\n\x04salt\x18\x03 \x01(\x0c\"(\n\x08JobQuery\x12\x0e\n\x06job_id\x18\x01 \x01(\x0c\x12\x0c\n\x04salt\x18\x02 \x01(\x0c\"-\n\x08ListJobs\x12\x0e\n\x06offset\x18\x01 \x01(\r\x12\x11\n\tcount_max\x18\x02 \x01(\r\"\xac\x02\n\x07Receipt\x12\x0e\n\x06job_id\x18\x01 \x01(\x0c\x12\x0e\n\x06worker\x18\x02 \x01(\x0c\x12\x0c\n\x04tier\x18\x03 \x01(\r\x12\x12\n\nmodel_hash\x18\x04 \x01(\x0c\x12\x14\n\x0crequest_hash\x18\x05 \x01(\x0c\x12\x13\n\x0boutput_hash\x18\x06 \x01(\x0c\x12\x12\n\ntrace_root\x18\x07 \x01(\x0c\x12\x14\n\x0cinput_tokens\x18\x08 \x01(\r\x12\x15\n\routput_tokens\x18\t \x01(\r\x12\x15\n\rstarted_at_ms\x18\n \x01(\x04\x12\x16\n\x0e\x66inished_at_ms\x18\x0b \x01(\x04\x12\x17\n\x0finput_token_wei\x18\x0c \x01(\x0c\x12\x18\n\x10output_token_wei\x18\r \x01(\x0c\x12\x11\n\ttotal_wei\x18\x0e \x01(\x0c\"I\n\rSignedReceipt\x12%\n\x07receipt\x18\x01 \x01(\x0b\x32\x14.warpgrid.v1.Receipt\x12\x11\n\tsignature\x18\x02 \x01(\x0c\"\x93\x01\n\x08JobEvent\x12\r\n\x05index\x18\x01 \x01(\x04\x12\r\n\x05state\x18\x02 \x01(\t\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x04 \x01(\r\x12\x0e\n\x06\x64\x65tail\x18\x05 \x01(\t\x12+\n\x07receipt\x18\x06 \x01(\x0b\x32\x1a.warpgrid.v1.SignedReceipt\x12\r\n\x05\x61t_ms\x18\x07 \x01(\x04\"\xfa\x01\n\tJobRecord\x12\x0e\n\x06job_id\x18\x01 \x01(\x0c\x12\r\n\x05state\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\x12\x0e\n\x06worker\x18\x04 \x01(\x0c\x12\x0e\n\x06\x64\x65tail\x18\x05 \x01(\t\x12\x0f\n\x07request\x18\x06 \x01(\x0c\x12\x0e\n\x06output\x18\x07 \x01(\x0c\x12+\n\x07receipt\x18\x08 \x01(\x0b\x32\x1a.warpgrid.v1.SignedReceipt\x12\x12\n\nsettlement\x18\t \x01(\x0c\x12\r\n\x05\x61udit\x18\n \x01(\t\x12\x17\n\x0fsubmitted_at_ms\x18\x0b \x01(\x04\x12\x13\n\x0b\x64\x65\x61\x64line_ms\x18\x0c \x01(\x04\"/\n\x07JobList\x12$\n\x04jobs\x18\x01 \x03(\x0b\x32\x16.warpgrid.v1.JobRecord\"\xdb\x01\n\tAssignJob\x12\x0e\n\x06job_id\x18\x01 \x01(\x0c\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12\x0f\n\x07request\x18\x03 \x01(\x0c\x12\x0c\n\x04salt\x18\x04 \x01(\x0c\x12\x12\n\nmodel_hash\x18\x05 \x01(\x0c\x12\x0c\n\x04tier\x18\x06 \x01(\r\x12\x13\n\x0b\x64\x65\x61\x64line_ms\x18\x07 \x01(\x04\x12\x17\n\x0finput_token_wei\x18\x08 \x01(\x0c\x12\x18\n\x10output_token_wei\x18\t \x01(\x0c\x12\x15\n\rprice_max_wei\x18\n \x01(\x0c\x12\r\n\x05\x61udit\x18\x0b \x01(\x08\"<\n\tCancelJob\x12\x0e\n\x06job_id\x18\x01 \x01(\x0c\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12\x0e\n\x06reason\x18\x03 \x01(\t\"-\n\nJobStarted\x12\x0e\n\x06job_id\x18\x01 \x01(\x0c\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\"I\n\tJobOutput\x12\x0e\n\x06job_id\x18\x01 \x01(\x0c\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12\r\n\x05index\x18\x03 \x01(\x04\x12\x0c\n\x04text\x18\x04 \x01(\t\"j\n\x0bJobFinished\x12\x0e\n\x06job_id\x18\x01 \x01(\x0c\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12\x0e\n\x06output\x18\x03 \x01(\x0c\x12*\n\x06signed\x18\x04 \x01(\x0b\x32\x1a.warpgrid.v1.SignedReceipt\"J\n\tJobFailed\x12\x0e\n\x06job_id\x18\x01 \x01(\x0c\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12\x0c\n\x04\x63ode\x18\x03 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\"0\n\rReceiptStored\x12\x0e\n\x06job_id\x18\x01 \x01(\x0c\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r2\xe8\x01\n\x04Jobs\x12\x39\n\x06Submit\x12\x16.warpgrid.v1.SubmitJob\x1a\x15.warpgrid.v1.JobEvent0\x01\x12\x37\n\x06Status\x12\x15.warpgrid.v1.JobQuery\x1a\x16.warpgrid.v1.JobRecord\x12\x33\n\x04List\x12\x15.warpgrid.v1.ListJobs\x1a\x14.warpgrid.v1.JobList\x12\x37\n\x06\x43\x61ncel\x12\x15.warpgrid.v1.JobQuery\x1a\x16.warpgrid.v1.JobRecordb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!protos/gen/warpgrid/v1/jobs.proto\x12\x0bwarpgrid.v1\"~\n\nJobRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12*\n\x08messages\x18\x02 \x03(\x0b\x32\x18.warpgrid.v1.ChatMessage\x12\'\n\x08sampling\x18\x03 \x01(\x0b\x32\x15.warpgrid.v1.Sampling\x12\x0c\n\x04tier\x18\x04 \x01(\r\",\n\x0b\x43hatMessage\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"y\n\x08Sampling\x12\x12\n\ntokens_max\x18\x01 \x01(\r\x12\x19\n\x11temperature_milli\x18\x02 \x01(\r\x12\x13\n\x0btop_p_milli\x18\x03 \x01(\r\x12\r\n\x05top_k\x18\x04 \x01(\r\x12\x0c\n\x04seed\x18\x05 \x01(\x04\x12\x0c\n\x04stop\x18\x06 \x03(\t\"S\n\tSubmitJob\x12\x0e\n\x06job_id\x18\x01 \x01(\x0c\x12(\n\x07request\x18\x02 \x01(\x0b\x32\x17.warpgrid.v1.JobRequest\x12\x0c\n\x04salt\x18\x03 \x01(\x0c\"(\n\x08JobQuery\x12\x0e\n\x06job_id\x18\x01 \x01(\x0c\x12\x0c\n\x04salt\x18\x02 \x01(\x0c\"-\n\x08ListJobs\x12\x0e\n\x06offset\x18\x01 \x01(\r\x12\x11\n\tcount_max\x18\x02 \x01(\r\"\xac\x02\n\x07Receipt\x12\x0e\n\x06job_id\x18\x01 \x01(\x0c\x12\x0e\n\x06worker\x18\x02 \x01(\x0c\x12\x0c\n\x04tier\x18\x03 \x01(\r\x12\x12\n\nmodel_hash\x18\x04 \x01(\x0c\x12\x14\n\x0crequest_hash\x18\x05 \x01(\x0c\x12\x13\n\x0boutput_hash\x18\x06 \x01(\x0c\x12\x12\n\ntrace_root\x18\x07 \x01(\x0c\x12\x14\n\x0cinput_tokens\x18\x08 \x01(\r\x12\x15\n\routput_tokens\x18\t \x01(\r\x12\x15\n\rstarted_at_ms\x18\n \x01(\x04\x12\x16\n\x0e\x66inished_at_ms\x18\x0b \x01(\x04\x12\x17\n\x0finput_token_wei\x18\x0c \x01(\x0c\x12\x18\n\x10output_token_wei\x18\r \x01(\x0c\x12\x11\n\ttotal_wei\x18\x0e \x01(\x0c\"I\n\rSignedReceipt\x12%\n\x07receipt\x18\x01 \x01(\x0b\x32\x14.warpgrid.v1.Receipt\x12\x11\n\tsignature\x18\x02 \x01(\x0c\"\x93\x01\n\x08JobEvent\x12\r\n\x05index\x18\x01 \x01(\x04\x12\r\n\x05state\x18\x02 \x01(\t\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x04 \x01(\r\x12\x0e\n\x06\x64\x65tail\x18\x05 \x01(\t\x12+\n\x07receipt\x18\x06 \x01(\x0b\x32\x1a.warpgrid.v1.SignedReceipt\x12\r\n\x05\x61t_ms\x18\x07 \x01(\x04\"\xa3\x02\n\tJobRecord\x12\x0e\n\x06job_id\x18\x01 \x01(\x0c\x12\r\n\x05state\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\x12\x0e\n\x06worker\x18\x04 \x01(\x0c\x12\x0e\n\x06\x64\x65tail\x18\x05 \x01(\t\x12(\n\x07request\x18\x06 \x01(\x0b\x32\x17.warpgrid.v1.JobRequest\x12\x13\n\x06output\x18\x07 \x01(\tH\x00\x88\x01\x01\x12+\n\x07receipt\x18\x08 \x01(\x0b\x32\x1a.warpgrid.v1.SignedReceipt\x12\x12\n\nsettlement\x18\t \x01(\x0c\x12\r\n\x05\x61udit\x18\n \x01(\t\x12\x17\n\x0fsubmitted_at_ms\x18\x0b \x01(\x04\x12\x13\n\x0b\x64\x65\x61\x64line_ms\x18\x0c \x01(\x04\x42\t\n\x07_output\"/\n\x07JobList\x12$\n\x04jobs\x18\x01 \x03(\x0b\x32\x16.warpgrid.v1.JobRecord\"\xe6\x01\n\tAssignJob\x12\x0e\n\x06job_id\x18\x01 \x01(\x0c\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12(\n\x07request\x18\x03 \x01(\x0b\x32\x17.warpgrid.v1.JobRequest\x12\x0c\n\x04salt\x18\x04 \x01(\x0c\x12\x12\n\nmodel_hash\x18\x05 \x01(\x0c\x12\x13\n\x0b\x64\x65\x61\x64line_ms\x18\x06 \x01(\x04\x12\x17\n\x0finput_token_wei\x18\x07 \x01(\x0c\x12\x18\n\x10output_token_wei\x18\x08 \x01(\x0c\x12\x15\n\rprice_max_wei\x18\t \x01(\x0c\x12\r\n\x05\x61udit\x18\n \x01(\x08\"<\n\tCancelJob\x12\x0e\n\x06job_id\x18\x01 \x01(\x0c\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12\x0e\n\x06reason\x18\x03 \x01(\t\"-\n\nJobStarted\x12\x0e\n\x06job_id\x18\x01 \x01(\x0c\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\"I\n\tJobOutput\x12\x0e\n\x06job_id\x18\x01 \x01(\x0c\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12\r\n\x05index\x18\x03 \x01(\x04\x12\x0c\n\x04text\x18\x04 \x01(\t\"j\n\x0bJobFinished\x12\x0e\n\x06job_id\x18\x01 \x01(\x0c\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12\x0e\n\x06output\x18\x03 \x01(\t\x12*\n\x06signed\x18\x04 \x01(\x0b\x32\x1a.warpgrid.v1.SignedReceipt\"J\n\tJobFailed\x12\x0e\n\x06job_id\x18\x01 \x01(\x0c\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12\x0c\n\x04\x63ode\x18\x03 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\"0\n\rReceiptStored\x12\x0e\n\x06job_id\x18\x01 \x01(\x0c\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r2\xe8\x01\n\x04Jobs\x12\x39\n\x06Submit\x12\x16.warpgrid.v1.SubmitJob\x1a\x15.warpgrid.v1.JobEvent0\x01\x12\x37\n\x06Status\x12\x15.warpgrid.v1.JobQuery\x1a\x16.warpgrid.v1.JobRecord\x12\x33\n\x04List\x12\x15.warpgrid.v1.ListJobs\x1a\x14.warpgrid.v1.JobList\x12\x37\n\x06\x43\x61ncel\x12\x15.warpgrid.v1.JobQuery\x1a\x16.warpgrid.v1.JobRecordb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'protos.gen.warpgrid.v1.jobs_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SUBMITJOB']._serialized_start=50
-  _globals['_SUBMITJOB']._serialized_end=108
-  _globals['_JOBQUERY']._serialized_start=110
-  _globals['_JOBQUERY']._serialized_end=150
-  _globals['_LISTJOBS']._serialized_start=152
-  _globals['_LISTJOBS']._serialized_end=197
-  _globals['_RECEIPT']._serialized_start=200
-  _globals['_RECEIPT']._serialized_end=500
-  _globals['_SIGNEDRECEIPT']._serialized_start=502
-  _globals['_SIGNEDRECEIPT']._serialized_end=575
-  _globals['_JOBEVENT']._serialized_start=578
-  _globals['_JOBEVENT']._serialized_end=725
-  _globals['_JOBRECORD']._serialized_start=728
-  _globals['_JOBRECORD']._serialized_end=978
-  _globals['_JOBLIST']._serialized_start=980
-  _globals['_JOBLIST']._serialized_end=1027
-  _globals['_ASSIGNJOB']._serialized_start=1030
-  _globals['_ASSIGNJOB']._serialized_end=1249
-  _globals['_CANCELJOB']._serialized_start=1251
-  _globals['_CANCELJOB']._serialized_end=1311
-  _globals['_JOBSTARTED']._serialized_start=1313
-  _globals['_JOBSTARTED']._serialized_end=1358
-  _globals['_JOBOUTPUT']._serialized_start=1360
-  _globals['_JOBOUTPUT']._serialized_end=1433
-  _globals['_JOBFINISHED']._serialized_start=1435
-  _globals['_JOBFINISHED']._serialized_end=1541
-  _globals['_JOBFAILED']._serialized_start=1543
-  _globals['_JOBFAILED']._serialized_end=1617
-  _globals['_RECEIPTSTORED']._serialized_start=1619
-  _globals['_RECEIPTSTORED']._serialized_end=1667
-  _globals['_JOBS']._serialized_start=1670
-  _globals['_JOBS']._serialized_end=1902
+  _globals['_JOBREQUEST']._serialized_start=50
+  _globals['_JOBREQUEST']._serialized_end=176
+  _globals['_CHATMESSAGE']._serialized_start=178
+  _globals['_CHATMESSAGE']._serialized_end=222
+  _globals['_SAMPLING']._serialized_start=224
+  _globals['_SAMPLING']._serialized_end=345
+  _globals['_SUBMITJOB']._serialized_start=347
+  _globals['_SUBMITJOB']._serialized_end=430
+  _globals['_JOBQUERY']._serialized_start=432
+  _globals['_JOBQUERY']._serialized_end=472
+  _globals['_LISTJOBS']._serialized_start=474
+  _globals['_LISTJOBS']._serialized_end=519
+  _globals['_RECEIPT']._serialized_start=522
+  _globals['_RECEIPT']._serialized_end=822
+  _globals['_SIGNEDRECEIPT']._serialized_start=824
+  _globals['_SIGNEDRECEIPT']._serialized_end=897
+  _globals['_JOBEVENT']._serialized_start=900
+  _globals['_JOBEVENT']._serialized_end=1047
+  _globals['_JOBRECORD']._serialized_start=1050
+  _globals['_JOBRECORD']._serialized_end=1341
+  _globals['_JOBLIST']._serialized_start=1343
+  _globals['_JOBLIST']._serialized_end=1390
+  _globals['_ASSIGNJOB']._serialized_start=1393
+  _globals['_ASSIGNJOB']._serialized_end=1623
+  _globals['_CANCELJOB']._serialized_start=1625
+  _globals['_CANCELJOB']._serialized_end=1685
+  _globals['_JOBSTARTED']._serialized_start=1687
+  _globals['_JOBSTARTED']._serialized_end=1732
+  _globals['_JOBOUTPUT']._serialized_start=1734
+  _globals['_JOBOUTPUT']._serialized_end=1807
+  _globals['_JOBFINISHED']._serialized_start=1809
+  _globals['_JOBFINISHED']._serialized_end=1915
+  _globals['_JOBFAILED']._serialized_start=1917
+  _globals['_JOBFAILED']._serialized_end=1991
+  _globals['_RECEIPTSTORED']._serialized_start=1993
+  _globals['_RECEIPTSTORED']._serialized_end=2041
+  _globals['_JOBS']._serialized_start=2044
+  _globals['_JOBS']._serialized_end=2276
 # @@protoc_insertion_point(module_scope)

@@ -22,6 +22,99 @@ else:
 DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
+class JobRequest(_message.Message):
+    """A conversation for a model to continue (core.jobs.request.JobRequest has the limits and the hash)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    MESSAGES_FIELD_NUMBER: _builtins.int
+    SAMPLING_FIELD_NUMBER: _builtins.int
+    TIER_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    tier: _builtins.int
+    """0 float, 1 exact"""
+    @_builtins.property
+    def messages(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChatMessage]: ...
+    @_builtins.property
+    def sampling(self) -> Global___Sampling: ...
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        messages: _abc.Iterable[Global___ChatMessage] | None = ...,
+        sampling: Global___Sampling | None = ...,
+        tier: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["sampling", b"sampling"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["messages", b"messages", "model", b"model", "sampling", b"sampling", "tier", b"tier"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JobRequest: _TypeAlias = JobRequest  # noqa: Y015
+
+@_typing.final
+class ChatMessage(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROLE_FIELD_NUMBER: _builtins.int
+    CONTENT_FIELD_NUMBER: _builtins.int
+    role: _builtins.str
+    """system, user, assistant"""
+    content: _builtins.str
+    def __init__(
+        self,
+        *,
+        role: _builtins.str = ...,
+        content: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "role", b"role"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChatMessage: _TypeAlias = ChatMessage  # noqa: Y015
+
+@_typing.final
+class Sampling(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKENS_MAX_FIELD_NUMBER: _builtins.int
+    TEMPERATURE_MILLI_FIELD_NUMBER: _builtins.int
+    TOP_P_MILLI_FIELD_NUMBER: _builtins.int
+    TOP_K_FIELD_NUMBER: _builtins.int
+    SEED_FIELD_NUMBER: _builtins.int
+    STOP_FIELD_NUMBER: _builtins.int
+    tokens_max: _builtins.int
+    temperature_milli: _builtins.int
+    """thousandths"""
+    top_p_milli: _builtins.int
+    """thousandths"""
+    top_k: _builtins.int
+    seed: _builtins.int
+    @_builtins.property
+    def stop(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        tokens_max: _builtins.int = ...,
+        temperature_milli: _builtins.int = ...,
+        top_p_milli: _builtins.int = ...,
+        top_k: _builtins.int = ...,
+        seed: _builtins.int = ...,
+        stop: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["seed", b"seed", "stop", b"stop", "temperature_milli", b"temperature_milli", "tokens_max", b"tokens_max", "top_k", b"top_k", "top_p_milli", b"top_p_milli"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Sampling: _TypeAlias = Sampling  # noqa: Y015
+
+@_typing.final
 class SubmitJob(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -29,18 +122,20 @@ class SubmitJob(_message.Message):
     REQUEST_FIELD_NUMBER: _builtins.int
     SALT_FIELD_NUMBER: _builtins.int
     job_id: _builtins.bytes
-    request: _builtins.bytes
-    """canonical request, at most 256 KiB; keccak-256(salt, request) stands in the escrow"""
     salt: _builtins.bytes
     """32 bytes, secret"""
+    @_builtins.property
+    def request(self) -> Global___JobRequest:
+        """its hash under the salt stands in the escrow"""
+
     def __init__(
         self,
         *,
         job_id: _builtins.bytes = ...,
-        request: _builtins.bytes = ...,
+        request: Global___JobRequest | None = ...,
         salt: _builtins.bytes = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id", "request", b"request", "salt", b"salt"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
@@ -96,7 +191,7 @@ Global___ListJobs: _TypeAlias = ListJobs  # noqa: Y015
 
 @_typing.final
 class Receipt(_message.Message):
-    """What a worker signs (EIP-712); the twin of `Receipt` in market/contracts/Receipts.sol."""
+    """What a worker signs (EIP-712); the twin of core.jobs.receipt.Receipt."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -252,9 +347,7 @@ class JobRecord(_message.Message):
     worker: _builtins.bytes
     """empty while there is none"""
     detail: _builtins.str
-    request: _builtins.bytes
-    """only with the salt"""
-    output: _builtins.bytes
+    output: _builtins.str
     """only with the salt"""
     settlement: _builtins.bytes
     """hash of the settling transaction, empty before"""
@@ -265,6 +358,10 @@ class JobRecord(_message.Message):
     deadline_ms: _builtins.int
     """Unix time"""
     @_builtins.property
+    def request(self) -> Global___JobRequest:
+        """only with the salt"""
+
+    @_builtins.property
     def receipt(self) -> Global___SignedReceipt: ...
     def __init__(
         self,
@@ -274,19 +371,21 @@ class JobRecord(_message.Message):
         attempt: _builtins.int = ...,
         worker: _builtins.bytes = ...,
         detail: _builtins.str = ...,
-        request: _builtins.bytes = ...,
-        output: _builtins.bytes = ...,
+        request: Global___JobRequest | None = ...,
+        output: _builtins.str | None = ...,
         receipt: Global___SignedReceipt | None = ...,
         settlement: _builtins.bytes = ...,
         audit: _builtins.str = ...,
         submitted_at_ms: _builtins.int = ...,
         deadline_ms: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_output", b"_output", "output", b"output", "receipt", b"receipt", "request", b"request"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "audit", b"audit", "deadline_ms", b"deadline_ms", "detail", b"detail", "job_id", b"job_id", "output", b"output", "receipt", b"receipt", "request", b"request", "settlement", b"settlement", "state", b"state", "submitted_at_ms", b"submitted_at_ms", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_output", b"_output", "attempt", b"attempt", "audit", b"audit", "deadline_ms", b"deadline_ms", "detail", b"detail", "job_id", b"job_id", "output", b"output", "receipt", b"receipt", "request", b"request", "settlement", b"settlement", "state", b"state", "submitted_at_ms", b"submitted_at_ms", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__output: _TypeAlias = _typing.Literal["output"]  # noqa: Y015
+    _WhichOneofArgType__output: _TypeAlias = _typing.Literal["_output", b"_output"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__output) -> _WhichOneofReturnType__output | None: ...
 
 Global___JobRecord: _TypeAlias = JobRecord  # noqa: Y015
 
@@ -321,7 +420,6 @@ class AssignJob(_message.Message):
     REQUEST_FIELD_NUMBER: _builtins.int
     SALT_FIELD_NUMBER: _builtins.int
     MODEL_HASH_FIELD_NUMBER: _builtins.int
-    TIER_FIELD_NUMBER: _builtins.int
     DEADLINE_MS_FIELD_NUMBER: _builtins.int
     INPUT_TOKEN_WEI_FIELD_NUMBER: _builtins.int
     OUTPUT_TOKEN_WEI_FIELD_NUMBER: _builtins.int
@@ -330,11 +428,8 @@ class AssignJob(_message.Message):
     job_id: _builtins.bytes
     attempt: _builtins.int
     """from 1"""
-    request: _builtins.bytes
-    """at most 256 KiB"""
     salt: _builtins.bytes
     model_hash: _builtins.bytes
-    tier: _builtins.int
     deadline_ms: _builtins.int
     """Unix time"""
     input_token_wei: _builtins.bytes
@@ -342,24 +437,25 @@ class AssignJob(_message.Message):
     price_max_wei: _builtins.bytes
     audit: _builtins.bool
     """a second opinion on another's answer: no receipt is paid for it"""
+    @_builtins.property
+    def request(self) -> Global___JobRequest: ...
     def __init__(
         self,
         *,
         job_id: _builtins.bytes = ...,
         attempt: _builtins.int = ...,
-        request: _builtins.bytes = ...,
+        request: Global___JobRequest | None = ...,
         salt: _builtins.bytes = ...,
         model_hash: _builtins.bytes = ...,
-        tier: _builtins.int = ...,
         deadline_ms: _builtins.int = ...,
         input_token_wei: _builtins.bytes = ...,
         output_token_wei: _builtins.bytes = ...,
         price_max_wei: _builtins.bytes = ...,
         audit: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "audit", b"audit", "deadline_ms", b"deadline_ms", "input_token_wei", b"input_token_wei", "job_id", b"job_id", "model_hash", b"model_hash", "output_token_wei", b"output_token_wei", "price_max_wei", b"price_max_wei", "request", b"request", "salt", b"salt", "tier", b"tier"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "audit", b"audit", "deadline_ms", b"deadline_ms", "input_token_wei", b"input_token_wei", "job_id", b"job_id", "model_hash", b"model_hash", "output_token_wei", b"output_token_wei", "price_max_wei", b"price_max_wei", "request", b"request", "salt", b"salt"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -460,8 +556,8 @@ class JobFinished(_message.Message):
     SIGNED_FIELD_NUMBER: _builtins.int
     job_id: _builtins.bytes
     attempt: _builtins.int
-    output: _builtins.bytes
-    """UTF-8, at most 1 MiB"""
+    output: _builtins.str
+    """at most 1 MiB"""
     @_builtins.property
     def signed(self) -> Global___SignedReceipt: ...
     def __init__(
@@ -469,7 +565,7 @@ class JobFinished(_message.Message):
         *,
         job_id: _builtins.bytes = ...,
         attempt: _builtins.int = ...,
-        output: _builtins.bytes = ...,
+        output: _builtins.str = ...,
         signed: Global___SignedReceipt | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["signed", b"signed"]  # noqa: Y015
