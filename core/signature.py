@@ -1,0 +1,75 @@
+"""Who signed a transaction: ECDSA recovery on secp256k1, in batches (EIP-2, EIP-155, EIP-7702).
+
+Uses libsecp256k1 through coincurve. Knows nothing of nonces or balances.
+"""
+
+from collections.abc import Sequence
+
+from coincurve import PublicKey
+
+from core.errors import TransactionError
+from core.hashing import keccak256
+from core.rlp import encode, encode_int
+from core.transaction import Authorization, Transaction, signing_hash
+
+__all__ = [
+    "SECP256K1_ORDER",
+    "authorization_hash",
+    "recover_address",
+    "recover_authority",
+    "recover_sender",
+    "recover_senders",
+]
+
+SECP256K1_ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
+
+_AUTHORIZATION_MAGIC = b"\x05"
+
+
+def recover_address(digest: bytes, y_parity: int, r: int, s: int) -> bytes:
+    """The 20-byte address whose key signed the 32-byte `digest`.
+
+    Raises TransactionError when r or s is out of range, s is in the upper half (EIP-2), or no point fits.
+    """
+    if not 0 < r < SECP256K1_ORDER:
+        raise TransactionError("signature r is out of range")
+    if not 0 < s <= SECP256K1_ORDER // 2:
+        raise TransactionError("signature s is out of range or in the upper half of the curve order (EIP-2)")
+    if y_parity not in (0, 1):
+        raise TransactionError("signature parity is neither 0 nor 1")
+    signature = r.to_bytes(32, "big") + s.to_bytes(32, "big") + bytes([y_parity])
+    try:
+        key = PublicKey.from_signature_and_message(signature, digest, hasher=None)
+    except Exception as error:  # coincurve raises bare Exception for a point that is not on the curve
+        raise TransactionError("the signature matches no public key") from error
+    return keccak256(key.format(compressed=False)[1:])[12:]
+
+
+def recover_sender(tx: Transaction) -> bytes:
+    """The address that signed `tx`.
+
+    Before Homestead (EIP-2) s in the upper half was valid: blocks of that age are not accepted here.
+    """
+    return recover_address(signing_hash(tx), tx.y_parity, tx.r, tx.s)
+
+
+def recover_senders(transactions: Sequence[Transaction]) -> list[bytes]:
+    """`recover_sender` of each; raises TransactionError naming the index of the first bad one."""
+    senders = []
+    for index, tx in enumerate(transactions):
+        try:
+            senders.append(recover_sender(tx))
+        except TransactionError as error:
+            raise TransactionError(f"transaction {index}: {error}") from error
+    return senders
+
+
+def authorization_hash(one: Authorization) -> bytes:
+    """What the authority of an EIP-7702 authorization signed."""
+    fields = [encode_int(one.chain_id), one.address, encode_int(one.nonce)]
+    return keccak256(_AUTHORIZATION_MAGIC + encode(fields))
+
+
+def recover_authority(one: Authorization) -> bytes:
+    """The address that signed an authorization; raises TransactionError when the signature is not valid."""
+    return recover_address(authorization_hash(one), one.y_parity, one.r, one.s)
