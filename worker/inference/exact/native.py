@@ -121,8 +121,8 @@ def instruction_sets() -> list[str]:
 class Rows:
     """Rows of a batch: token, position and sequence of each, all int32[n].
 
-    `pages` is int32[sequences, pages per sequence]: the cache pages that hold positions 0 .. of each sequence. Rows of a
-    sequence may share a batch with the rows they attend to. `logit_rows` are the rows whose logits are wanted.
+    `pages` is int32[sequences, pages per sequence]: the cache pages that hold positions 0 .. of each sequence. Rows of
+    one sequence may share a batch with the rows they attend to. `logit_rows` are the rows whose logits are wanted.
     """
 
     tokens: NDArray[np.int32]
@@ -145,7 +145,7 @@ class Forward:
 class NativeEngine:
     """One model in memory, packed for one instruction set, with a cache of `pages` pages.
 
-    `rows_max` bounds a batch. Raises EngineUnavailable when the instruction set is not there or memory does not suffice.
+    `rows_max` bounds a batch. Raises EngineUnavailable without the instruction set or enough memory.
     """
 
     def __init__(
@@ -251,7 +251,7 @@ def _address(array: NDArray[Any] | None) -> int | None:
 
 
 def sequence_rows(tokens: Sequence[int], start: int, pages: Sequence[int], logits_from: int | None = None) -> Rows:
-    """Rows for one sequence's next tokens at positions start, start + 1, ...; logits for rows from `logits_from` on (the
+    """Rows for one sequence's next tokens from position `start` on; logits for rows from `logits_from` on (the
     last row alone when it is None)."""
     count = len(tokens)
     first = count - 1 if logits_from is None else logits_from
