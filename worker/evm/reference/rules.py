@@ -219,7 +219,7 @@ class ForkRules:
 
     def _gas_refusal(self, tx: Transaction) -> Refused:
         cost = self.transactions.calculate_intrinsic_cost(self.transaction(tx))
-        intrinsic, floor = cost if isinstance(cost, tuple) else (cost, 0)
+        intrinsic, floor = map(int, cost if isinstance(cost, tuple) else (cost, 0))
         if intrinsic > tx.gas_limit:
             return Refused(RejectionReason.INTRINSIC_GAS, f"intrinsic gas is {intrinsic}, the limit {tx.gas_limit}")
         return Refused(RejectionReason.FLOOR_GAS, f"floor gas is {floor}, the limit {tx.gas_limit} (EIP-7623)")
