@@ -72,6 +72,7 @@ class WorkerConfig:
     sequencer_fingerprint: str = setting(
         "", "SHA-256 of the sequencer's certificate, hex; empty trusts the first one seen and remembers it"
     )
+    rpc_url: str = setting("http://127.0.0.1:8545", "JSON-RPC of the sequencer, to register and stake")
     executor: str = setting("reference", "what executes blocks: reference, cpu or gpu")
     duty: str = setting("worker", "worker executes blocks and jobs; watcher re-checks blocks with a second EVM")
     model: str = setting("", "GGUF file to serve, or `smollm2` for the packaged SmolLM2-135M; empty serves none")

@@ -44,7 +44,7 @@ class Member:
 
 
 def running_pid(member: Member) -> int | None:
-    """The member's process id, or None when it does not run. A pid that now belongs to another program does not count."""
+    """The member's process id, or None when it does not run. A pid that belongs to another program does not count."""
     try:
         pid = int(member.pid_file.read_text())
         arguments = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")

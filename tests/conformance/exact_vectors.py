@@ -1,7 +1,8 @@
 """Makes the vectors of the exact engine: `python -m tests.conformance.exact_vectors`, from seeds, with `exact_scalar`.
 
-Each operation's file is a list of {"in": ..., "out": ...}. Cases mix ordinary values with the extremes of int32. Besides
-them two tiny complete models: `plain` (the common shape) and `every` (bias, head norms, Hadamard, 16-bit inputs).
+Each operation's file is a list of {"in": ..., "out": ...}. Cases mix ordinary values with the extremes of int32.
+Besides them two tiny complete models: `plain` (the common shape) and `every` (bias, head norms, Hadamard, 16-bit
+inputs).
 """
 
 import json

@@ -6,6 +6,7 @@
     │   ├── ModelNotFound         no model of that name or root in the store
     │   ├── ModelCorrupt          bytes that do not hash to what the manifest says; names the file or tensor
     │   └── ModelUnsupported      another specification, or shapes beyond its limits
+    ├── EngineUnavailable         no engine for this instruction set or device, or too little memory for it
     └── RequestError              a request that no model could serve as asked
         ├── TokenOutOfRange       a token that the vocabulary lacks
         ├── ContextExceeded       more tokens than the model's context
@@ -19,6 +20,7 @@ from core.errors import InvalidInput, WarpgridError
 __all__ = [
     "CheckpointError",
     "ContextExceeded",
+    "EngineUnavailable",
     "InferenceError",
     "ModelCorrupt",
     "ModelError",
@@ -68,3 +70,7 @@ class ContextExceeded(RequestError):
 
 class SamplingInvalid(RequestError):
     code = "invalid_sampling"
+
+
+class EngineUnavailable(InferenceError):
+    code = "engine_unavailable"
