@@ -17,8 +17,11 @@ class BlockHashes:
 
     def before(self, number: int) -> tuple[bytes, ...]:
         """The hashes of up to 256 blocks below block `number`, its parent's last."""
-        first = max(0, number - BLOCK_HASHES_MAX)
-        return tuple(self._hash(one) for one in range(first, number))
+        return self.between(max(0, number - BLOCK_HASHES_MAX), number - 1)
+
+    def between(self, first: int, last: int) -> tuple[bytes, ...]:
+        """The hashes of blocks `first` to `last`, both of the chain."""
+        return tuple(self._hash(one) for one in range(first, last + 1))
 
     def _hash(self, number: int) -> bytes:
         known = self._by_number.get(number)

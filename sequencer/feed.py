@@ -44,6 +44,15 @@ class Listening(Generic[T]):
         if self._feed.forget(self):
             self._queue.put_nowait(None)
 
+    def taken(self) -> list[T]:
+        """All that waits, without waiting for more."""
+        items: list[T] = []
+        while not self._queue.empty():
+            item = self._queue.get_nowait()
+            if item is not None:
+                items.append(item)
+        return items
+
     async def __aiter__(self) -> AsyncIterator[T]:
         while (item := await self._queue.get()) is not None:
             yield item

@@ -12,6 +12,7 @@ __all__ = [
     "HexError",
     "checksum_address",
     "data",
+    "is_hexadecimal",
     "quantity",
     "read_data",
     "read_fixed",
@@ -44,6 +45,11 @@ def checksum_address(address: bytes) -> str:
     return "0x" + "".join(c.upper() if int(m, 16) >= 8 else c for c, m in zip(digits, mask, strict=False))
 
 
+def is_hexadecimal(digits: str) -> bool:
+    """Whether there are only hex digits."""
+    return _DIGITS.fullmatch(digits) is not None
+
+
 def read_quantity(value: object, bits: int = 64) -> int:
     """An unsigned integer below 2^bits from its hex string."""
     if not isinstance(value, str):
@@ -53,7 +59,7 @@ def read_quantity(value: object, bits: int = 64) -> int:
         raise HexError('hex string "0x"')
     if len(digits) > 1 and digits[0] == "0":
         raise HexError("hex number with leading zero digits")
-    if not _DIGITS.fullmatch(digits):
+    if not is_hexadecimal(digits):
         raise HexError("invalid hex string")
     if 4 * (len(digits) - 1) + int(digits[0], 16).bit_length() > bits:
         raise HexError(f"hex number > {bits} bits")
@@ -98,7 +104,7 @@ def _wrapped(text: str, name: str) -> str:
 
 def _bytes_of(text: str, name: str) -> bytes:
     digits = _wrapped(text, name)
-    if not _DIGITS.fullmatch(digits):
+    if not is_hexadecimal(digits):
         raise HexError(f"json: cannot unmarshal invalid hex string into Go value of type {name}")
     return bytes.fromhex(digits)
 

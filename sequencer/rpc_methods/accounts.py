@@ -7,7 +7,7 @@ from core.hashing import EMPTY_CODE_HASH, EMPTY_TRIE_ROOT
 from core.state import EMPTY_ACCOUNT, Account
 from core.state_trie import SlotProof
 from sequencer.jsonrpc.errors import RpcError, invalid_params
-from sequencer.jsonrpc.hexadecimal import HexError, data, quantity, read_fixed
+from sequencer.jsonrpc.hexadecimal import HexError, data, is_hexadecimal, quantity, read_fixed
 from sequencer.jsonrpc.method import Json, Method, heavy, light
 from sequencer.jsonrpc.parameters import LATEST, Parameters
 from sequencer.rpc_methods.services import Services
@@ -109,17 +109,14 @@ def _slot_json(slot: SlotProof, *, is_word: bool) -> Json:
 
 
 def _read_slot(text: str) -> tuple[int, bool]:
-    """A storage key of up to 32 bytes, and whether it had all 32. Odd digits and a missing 0x are let pass, as geth does."""
+    """A storage key of up to 32 bytes, and whether it had all 32. As in geth, 0x and a leading zero may be missing."""
     digits = text[2:] if text[:2] in ("0x", "0X") else text
-    if len(digits) > 64 + len(digits) % 2:
+    digits = "0" * (len(digits) % 2) + digits
+    if len(digits) > 64:
         raise invalid_params(f'storage key too long (want at most 32 bytes): "{text[:200]}"')
-    try:
-        raw = bytes.fromhex("0" * (len(digits) % 2) + digits)
-    except ValueError as error:
-        raise invalid_params(f'invalid hex in storage key: "{text[:200]}"') from error
-    if len(raw) > 32:
-        raise invalid_params(f'storage key too long (want at most 32 bytes): "{text[:200]}"')
-    return int.from_bytes(raw, "big"), len(raw) == 32
+    if not is_hexadecimal(digits):
+        raise invalid_params(f'invalid hex in storage key: "{text}"')
+    return int(digits or "0", 16), len(digits) == 64
 
 
 def _read_storage_request(value: Any) -> dict[bytes, list[int]]:
