@@ -33,7 +33,7 @@ from tests.conformance.chain_file import read_blocks, replay
 from tests.unit.sequencer.memory_chain import MemoryChain
 from worker.evm.reference import ReferenceExecutor
 
-__all__ = ["CompatCase", "CompatFailure", "find_cases", "load_chain", "load_dispatcher", "run_cases", "unpacked"]
+__all__ = ["CompatCase", "CompatFailure", "find_cases", "load_chain", "load_dispatcher", "run_cases", "UnpackedFolder"]
 
 _KEY = re.compile(r"^(0x[0-9a-fA-F]+|\d+)$")
 
@@ -162,8 +162,8 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 300 else text[:300] + "..."
 
 
-class unpacked:  # noqa: N801 - used as `with unpacked(path) as folder`
-    """The folder at `path`, or what a .tar.gz there holds, unpacked for as long as the block lasts."""
+class UnpackedFolder:
+    """The folder at `path`, or what a .tar.gz there holds, UnpackedFolder for as long as the block lasts."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -194,7 +194,7 @@ def main(arguments: list[str]) -> int:
     if not arguments:
         print(__doc__)
         return 2
-    with unpacked(Path(arguments[0])) as folder:
+    with UnpackedFolder(Path(arguments[0])) as folder:
         cases = find_cases(folder)
         dispatcher = load_dispatcher(load_chain(folder))
         failures = asyncio.run(run_cases(dispatcher, cases))
