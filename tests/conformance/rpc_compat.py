@@ -192,7 +192,7 @@ def _chain_folders(root: Path) -> Iterator[Path]:
 def main(arguments: list[str]) -> int:
     """Run the folder that the first argument names; 0 when nothing failed."""
     if not arguments:
-        print(__doc__)
+        sys.stdout.write(__doc__ or "")
         return 2
     with UnpackedFolder(Path(arguments[0])) as folder:
         cases = find_cases(folder)
@@ -200,8 +200,9 @@ def main(arguments: list[str]) -> int:
         failures = asyncio.run(run_cases(dispatcher, cases))
         dispatcher.close()
     for failure in failures:
-        print(f"FAILED {failure.name}: {failure.difference}" if "--verbose" in arguments else f"FAILED {failure.name}")
-    print(f"{len(cases) - len(failures)} passed, {len(failures)} failed")
+        detail = f": {failure.difference}" if "--verbose" in arguments else ""
+        sys.stdout.write(f"FAILED {failure.name}{detail}\n")
+    sys.stdout.write(f"{len(cases) - len(failures)} passed, {len(failures)} failed\n")
     return 1 if failures else 0
 
 
