@@ -1,4 +1,4 @@
-"""What the reference executor tells of a transaction: instructions as geth logs them, messages as its callTracer does."""
+"""What the reference executor tells of a transaction: instructions as geth logs them, messages as it traces calls."""
 
 from dataclasses import replace
 
