@@ -1,6 +1,6 @@
 """A whole state held in dictionaries: the `StateReader` of tests, tools, simulations and genesis blocks.
 
-A node's state is in `core.store`. Every version is immutable: `after` makes a new one and leaves this one as it is.
+A node's state is in `core.store`. Every version is immutable: `apply` makes a new one and leaves this one as it is.
 """
 
 from collections.abc import Mapping
@@ -78,7 +78,7 @@ class MemoryState:
     def proof(self, address: bytes, slots: list[int]) -> AccountProof:
         return prove_account(self, address, {slot: self.storage(address, slot) for slot in slots})
 
-    def after(self, difference: StateDifference) -> Self:
+    def apply(self, difference: StateDifference) -> Self:
         """The state with `difference` applied."""
         following = type(self).__new__(type(self))
         for name in MemoryState.__slots__:
@@ -87,7 +87,7 @@ class MemoryState:
         return following
 
     def _become(self, difference: StateDifference) -> None:
-        """Replace every mapping by its successor; only `__init__` and `after` may, on an object nobody else has yet."""
+        """Replace every mapping by its successor; only `__init__` and `apply` may, on an object nobody else has yet."""
         update = update_state(self, difference)
         cleared = set(update.cleared)
         nodes = {key: raw for key, raw in self._nodes.items() if key[0] not in cleared}

@@ -11,11 +11,12 @@ from typing import Protocol
 from core import rlp, trie
 from core.errors import ProofError, RlpError
 from core.hashing import EMPTY_CODE_HASH, EMPTY_TRIE_ROOT, keccak256
-from core.state import Account, AccountChange, StateDifference
+from core.state import Account, AccountChange, StateDifference, StateReader
 
 __all__ = [
     "ACCOUNTS_OWNER",
     "AccountProof",
+    "ProvableState",
     "SlotProof",
     "StateNodes",
     "StateUpdate",
@@ -138,6 +139,13 @@ class AccountProof:
     account: Account | None
     proof: tuple[bytes, ...]
     slots: tuple[SlotProof, ...]
+
+
+class ProvableState(StateReader, Protocol):
+    """A state that can show what it holds."""
+
+    def proof(self, address: bytes, slots: Sequence[int]) -> AccountProof:
+        """The account at `address` (it need not exist) and the values of `slots`, with their proofs."""
 
 
 def prove_account(nodes: StateNodes, address: bytes, slots: Mapping[int, int]) -> AccountProof:

@@ -35,7 +35,7 @@ def read_blocks(raw: bytes) -> Iterator[SealedBlock]:
 
 def replay(genesis: Genesis, blocks: Iterator[SealedBlock], executor: Executor) -> Iterator[ExecutedBlock]:
     """Execute `blocks` on `genesis`; raises BlockError at the first whose header does not say what came out."""
-    state = MemoryState().after(genesis.difference)
+    state = MemoryState().apply(genesis.difference)
     parent, hashes = genesis.block, [genesis.block.hash]
     for sealed in blocks:
         block, header = sealed.block, sealed.block.header
@@ -43,7 +43,7 @@ def replay(genesis: Genesis, blocks: Iterator[SealedBlock], executor: Executor) 
         context = context_of(header, genesis.config, hashes, withdrawals=block.withdrawals or (), ommers=block.ommers)
         outcome = executor.execute_block(state, context, block.transactions)
         check_block(sealed, context, outcome, state)
-        state = state.after(outcome.difference)
+        state = state.apply(outcome.difference)
         yield ExecutedBlock(sealed, outcome, state)
         parent = sealed
         hashes.append(sealed.hash)

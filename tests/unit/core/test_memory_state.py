@@ -42,7 +42,7 @@ def everything(state: MemoryState | OverlaidState) -> dict[bytes, object]:
 
 @given(states, differences, differences)
 def test_overlay_equals_applying(state: MemoryState, first: StateDifference, second: StateDifference) -> None:
-    applied = state.after(first).after(second)
+    applied = state.apply(first).apply(second)
     overlaid = OverlaidState(OverlaidState(state, first), second)
     assert everything(overlaid) == everything(applied)
     assert overlaid.root == applied.root
@@ -63,7 +63,7 @@ def test_zeros_are_not_stored() -> None:
 def test_applying_leaves_the_earlier_version() -> None:
     state = MemoryState({ADDRESSES[0]: AccountContents(1, 5, b"\x00", {1: 1})})
     root = state.root
-    gone = state.after(StateDifference.from_changes({ADDRESSES[0]: AccountChange(None, storage_cleared=True)}))
+    gone = state.apply(StateDifference.from_changes({ADDRESSES[0]: AccountChange(None, storage_cleared=True)}))
     assert gone.account(ADDRESSES[0]) is None
     assert gone.root == EMPTY_TRIE_ROOT
     assert (state.root, state.storage(ADDRESSES[0], 1)) == (root, 1)
