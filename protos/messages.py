@@ -211,8 +211,15 @@ class BlockBody:
         if len(self.included) % 4:
             raise MalformedMessage("BlockBody.included is not a whole number of u32")
         included = np.frombuffer(self.included, "<u4")
-        rows = sorted([*included.tolist(), *(one.index for one in self.rejections)])
-        if rows != list(range(proposed)) or np.any(included[1:] <= included[:-1]):
+        rejected = np.fromiter((one.index for one in self.rejections), "<u8")
+        seen = np.zeros(proposed, np.bool_)
+        is_partition = len(included) + len(rejected) == proposed and bool(np.all(included[1:] > included[:-1]))
+        if is_partition and proposed:
+            is_partition = max(included.max(initial=0), rejected.max(initial=0)) < proposed
+        if is_partition:
+            seen[included] = True
+            seen[rejected] = True
+        if not is_partition or not seen.all():
             raise MalformedMessage(f"BlockBody: included and rejected rows are not the {proposed} that were proposed")
         if len(self.receipts) != len(included):
             raise MalformedMessage(f"BlockBody: {len(self.receipts)} receipts for {len(included)} transactions")
@@ -241,7 +248,6 @@ class BlockRefusal:
 class AnnounceBlock:
     hash: Hash
     header: Header
-    proposal_id: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -385,22 +385,18 @@ class AnnounceBlock(_message.Message):
 
     HASH_FIELD_NUMBER: _builtins.int
     HEADER_FIELD_NUMBER: _builtins.int
-    PROPOSAL_ID_FIELD_NUMBER: _builtins.int
     hash: _builtins.bytes
     header: _builtins.bytes
     """RLP"""
-    proposal_id: _builtins.int
-    """the proposal it came from in this session, or 0"""
     def __init__(
         self,
         *,
         hash: _builtins.bytes = ...,
         header: _builtins.bytes = ...,
-        proposal_id: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["hash", b"hash", "header", b"header", "proposal_id", b"proposal_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hash", b"hash", "header", b"header"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
