@@ -10,7 +10,8 @@ from typing import Protocol
 from core.block import Block
 from core.fork import ChainConfig
 from core.receipts import Log, ReceiptColumns
-from core.state import StateDifference, StateReader
+from core.state import StateDifference
+from core.state_trie import ProvableState
 
 __all__ = ["Chain", "ChainReader", "LogFilter", "LogRecord", "SealedBlock", "TransactionLocation"]
 
@@ -83,7 +84,7 @@ class ChainReader(Protocol):
     def logs(self, log_filter: LogFilter) -> Iterator[LogRecord]:
         """Matching logs in chain order, found through the blooms index."""
 
-    def state(self, number: int) -> StateReader:
+    def state(self, number: int) -> ProvableState:
         """The state after this block. Raises StatePruned when it is no longer kept."""
 
 

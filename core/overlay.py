@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from core.hashing import EMPTY_CODE_HASH, EMPTY_TRIE_ROOT, keccak256
-from core.memory_state import AccountContents
+from core.memory_state import AccountContents, MemoryState
 from core.state import EMPTY_ACCOUNT, Account, AccountChange, StateDifference, StateReader
 
 __all__ = ["AccountOverride", "OverlaidState", "override_accounts"]
@@ -85,7 +85,8 @@ class OverlaidState:
     def _storage_root(self, address: bytes, change: AccountChange) -> bytes:
         below = None if change.storage_cleared else self._base.account(address)
         if below is None or below.storage_root == EMPTY_TRIE_ROOT:
-            return AccountContents(storage=change.storage).account.storage_root
+            alone = MemoryState({address: AccountContents(storage=change.storage)}).account(address)
+            return EMPTY_TRIE_ROOT if alone is None else alone.storage_root
         return below.storage_root
 
 

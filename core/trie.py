@@ -102,7 +102,7 @@ class _Leaf:
         self.value = value
 
     def encode(self) -> bytes:
-        return _encode_pair(_hex_prefix(self.suffix, leaf=True), _encode_string(self.value))
+        return _encode_pair(_hex_prefix(self.suffix, leaf=True), rlp.encode_bytes(self.value))
 
 
 class _Extension:
@@ -126,8 +126,8 @@ class _Branch:
         self.value = value
 
     def encode(self) -> bytes:
-        body = b"".join(self.children) + (_encode_string(self.value) if self.value else _NO_CHILD)
-        return _list_header(len(body)) + body
+        body = b"".join(self.children) + (rlp.encode_bytes(self.value) if self.value else _NO_CHILD)
+        return rlp.encode_list(body)
 
 
 _Node = _Leaf | _Extension | _Branch
@@ -311,30 +311,8 @@ def _hex_prefix(digits: str, *, leaf: bool) -> bytes:
     return bytes.fromhex(flag + digits)
 
 
-def _list_header(size: int) -> bytes:
-    if size < 56:
-        return bytes((0xC0 + size,))
-    if size < 256:
-        return bytes((0xF8, size))
-    length = rlp.encode_int(size)
-    return bytes((0xF7 + len(length),)) + length
-
-
-def _encode_string(raw: bytes) -> bytes:
-    size = len(raw)
-    if size == 1 and raw[0] < 0x80:
-        return raw
-    if size < 56:
-        return bytes((0x80 + size,)) + raw
-    if size < 256:
-        return bytes((0xB8, size)) + raw
-    length = rlp.encode_int(size)
-    return bytes((0xB7 + len(length),)) + length + raw
-
-
 def _encode_pair(path: bytes, payload: bytes) -> bytes:
-    body = _encode_string(path) + payload
-    return _list_header(len(body)) + body
+    return rlp.encode_list(rlp.encode_bytes(path) + payload)
 
 
 def _decode(raw: bytes) -> _Node:
