@@ -41,7 +41,6 @@ __all__ = [
     "ExecuteBlock",
     "Failure",
     "GetBlocks",
-    "GetSnapshot",
     "Goodbye",
     "Gpu",
     "Hash",
@@ -64,7 +63,6 @@ __all__ = [
     "SignedReceipt",
     "Size",
     "SizeMax",
-    "SnapshotPiece",
     "SubmitJob",
     "WorkerMessage",
 ]
@@ -74,7 +72,6 @@ PROTOCOL_VERSION = 1
 TEXT_BYTES_MAX = 1024
 OUTPUT_PIECE_BYTES_MAX = 16 * 1024
 OUTPUT_BYTES_MAX = 1024 * 1024
-SNAPSHOT_PIECE_BYTES_MAX = 512 * 1024
 BLOCKS_MAX = 256
 WITHDRAWALS_MAX = 16
 
@@ -264,20 +261,6 @@ class Blocks:
     request_id: int
     blocks: Annotated[tuple[bytes, ...], CountMax(BLOCKS_MAX)]
     head: BlockReference
-
-
-@dataclass(frozen=True, slots=True)
-class GetSnapshot:
-    request_id: int
-
-
-@dataclass(frozen=True, slots=True)
-class SnapshotPiece:
-    request_id: int
-    block: BlockReference
-    offset: int
-    total_bytes: int
-    data: Annotated[bytes, SizeMax(SNAPSHOT_PIECE_BYTES_MAX)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -492,7 +475,6 @@ WorkerMessage = (
     | BlockAnswer
     | BlockRefusal
     | GetBlocks
-    | GetSnapshot
     | JobStarted
     | JobOutput
     | JobFinished
@@ -507,7 +489,6 @@ SequencerMessage = (
     | ExecuteBlock
     | AnnounceBlock
     | Blocks
-    | SnapshotPiece
     | AssignJob
     | CancelJob
     | ReceiptStored

@@ -39,8 +39,10 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ExecutionConfig:
-    """`answers_wanted` must agree, where that many are attached. A worker that has not answered after `answer_timeout_s`
-    is not waited for; after `round_timeout_s` the block is given back."""
+    """`answers_wanted` must agree, where that many are attached.
+
+    A worker that has not answered after `answer_timeout_s` is dropped; after `round_timeout_s` the block is given back.
+    """
 
     answers_wanted: int = 2
     answer_timeout_s: float = 30.0

@@ -195,7 +195,7 @@ class Fleet:
         limits = self._config.limits()
         reader = worker_reader(_HANDSHAKE_MESSAGE_BYTES_MAX)
         connection = Connection(transport, sequencer_writer(), reader, limits)
-        sender = asyncio.create_task(_run_quietly(connection))
+        connection.start()
         try:
             messages = connection.messages()
             async with asyncio.timeout(self._config.handshake_timeout_s):
@@ -209,9 +209,7 @@ class Fleet:
         except PeerLost as error:
             _log.info("stream_lost_in_handshake", reason=str(error))
         finally:
-            await connection.close()
-            with contextlib.suppress(asyncio.CancelledError):
-                await sender
+            await connection.finish()
 
     async def _refuse(self, connection: Connection[SequencerMessage, WorkerMessage], code: str, detail: str) -> None:
         self.refusals[code] += 1
@@ -308,7 +306,9 @@ class Fleet:
             await handler(member, message)
 
     async def _beat(self, member: Member) -> None:
-        while await member.post(Heartbeat(self._now_ms(), self.head(), 0)):
+        is_there = True
+        while is_there:
+            is_there = await member.post(Heartbeat(self._now_ms(), self.head(), 0))
             await asyncio.sleep(self._config.heartbeat_interval_ms / 1000)
 
     async def _tell_left(self, member: Member, reason: str) -> None:
@@ -340,12 +340,6 @@ async def _expect(messages: AsyncIterator[WorkerMessage], kind: type[_M]) -> _M:
     if not isinstance(message, kind):
         raise UnexpectedMessage(f"{type(message).__name__} came where {kind.__name__} was expected")
     return message
-
-
-async def _run_quietly(connection: Connection[SequencerMessage, WorkerMessage]) -> None:
-    """A lost peer shows itself where messages are read; the sending side only stops."""
-    with contextlib.suppress(PeerLost):
-        await connection.run()
 
 
 def _reference(chain: ChainReader, number: int) -> BlockReference:

@@ -49,14 +49,17 @@ class _Records:
 
 
 class Membership:
-    """The register of workers' certificates. Its methods may be called from any thread."""
+    """The register of workers' certificates. Its methods may be called from any thread.
 
-    def __init__(self, path: Path, chain_id: int, authority: CertificateAuthority, attach_port: int) -> None:
+    `attach_port` is told to those who enrol; whoever listens there sets it.
+    """
+
+    def __init__(self, path: Path, chain_id: int, authority: CertificateAuthority) -> None:
         """Raises StoreCorrupt when the file is not what this class wrote."""
         self._path = path
         self._chain_id = chain_id
         self._authority = authority
-        self._attach_port = attach_port
+        self.attach_port = 0
         self._lock = threading.Lock()
         self._records = _read(path)
 
@@ -83,7 +86,7 @@ class Membership:
                 raise JoinRefused("full", f"{_MEMBERS_MAX} workers are enrolled; no more can be")
             self._records.pins[request.address.hex()] = issued.fingerprint.hex()
             self._write()
-        return Certificate(issued.pem, self._attach_port)
+        return Certificate(issued.pem, self.attach_port)
 
     def check(self, address: bytes, fingerprint: bytes) -> None:
         """Raise JoinRefused unless this is the certificate that was given to this address, and it may still join."""
