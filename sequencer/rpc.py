@@ -149,7 +149,7 @@ class NetworkServer:
             raise OSError(f"cannot listen on {self._config.host}:{port}: is another process using it?") from error
         return int(taken)
 
-    def _network_handler(self) -> grpc.GenericRpcHandler[Any, Any]:
+    def _network_handler(self) -> "grpc.GenericRpcHandler[Any, Any]":
         async def attach(_: AsyncIterator[bytes], context: Any) -> None:
             pem = context.auth_context()["x509_pem_cert"][0].decode()
             fingerprint = hashlib.sha256(ssl.PEM_cert_to_DER_cert(pem)).digest()
@@ -157,13 +157,13 @@ class NetworkServer:
 
         return grpc.method_handlers_generic_handler(_NETWORK, {"Attach": grpc.stream_stream_rpc_method_handler(attach)})
 
-    def _enrolment_handler(self) -> grpc.GenericRpcHandler[Any, Any]:
+    def _enrolment_handler(self) -> "grpc.GenericRpcHandler[Any, Any]":
         async def enrol(raw: bytes, context: Any) -> bytes:
             return encode(await _answered(context, raw, EnrolRequest, _sync(self._membership.enrol)))
 
         return grpc.method_handlers_generic_handler(_ENROLMENT, {"Enrol": grpc.unary_unary_rpc_method_handler(enrol)})
 
-    def _jobs_handler(self, jobs: JobDesk) -> grpc.GenericRpcHandler[Any, Any]:
+    def _jobs_handler(self, jobs: JobDesk) -> "grpc.GenericRpcHandler[Any, Any]":
         async def submit(raw: bytes, context: Any) -> None:
             async def follow(request: SubmitJob) -> None:
                 async for event in jobs.submit(request):
