@@ -33,7 +33,7 @@ from tests.conformance.chain_file import read_blocks, replay
 from tests.unit.sequencer.memory_chain import MemoryChain
 from worker.evm.reference import ReferenceExecutor
 
-__all__ = ["CompatCase", "CompatFailure", "find_cases", "load_chain", "load_dispatcher", "run_cases", "UnpackedFolder"]
+__all__ = ["CompatCase", "CompatFailure", "UnpackedFolder", "find_cases", "load_chain", "load_dispatcher", "run_cases"]
 
 _KEY = re.compile(r"^(0x[0-9a-fA-F]+|\d+)$")
 
