@@ -55,7 +55,7 @@ class Reliability:
     contradicted: int = 0
 
     def per_mille(self) -> int:
-        """0 to 1000: the share of attempts that ended well; 500 when unknown. A contradiction counts as ten failures."""
+        """0 to 1000: the share of attempts that ended well; 500 when unknown. A contradiction is ten failures."""
         bad = self.failed + 10 * self.contradicted
         return 1000 * (self.finished + 1) // (self.finished + bad + 2)
 
