@@ -56,6 +56,9 @@ class Table:
     def pop(self, transaction: Transaction, key: bytes) -> bytes | None:
         return cast(bytes | None, transaction.pop(key, db=self._handle))
 
+    def clear(self, transaction: Transaction) -> None:
+        transaction.drop(self._handle, delete=False)
+
     def cursor(self, transaction: Transaction) -> Cursor:
         return cast(Cursor, transaction.cursor(self._handle))
 
@@ -87,6 +90,15 @@ class Environment:
     def close(self) -> None:
         """No transaction may be open."""
         self._env.close()
+
+    def clear(self) -> None:
+        """Empty every table."""
+
+        def action(transaction: Transaction) -> None:
+            for table in self._tables.values():
+                table.clear(transaction)
+
+        self.write(action)
 
     def sync(self) -> None:
         """Wait until everything committed so far is on disk."""

@@ -63,8 +63,8 @@ class BlockIndex:
         return None if raw is None else decode_header(raw)
 
     def head(self, transaction: Transaction) -> int | None:
-        """The number of the newest block, or None before there is any."""
-        cursor = self._blocks.cursor(transaction)
+        """The number of the newest block that has a record, or None before there is any."""
+        cursor = self._blooms.cursor(transaction)
         return int(_NUMBER.unpack(cursor.key())[0]) if cursor.last() else None
 
     def entry(self, transaction: Transaction, number: int) -> BlockEntry | None:

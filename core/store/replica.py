@@ -7,7 +7,6 @@ before a block comes here (`core.chain_rules`); the state root that the store it
 
 import fcntl
 import os
-import shutil
 from collections.abc import Iterable, Sequence
 from functools import partial
 from itertools import islice
@@ -51,9 +50,6 @@ class Replica(ReplicaReader):
         path.mkdir(parents=True, exist_ok=True)
         self._lock = _lock(path / "lock")
         try:
-            if not any(path.glob("blocks-*.log")):
-                # Without a log nothing was ever acknowledged: what LMDB holds is half a beginning.
-                shutil.rmtree(path / "state", ignore_errors=True)
             super().__init__(path, genesis, writable=True, segment_bytes_max=segment_bytes_max, map_bytes=map_bytes)
         except BaseException:
             os.close(self._lock)
@@ -79,6 +75,8 @@ class Replica(ReplicaReader):
         """
         replica = cls(path, genesis, states_kept=states_kept, segment_bytes_max=segment_bytes_max, map_bytes=map_bytes)
         try:
+            if not replica._log.segments():
+                replica._forget_unfinished()
             replica._identify()
             if not replica._catch_up():
                 first = BlockRecord(genesis.block, ReceiptColumns.empty(), genesis.difference)
@@ -112,6 +110,7 @@ class Replica(ReplicaReader):
         try:
             if replica._log.segments():
                 raise StoreError(f"there is already a replica in {path}")
+            replica._forget_unfinished()
             replica._identify()
             replica._import(sealed, ancestors, chunks)
             record = BlockRecord(sealed, receipts, None)
@@ -175,12 +174,12 @@ class Replica(ReplicaReader):
 
     def _catch_up(self) -> bool:
         """Bring LMDB to the end of the log. False when the log is empty."""
-        segments = self._log.segments()
-        if not segments:
-            return False
         with self._environment.read() as transaction:
             head = self._index.head(transaction)
             entry = None if head is None else self._index.entry(transaction, head)
+        segments = self._log.segments()
+        if not segments and head is None:
+            return False
         if head is None or entry is None:
             records = self._log.recover(None, segments[0], -1)
         else:
@@ -198,6 +197,9 @@ class Replica(ReplicaReader):
         for position, number, payload in batch:
             record = decode_record(payload)
             if record.difference is None:
+                if self._tables.root(transaction, number) == record.sealed.block.header.state_root:
+                    self._index.add(transaction, record.sealed, position)  # died at the very end of joining
+                    continue
                 raise StoreCorrupt(
                     f"the database in {self.path} was lost, and the log begins at block {number} without a state; "
                     "remove the folder and join again"
@@ -233,6 +235,14 @@ class Replica(ReplicaReader):
             raise BlockError(f"the snapshot does not have the state root of block {number}")
         self._environment.write(begin)
         self._environment.sync()
+
+    def _forget_unfinished(self) -> None:
+        """Without a log and without a head, what LMDB holds is a beginning that was never finished."""
+        with self._environment.read() as transaction:
+            head = self._index.head(transaction)
+        if head is not None:
+            raise StoreCorrupt(f"the log in {self.path} is missing; the database has blocks up to {head}")
+        self._environment.clear()
 
     def _head_number(self) -> int:
         with self._environment.read() as transaction:

@@ -43,6 +43,11 @@ class StateTables:
     def node(self, transaction: Transaction, number: int, owner: bytes, path: str) -> bytes | None:
         return self._versions.get(transaction, "nodes", _node_key(owner, path), number)
 
+    def root(self, transaction: Transaction, number: int) -> bytes:
+        """The root of the accounts trie."""
+        raw = self.node(transaction, number, ACCOUNTS_OWNER, "")
+        return EMPTY_TRIE_ROOT if raw is None else keccak256(raw)
+
     def code(self, transaction: Transaction, code_hash: bytes) -> bytes | None:
         return self._code.get(transaction, code_hash)
 

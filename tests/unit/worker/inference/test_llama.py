@@ -161,7 +161,9 @@ async def short_lived() -> AsyncIterator[LlamaEngine]:
 
 async def test_a_closed_engine_refuses(short_lived: LlamaEngine) -> None:
     assert short_lived.model.context_tokens == 256
-    text, completion = await answer(short_lived, ask("word " * 220 + "Write a long poem.", tokens_max=400))
+    text, completion = await answer(
+        short_lived, ask("Repeat this: " + "one two three four five six seven eight nine ten " * 20, tokens_max=400)
+    )
     assert completion.finish_reason == FinishReason.LENGTH
     assert completion.input_tokens + completion.output_tokens == 256
     assert text
