@@ -41,7 +41,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class SettlementConfig:
-    """Every `interval_s` due jobs are settled, `batch_max` at once; what is not mined is sent again every `resend_s`."""
+    """Every `interval_s` due jobs are settled, `batch_max` at once; what is not mined is resent every `resend_s`."""
 
     interval_s: float = 2.0
     batch_max: int = 64
