@@ -76,7 +76,7 @@ class JobDesk(Protocol):
 
     def status(self, query: JobQuery) -> JobRecord: ...
 
-    def list(self, request: ListJobs) -> JobList: ...
+    def list_jobs(self, request: ListJobs) -> JobList: ...
 
     async def cancel(self, query: JobQuery) -> JobRecord: ...
 
@@ -175,7 +175,7 @@ class NetworkServer:
             return encode(await _answered(context, raw, JobQuery, _sync(jobs.status)))
 
         async def list_jobs(raw: bytes, context: Any) -> bytes:
-            return encode(await _answered(context, raw, ListJobs, _sync(jobs.list)))
+            return encode(await _answered(context, raw, ListJobs, _sync(jobs.list_jobs)))
 
         async def cancel(raw: bytes, context: Any) -> bytes:
             return encode(await _answered(context, raw, JobQuery, jobs.cancel))

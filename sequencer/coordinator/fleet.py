@@ -65,7 +65,10 @@ class FleetConfig:
 
 
 class Member:
-    """One attached worker. `head` and `jobs_running` are what it last said."""
+    """One attached worker. `head` and `jobs_running` are what it last said, from its first heartbeat on (`has_beaten`).
+
+    What a worker has to say on arriving, receipts of earlier jobs say, it says before that heartbeat.
+    """
 
     def __init__(
         self,
@@ -80,6 +83,7 @@ class Member:
         self.capabilities = capabilities
         self.head = head
         self.jobs_running = 0
+        self.has_beaten = False
         self.is_draining = False
         self._connection = connection
         self._expulsion: asyncio.Future[Failure] = asyncio.get_running_loop().create_future()
@@ -319,6 +323,7 @@ class Fleet:
     async def _on_heartbeat(self, member: Member, message: Heartbeat) -> None:
         member.head = message.head
         member.jobs_running = message.jobs_running
+        member.has_beaten = True
         for observer in self._observers:
             await observer.heard(member)
 

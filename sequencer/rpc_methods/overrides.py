@@ -111,9 +111,14 @@ def overridden_state(
             raise RpcError(SERVER_ERROR, f"account {checksum_address(target)} is already overridden")
         if address in precompiles:
             moves.append((address, target))
-    if not overrides.accounts:
-        return state, ()
-    return override_accounts(state, overrides.accounts), tuple(moves)
+    changed = {address: one for address, one in overrides.accounts.items() if not _leaves_nothing(state, address, one)}
+    return (override_accounts(state, changed) if changed else state), tuple(moves)
+
+
+def _leaves_nothing(state: StateReader, address: bytes, override: AccountOverride) -> bool:
+    """Whether there is no account at `address`, and would be none worth keeping (EIP-161)."""
+    held = (override.balance, override.nonce, override.code, override.state, override.state_difference)
+    return not any(held) and state.account(address) is None
 
 
 def overridden_context(context: BlockContext, overrides: BlockOverrides, config: ChainConfig) -> BlockContext:

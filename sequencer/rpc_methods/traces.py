@@ -183,8 +183,12 @@ def _struct_log_json(one: StructLog, options: TraceOptions) -> Json:
     return body
 
 
-def _frame_json(frame: CallFrame, options: TraceOptions, *, gas_used: int | None = None) -> Json:
-    """A message as callTracer shows it; the outermost one's gas is the whole transaction's."""
+def _frame_json(frame: CallFrame, options: TraceOptions, *, gas_used: int | None = None, undone: bool = False) -> Json:
+    """A message as callTracer shows it; the outermost one's gas is the whole transaction's.
+
+    `undone` says that a message above it failed, so that its logs never came to be.
+    """
+    undone = undone or frame.halt is not Halt.NONE
     body: dict[str, Json] = {
         "from": data(frame.sender),
         "gas": quantity(frame.gas),
@@ -201,12 +205,12 @@ def _frame_json(frame: CallFrame, options: TraceOptions, *, gas_used: int | None
         body["error"] = frame.halt.value
         if frame.halt is Halt.REVERT and revert_message(frame.output) != Halt.REVERT.value:
             body["revertReason"] = revert_message(frame.output).removeprefix(f"{Halt.REVERT.value}: ")
-    if options.with_logs and frame.logs and frame.halt is Halt.NONE:
+    if options.with_logs and frame.logs and not undone:
         body["logs"] = [
             _frame_log_json(log, position) for log, position in zip(frame.logs, _positions(frame), strict=True)
         ]
     if frame.calls and not options.only_top_call:
-        body["calls"] = [_frame_json(call, options) for call in frame.calls]
+        body["calls"] = [_frame_json(call, options, undone=undone) for call in frame.calls]
     return body
 
 

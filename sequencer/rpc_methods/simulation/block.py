@@ -26,7 +26,7 @@ from sequencer.rpc_methods.call_failures import rejection_message, rejection_rea
 from sequencer.rpc_methods.node_info import active_precompiles
 from sequencer.rpc_methods.overrides import overridden_state
 from sequencer.rpc_methods.simulation.plan import SimulatedCalls
-from sequencer.rpc_methods.simulation.transfers import logs_with_transfers
+from sequencer.rpc_methods.simulation.transfers import NumberedLog, emitted_logs
 
 __all__ = ["SimulatedBlock", "SimulatedCall", "Simulator"]
 
@@ -46,14 +46,17 @@ _EMPTY = TransactionColumns.empty()
 
 @dataclass(frozen=True, slots=True)
 class SimulatedCall:
-    """A call that ran, as the unsigned transaction that it would be. `logs` include transfers when asked for."""
+    """A call that ran, as the unsigned transaction that it would be.
+
+    `emitted` are all its logs, undone ones too, with transfers when they were asked for.
+    """
 
     transaction: Transaction
     raw: bytes
     hash: bytes
     sender: bytes
     result: CallResult
-    logs: tuple[Log, ...]
+    emitted: list[NumberedLog]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +96,8 @@ class Simulator:
             state = OverlaidState(state, self._opening(state, context))
             context = replace(context, precompile_moves=moves)
         calls: list[SimulatedCall] = []
-        gas_used = 0
         for arguments in wanted.calls:
-            call = self._call(arguments, state, context, context.gas_limit - gas_used)
-            gas_used += call.result.gas_used
+            call = self._call(arguments, state, context, calls)
             self._gas_left -= call.result.gas_used
             state = OverlaidState(state, call.result.difference)
             calls.append(call)
@@ -142,9 +143,12 @@ class Simulator:
         return outcome.difference.take(rows)
 
     def _call(
-        self, arguments: CallArguments, state: StateReader, context: BlockContext, block_gas_left: int
+        self, arguments: CallArguments, state: StateReader, context: BlockContext, done: list[SimulatedCall]
     ) -> SimulatedCall:
+        """Run the call that follows those that are `done` in the block."""
         arguments.check(self._config.chain_id)
+        block_gas_left = context.gas_limit - sum(call.result.gas_used for call in done)
+        first_log = sum(len(call.emitted) for call in done)
         gas = block_gas_left if arguments.gas is None else arguments.gas
         if gas > block_gas_left:
             message = f"block gas limit reached: remaining: {block_gas_left}, required: {gas}"
@@ -159,12 +163,11 @@ class Simulator:
             reason = rejection_reason(result.rejection, state, context, request)
             message = rejection_message(result.rejection, state, context, request)
             raise RpcError(_REJECTION_CODES.get(reason, INTERNAL_ERROR), f"err: {message} (supplied gas {gas})")
-        logs = result.logs if result.succeeded else ()
-        if self._trace_transfers and result.succeeded:
-            logs = logs_with_transfers(self._executor.trace_call(state, context, request, struct_logs=False).frame)
+        frame = self._executor.trace_call(state, context, request, struct_logs=False).frame
+        emitted = emitted_logs(frame, first_log, with_transfers=self._trace_transfers)
         transaction = arguments.unsigned_transaction(nonce, gas, self._config.chain_id)
         raw = _encode_unsigned(transaction)
-        return SimulatedCall(transaction, raw, keccak256(raw), arguments.sender, result, logs)
+        return SimulatedCall(transaction, raw, keccak256(raw), arguments.sender, result, emitted)
 
 
 def _encode_unsigned(tx: Transaction) -> bytes:

@@ -76,27 +76,18 @@ def _block_json(block: SimulatedBlock, *, full_transactions: bool) -> Json:
         "size": quantity(block.size_bytes),
         "transactions": transactions,
         "uncles": [],
-        "calls": _calls_json(block, places),
+        "calls": [_call_json(call, place) for call, place in zip(block.calls, places, strict=True)],
     }
     if header.withdrawals_root is not None:
         body["withdrawals"] = withdrawals_json(block.context.withdrawals)
     return body
 
 
-def _calls_json(block: SimulatedBlock, places: list[TransactionPlace]) -> list[Json]:
-    shown: list[Json] = []
-    log_index = 0
-    for call, place in zip(block.calls, places, strict=True):
-        shown.append(_call_json(call, place, log_index))
-        log_index += len(call.logs)
-    return shown
-
-
-def _call_json(call: SimulatedCall, place: TransactionPlace, first_log: int) -> Json:
+def _call_json(call: SimulatedCall, place: TransactionPlace) -> Json:
     result = call.result
     body: dict[str, Json] = {
         "returnData": data(result.output if result.succeeded else b""),
-        "logs": [log_json(log, place, call.hash, first_log + i) for i, log in enumerate(call.logs)],
+        "logs": [log_json(one.log, place, call.hash, one.index) for one in call.emitted if one.stands],
         "gasUsed": quantity(result.gas_used),
         "maxUsedGas": quantity(result.gas_used + result.gas_refunded),
         "status": quantity(int(result.succeeded)),
