@@ -20,8 +20,6 @@ __all__ = ["ChatTokenizer", "TokenStream", "byte_pair_tokenizer"]
 Messages = Sequence[Mapping[str, Any]]
 
 REPLACEMENT: Final = "\ufffd"
-# An unfinished character is at most three bytes, and a byte is at least a token.
-HELD_TOKENS_MAX: Final = 4
 
 # How llama.cpp names the pre-tokenizers of byte-level BPE vocabularies. The expressions are those of the models' own
 # tokenizer.json files.
@@ -107,9 +105,8 @@ class TokenStream:
     def feed(self, token: int) -> str:
         self._held.append(token)
         text = self._new_text()
-        if text.endswith(REPLACEMENT) and len(self._held) < HELD_TOKENS_MAX:
-            return ""
-        return self._release(text)
+        # Bytes that are no character yet decode as U+FFFD; what follows may complete them.
+        return "" if text.endswith(REPLACEMENT) else self._release(text)
 
     def finish(self) -> str:
         return self._release(self._new_text())
