@@ -34,7 +34,7 @@ from tests.conformance.vectors import read
 
 __all__ = ["StateTest", "failure_of", "read_accounts", "read_state_tests"]
 
-TEST_TIME_LIMIT_S = 120
+TEST_TIME_LIMIT_S = 600
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +140,7 @@ def _context(test: StateTest) -> BlockContext:
 def _first_difference(test: StateTest, state: MemoryState, outcome: Any) -> str:
     if "state" not in test.post:
         return ""
-    expected, actual = read_accounts(test.post["state"]), state.after(outcome.difference).accounts
+    expected, actual = read_accounts(test.post["state"]), state.apply(outcome.difference).accounts
     for address in sorted(expected.keys() | actual.keys()):
         if expected.get(address) != actual.get(address):
             return f"; account {address.hex()} is {actual.get(address)}, expected {expected.get(address)}"
