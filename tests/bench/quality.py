@@ -10,7 +10,6 @@ runs tests/bench/quality_float.py on the checkpoint's weights as float32; its sc
 
 import argparse
 import ast
-import datetime
 import json
 import subprocess
 import time
@@ -22,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
+from core.jobs.request import Message, Role
 from worker.inference.exact.checkpoint import Checkpoint
 from worker.inference.exact.convert import Recipe, import_checkpoint, open_checkpoint
 from worker.inference.exact.model import ExactModel, ModelStore
@@ -55,7 +55,6 @@ PROMPTS = (
     "What is a blockchain?",
     "How many legs does a spider have?",
 )
-TODAY = datetime.date(2026, 1, 1)
 
 Scores = NDArray[np.float64]
 
@@ -163,7 +162,7 @@ def export_float(checkpoint: Checkpoint, tokenizer: ChatTokenizer, folder: Path)
 
 
 def encode_prompt(tokenizer: ChatTokenizer, prompt: str) -> list[int]:
-    return tokenizer.encode_chat([{"role": "user", "content": prompt}], today=TODAY)
+    return tokenizer.encode_chat([Message(Role.USER, prompt)])
 
 
 def float_results(checkpoint: Checkpoint, tokenizer: ChatTokenizer, float_python: str | None) -> Path:

@@ -102,7 +102,7 @@ def test_shapes_beyond_the_specification_are_refused(tmp_path: Path) -> None:
 def test_an_unreadable_tokenizer_or_template_is_refused_first(tmp_path: Path) -> None:
     with pytest.raises(ModelCorrupt, match="tokenizer"):
         imported(replace(random_checkpoint(), tokenizer=b"{}"), tmp_path)
-    with pytest.raises(ModelCorrupt, match="chat template"):
+    with pytest.raises(ModelUnsupported, match="chat template"):
         imported(replace(random_checkpoint(), chat_template="{% for %}"), tmp_path)
 
 

@@ -1,6 +1,5 @@
 """Text, chats and streams of tokens, with the tokenizer of the packaged SmolLM2 where it is installed."""
 
-import datetime
 import importlib.util
 from pathlib import Path
 
@@ -8,11 +7,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from worker.inference.errors import CheckpointError, ModelCorrupt, RequestError
+from core.jobs.request import Message, Role
+from worker.inference.errors import CheckpointError, ModelCorrupt, ModelUnsupported, RequestError
+from worker.inference.exact.checkpoint import self_contained_template
 from worker.inference.exact.gguf_checkpoint import GgufCheckpoint
 from worker.inference.exact.tokenizer import ChatTokenizer, TokenStream, byte_pair_tokenizer
 
-TODAY = datetime.date(2026, 1, 2)
+USER = [Message(Role.USER, "hi")]
 
 
 @pytest.fixture(scope="module")
@@ -33,10 +34,10 @@ def test_known_tokens(smollm: ChatTokenizer) -> None:
 
 
 def test_chat_template(smollm: ChatTokenizer) -> None:
-    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "hi"}]
-    text = smollm.render(messages, today=TODAY)
+    messages = [Message(Role.SYSTEM, "Be brief."), Message(Role.USER, "hi")]
+    text = smollm.render(messages)
     assert text == "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
-    tokens = smollm.encode_chat(messages, today=TODAY)
+    tokens = smollm.encode_chat(messages)
     assert tokens.count(1) == 3  # <|im_start|>
     assert tokens.count(2) == 2  # <|im_end|>
     assert smollm.decode(tokens) == "system\nBe brief.\nuser\nhi\nassistant\n"
@@ -72,29 +73,30 @@ def test_bad_text_and_templates_are_typed(smollm: ChatTokenizer) -> None:
     with pytest.raises(RequestError, match="Unicode"):
         smollm.encode("\ud800")
     with pytest.raises(RequestError):
-        smollm.render([{"role": "user", "content": "\ud800"}], today=TODAY)
+        smollm.render([Message(Role.USER, "\ud800")])
     with pytest.raises(ModelCorrupt, match="tokenizer"):
         ChatTokenizer(b"\xff", "")
     minimal = byte_pair_tokenizer(["a"], [], "default", [], [])
-    with pytest.raises(ModelCorrupt, match="template"):
+    with pytest.raises(ModelUnsupported, match="template"):
         ChatTokenizer(minimal, "{% if %}")
     with pytest.raises(RequestError, match="no chat template"):
-        ChatTokenizer(minimal, "").render([], today=TODAY)
+        ChatTokenizer(minimal, "").render(USER)
+    refusing = "{% if messages | length > 2 %}{{ raise_exception('roles must alternate') }}{% endif %}"
     with pytest.raises(RequestError, match="roles must alternate"):
-        ChatTokenizer(minimal, "{{ raise_exception('roles must alternate') }}").render([], today=TODAY)
+        ChatTokenizer(minimal, refusing).render(USER * 3)
 
 
 def test_templates_run_in_a_sandbox() -> None:
     minimal = byte_pair_tokenizer(["a"], [], "default", [], [])
-    escape = "{{ ''.__class__.__mro__[1].__subclasses__() }}"
-    with pytest.raises(RequestError, match=r"unsafe|security"):
-        ChatTokenizer(minimal, escape).render([], today=TODAY)
+    with pytest.raises(ModelUnsupported, match=r"unsafe|security"):
+        ChatTokenizer(minimal, "{{ ''.__class__.__mro__[1].__subclasses__() }}")
 
 
-def test_templates_see_only_the_given_day() -> None:
+def test_a_template_names_its_own_special_tokens() -> None:
     minimal = byte_pair_tokenizer(["a"], [], "default", [], [])
-    tokenizer = ChatTokenizer(minimal, "{{ strftime_now('%d %b %Y') }}")
-    assert tokenizer.render([], today=TODAY) == "02 Jan 2026"
+    template = self_contained_template("{{ bos_token }}{{ messages[-1].content }}{{ eos_token }}", '<"s">', "</s>")
+    assert ChatTokenizer(minimal, template).render(USER) == '<"s">hi</s>'
+    assert self_contained_template("", "<s>", "</s>") == ""
 
 
 def test_vocabularies_that_do_not_fit_are_refused() -> None:
