@@ -40,6 +40,8 @@ __all__ = [
     "Certificate",
     "Challenge",
     "CountMax",
+    "DescribeRequest",
+    "Description",
     "EnrolRequest",
     "ExecuteBlock",
     "Failure",
@@ -378,6 +380,21 @@ class JobFailed:
 class ReceiptStored:
     job_id: Hash
     attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class DescribeRequest:
+    """Asks nothing in particular."""
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    chain_id: int
+    genesis_hash: Hash
+    head: BlockReference
+    at_ms: int
+    attach_port: int
+    workers: int
 
 
 @dataclass(frozen=True, slots=True)

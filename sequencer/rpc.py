@@ -20,7 +20,7 @@ from grpc_reflection.v1alpha import reflection
 from core.errors import InvalidInput, WarpgridError
 from protos.errors import PeerLost
 from protos.gen.warpgrid.v1 import jobs_pb2, network_pb2
-from protos.messages import EnrolRequest, JobEvent, JobList, JobQuery, JobRecord, ListJobs, SubmitJob
+from protos.messages import DescribeRequest, EnrolRequest, JobEvent, JobList, JobQuery, JobRecord, ListJobs, SubmitJob
 from protos.rpc import FRAME_BYTES_MAX, decode, encode
 from sequencer.coordinator.errors import JobConflict, JobNotFunded, JobUnknown, JoinRefused, QueueFull
 from sequencer.coordinator.fleet import Fleet
@@ -161,7 +161,16 @@ class NetworkServer:
         async def enrol(raw: bytes, context: Any) -> bytes:
             return encode(await _answered(context, raw, EnrolRequest, _sync(self._membership.enrol)))
 
-        return grpc.method_handlers_generic_handler(_ENROLMENT, {"Enrol": grpc.unary_unary_rpc_method_handler(enrol)})
+        async def describe(raw: bytes, context: Any) -> bytes:
+            return encode(await _answered(context, raw, DescribeRequest, _sync(lambda _: self._fleet.describe())))
+
+        return grpc.method_handlers_generic_handler(
+            _ENROLMENT,
+            {
+                "Enrol": grpc.unary_unary_rpc_method_handler(enrol),
+                "Describe": grpc.unary_unary_rpc_method_handler(describe),
+            },
+        )
 
     def _jobs_handler(self, jobs: JobDesk) -> "grpc.GenericRpcHandler[Any, Any]":
         async def submit(raw: bytes, context: Any) -> None:
