@@ -108,7 +108,7 @@ def test_refusals_that_depend_on_state_and_block() -> None:
 
 def test_fees_and_difference_of_a_transfer() -> None:
     outcome = EXECUTOR.execute_transactions(state_with(), CONTEXT, columns(transfer()))
-    after = state_with().after(outcome.difference).accounts
+    after = state_with().apply(outcome.difference).accounts
     assert after[ALICE] == AccountContents(1, ETHER - 5 - 21_000 * 11)
     assert after[BOB].balance == 5
     assert after[COINBASE].balance == 21_000
@@ -145,7 +145,7 @@ def test_before_cancun_selfdestruct_clears_stored_slots_for_good() -> None:
     assert change.storage_cleared
     assert change.account is not None
     assert change.account.balance == 2
-    assert state_with(code).after(outcome.difference).storage(CONTRACT, 1) == 0
+    assert state_with(code).apply(outcome.difference).storage(CONTRACT, 1) == 0
 
 
 def push_address(address: bytes) -> bytes:
@@ -166,7 +166,7 @@ def test_call_that_offers_a_fee_pays_and_sees_the_base_fee() -> None:
     code = assemble("BASEFEE", 0, "MSTORE", 32, 0, "RETURN")
     result = call(state_with(code), max_fee_per_gas=12, max_priority_fee_per_gas=2)
     assert int.from_bytes(result.output, "big") == 10
-    after = state_with(code).after(result.difference)
+    after = state_with(code).apply(result.difference)
     assert after.accounts[COINBASE].balance == 2 * result.gas_used
     assert after.accounts[ALICE].balance == ETHER - 12 * result.gas_used
     assert call(state_with(code), max_fee_per_gas=9).rejection.reason == RejectionReason.FEE_BELOW_BASE_FEE
