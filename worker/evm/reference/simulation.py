@@ -95,7 +95,8 @@ def _bendable_fee(original: Callable[..., Any]) -> Callable[..., Any]:
 def _bendable_rules(fork: Fork) -> ForkRules:
     rules = ForkRules(fork, _load_again(f"ethereum.forks.{fork.name.lower()}"))
     precompiles = _Precompiles(rules.module("vm.precompiled_contracts.mapping").PRE_COMPILED_CONTRACTS)
-    for module in (rules.module("utils.message"), rules.interpreter, rules.module("vm.precompiled_contracts.mapping")):
+    # `utils.message` keeps the original: what is warm from the start does not move (geth's rule).
+    for module in (rules.interpreter, rules.module("vm.precompiled_contracts.mapping")):
         module.PRE_COMPILED_CONTRACTS = precompiles  # type: ignore[attr-defined]
     if fork >= Fork.CANCUN:
         fee = _bendable_fee(rules.module("vm.gas").calculate_blob_gas_price)

@@ -4,7 +4,7 @@ EELS announces each instruction but not each message: a message is known by the 
 from, and one that never started (no balance, too deep, address taken) by a call instruction after which none came.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from threading import Lock, get_ident
 from types import TracebackType
 from typing import Any
@@ -277,14 +277,10 @@ def _closed(frame: _OpenFrame, parent: Any) -> CallFrame:
         data=bytes(message.code if creates else message.data),
         output=bytes(evm.output),
         halt=halt,
-        logs=() if halt != Halt.NONE else tuple(frame.logs),
-        calls=tuple(frame.calls) if halt == Halt.NONE else tuple(map(_without_logs, frame.calls)),
-        log_positions=() if halt != Halt.NONE else tuple(frame.log_positions),
+        logs=tuple(frame.logs),
+        calls=tuple(frame.calls),
+        log_positions=tuple(frame.log_positions),
     )
-
-
-def _without_logs(frame: CallFrame) -> CallFrame:
-    return replace(frame, logs=(), log_positions=(), calls=tuple(map(_without_logs, frame.calls)))
 
 
 def _message(kind: str, sender: bytes, to: bytes | None, value: int, gas: int, data: bytes, halt: Halt) -> CallFrame:
