@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 __all__ = ["InlineExecutor", "VirtualTimeLoop", "simulate"]
 
 _T = TypeVar("_T")
+_HOUR_S = 3600.0
 
 
 class _Selector(selectors.SelectSelector):
@@ -52,6 +53,11 @@ class InlineExecutor(Executor):
 
 
 def simulate(main: Coroutine[Any, Any, _T]) -> _T:
-    """Run a coroutine to its end under virtual time."""
+    """Run a coroutine to its end under virtual time, of which it may take an hour."""
+
+    async def bounded() -> _T:
+        async with asyncio.timeout(_HOUR_S):
+            return await main
+
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
-        return runner.run(main)
+        return runner.run(bounded())
