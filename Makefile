@@ -45,7 +45,7 @@ bench: setup ## benchmarks; each appends JSON lines to tests/bench/results/
 	@$(BIN)/python -m tests.bench
 
 soak: setup ## kill -9 and overload for minutes
-	@$(BIN)/python -m pytest -m soak tests/integration
+	@$(BIN)/python -m pytest -m soak tests
 
 contracts: ## recompile the Solidity sources (needs node >= 20); fails when a committed artifact differed
 	@command -v npm >/dev/null || { echo "Recompiling contracts needs node >= 20 and npm. Run:  sudo apt-get install -y nodejs npm" >&2; exit 1; }

@@ -22,6 +22,7 @@ from core.transaction import TransactionColumns
 from protos.errors import MalformedMessage
 
 __all__ = [
+    "BLOCKS_MAX",
     "PROTOCOL_VERSION",
     "Address",
     "AnnounceBlock",

@@ -7,7 +7,7 @@ the same bytes are sent again, and no job is paid twice. Which jobs are due is t
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor as ThreadExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeVar
 
 import structlog
@@ -15,6 +15,7 @@ import structlog
 from core.chain import ChainReader
 from core.chain_rules import next_base_fee
 from core.errors import WarpgridError
+from core.signature import attach_signature
 from core.transaction import (
     Transaction,
     TransactionType,
@@ -32,7 +33,6 @@ from sequencer.coordinator.jobs import JobCoordinator
 
 __all__ = ["Settlement", "SettlementConfig"]
 
-_RECOVERY_OFFSET = 27
 _GAS_MARGIN = 30_000
 
 _log = structlog.get_logger(__name__)
@@ -165,13 +165,7 @@ class Settlement:
             r=0,
             s=0,
         )
-        signature = self._operator.sign(signing_hash(tx))
-        signed = replace(
-            tx,
-            r=int.from_bytes(signature[:32], "big"),
-            s=int.from_bytes(signature[32:64], "big"),
-            y_parity=signature[64] - _RECOVERY_OFFSET,
-        )
+        signed = attach_signature(tx, self._operator.sign(signing_hash(tx)))
         return encode_transaction(signed), transaction_hash(signed)
 
     def _account_nonce(self) -> int:
