@@ -30,7 +30,7 @@ from protos.rpc import encode, sequencer_reader, worker_writer
 from sequencer.coordinator.errors import JoinRefused
 from sequencer.coordinator.fleet import FleetConfig
 from tests.sim.network.pipes import Pipe, pipe_pair
-from tests.sim.network.virtual_time import simulate
+from tests.sim.network.virtual_time import pass_time, simulate
 from tests.sim.network.world import FakeAuthority, World, capabilities, identity, transfers
 from tests.unit.protos.strategies import worker_messages
 from tests.unit.sequencer.fakes import CHAIN_ID, Wallet
@@ -200,7 +200,7 @@ def test_a_peer_that_takes_nothing_is_dropped_and_holds_up_nobody(tmp_path: Path
         async def keep_beating() -> None:
             while True:
                 await stuck.send(Heartbeat(0, BlockReference(0, world.genesis.block.hash), 0))
-                await asyncio.sleep(0.2)
+                await pass_time(0.2)
 
         beating = asyncio.create_task(keep_beating())
         async with world.running(sound):
@@ -279,6 +279,6 @@ async def _play(peer: Peer, script: list[Any]) -> None:
             await peer.pipe.send(step)
         else:
             await peer.send(step)
-    await asyncio.sleep(0.01)
+    await pass_time(0.01)
     draining.cancel()
     await asyncio.gather(draining, return_exceptions=True)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor, Future
 from typing import Any, TypeVar
 
-__all__ = ["InlineExecutor", "VirtualTimeLoop", "simulate"]
+__all__ = ["InlineExecutor", "VirtualTimeLoop", "pass_time", "simulate"]
 
 _T = TypeVar("_T")
 _HOUR_S = 3600.0
@@ -50,6 +50,11 @@ class InlineExecutor(Executor):
         except Exception as error:  # noqa: BLE001 - the future carries it to whoever waits
             future.set_exception(error)
         return future
+
+
+async def pass_time(duration_s: float) -> None:
+    """Let virtual time go on, and everything with it."""
+    await asyncio.sleep(duration_s)
 
 
 def simulate(main: Coroutine[Any, Any, _T]) -> _T:
