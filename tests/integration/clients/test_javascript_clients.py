@@ -50,14 +50,15 @@ def cast(sequencer: RunningSequencer, *arguments: str) -> str:
     return run([str(FOUNDRY["cast"]), *arguments, "--rpc-url", sequencer.url]).strip()
 
 
-def forge(sequencer: RunningSequencer, output: Path, *arguments: str) -> str:
-    command = [str(FOUNDRY["forge"]), *arguments, "--rpc-url", sequencer.url, "--private-key", KEY, "--broadcast"]
+def forge(sequencer: RunningSequencer, output: Path, subcommand: str, *arguments: str) -> str:
+    network = ["--rpc-url", sequencer.url, "--private-key", KEY, "--broadcast"]
+    command = [str(FOUNDRY["forge"]), subcommand, *network, *arguments]
     paths = {"FOUNDRY_OUT": str(output / "out"), "FOUNDRY_CACHE_PATH": str(output / "cache")}
-    return run(command, HERE / "forge", FOUNDRY_SOLC=str(HERE / "solc.mjs"), FOUNDRY_BROADCAST=str(output), **paths)
+    return run(command, HERE, FOUNDRY_SOLC=str(HERE / "solc.mjs"), FOUNDRY_BROADCAST=str(output), **paths)
 
 
 def test_cast_and_forge_create(sequencer: RunningSequencer, tmp_path: Path) -> None:
-    contract = "../contracts/TestToken.sol:TestToken"
+    contract = "contracts/TestToken.sol:TestToken"
     said = forge(sequencer, tmp_path, "create", contract, "--json", "--constructor-args", "1000000")
     token = json.loads(said[said.index("{") :])["deployedTo"]
     receiver = "0x000000000000000000000000000000000000e11C"
@@ -70,15 +71,15 @@ def test_cast_and_forge_create(sequencer: RunningSequencer, tmp_path: Path) -> N
 
 
 def test_forge_script(sequencer: RunningSequencer, tmp_path: Path) -> None:
-    said = forge(sequencer, tmp_path, "script", "script/Deploy.s.sol:Deploy", "--slow")
+    said = forge(sequencer, tmp_path, "script", "forge/Deploy.s.sol:Deploy", "--slow")
     assert "ONCHAIN EXECUTION COMPLETE" in said
 
 
 def test_hardhat(sequencer: RunningSequencer, tmp_path: Path) -> None:
     hardhat = str(MODULES / ".bin" / "hardhat")
     said = run(
-        [hardhat, "run", "--no-compile", "scripts/token.js"],
-        HERE / "hardhat",
+        [hardhat, "run", "--no-compile", "hardhat/token.js"],
+        HERE,
         RPC_URL=sequencer.url,
         PRIVATE_KEY=KEY,
         HARDHAT_OUTPUT=str(tmp_path),

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity ^0.8.30;
 
-import {TestToken} from "../../contracts/TestToken.sol";
+import {TestToken} from "../contracts/TestToken.sol";
 
 interface Vm {
     function startBroadcast() external;

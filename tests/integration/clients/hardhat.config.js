@@ -12,7 +12,7 @@ subtask(TASK_COMPILE_SOLIDITY_GET_SOLC_BUILD).setAction(async () => ({
 
 module.exports = {
   solidity: { version: solc.version, settings: { optimizer: { enabled: true, runs: 200 } } },
-  paths: { sources: "../contracts", artifacts: process.env.HARDHAT_OUTPUT + "/artifacts", cache: process.env.HARDHAT_OUTPUT + "/cache" },
+  paths: { sources: "contracts", artifacts: process.env.HARDHAT_OUTPUT + "/artifacts", cache: process.env.HARDHAT_OUTPUT + "/cache" },
   defaultNetwork: "warpgrid",
   networks: { warpgrid: { url: process.env.RPC_URL, accounts: [process.env.PRIVATE_KEY] } },
 };
