@@ -45,7 +45,7 @@ bench: setup ## benchmarks; each appends JSON lines to tests/bench/results/
 	@$(BIN)/python -m tests.bench
 
 soak: setup ## kill -9 and overload for minutes
-	@$(BIN)/python -m pytest -m soak tests/integration
+	@$(BIN)/python -m pytest -m soak tests
 
 clients: setup ## viem, ethers, cast, forge and hardhat against a running sequencer (needs node >= 20)
 	@command -v npm >/dev/null || { echo "The JavaScript clients need node >= 20 and npm. Run:  sudo apt-get install -y nodejs npm" >&2; exit 1; }

@@ -38,5 +38,8 @@ class RpcClient:
         except orjson.JSONDecodeError as error:
             raise ServiceError(f"{self.url} did not answer with JSON") from error
         if "error" in reply:
-            raise ServiceError(f"{method}: {reply['error'].get('message')} (code {reply['error'].get('code')})")
+            fault = reply["error"]
+            data = fault.get("data")
+            revert = bytes.fromhex(data[2:]) if isinstance(data, str) and data.startswith("0x") else b""
+            raise ServiceError(f"{method}: {fault.get('message')} (code {fault.get('code')})", revert)
         return reply["result"]

@@ -26,4 +26,10 @@ class TestnetError(WarpgridError):
 
 
 class ServiceError(WarpgridError):
+    """`data` is what the node gave beside its message: a revert's bytes."""
+
     code = "service"
+
+    def __init__(self, message: str, data: bytes = b"") -> None:
+        super().__init__(message)
+        self.data = data

@@ -22,6 +22,7 @@ from core.transaction import TransactionColumns
 from protos.errors import MalformedMessage
 
 __all__ = [
+    "BLOCKS_MAX",
     "PROTOCOL_VERSION",
     "Address",
     "AnnounceBlock",
@@ -37,6 +38,8 @@ __all__ = [
     "Certificate",
     "Challenge",
     "CountMax",
+    "DescribeRequest",
+    "Description",
     "EnrolRequest",
     "ExecuteBlock",
     "Failure",
@@ -375,6 +378,21 @@ class JobFailed:
 class ReceiptStored:
     job_id: Hash
     attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class DescribeRequest:
+    """Asks nothing in particular."""
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    chain_id: int
+    genesis_hash: Hash
+    head: BlockReference
+    at_ms: int
+    attach_port: int
+    workers: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from grpc_reflection.v1alpha import reflection
 from core.errors import InvalidInput, WarpgridError
 from protos.errors import PeerLost
 from protos.gen.warpgrid.v1 import jobs_pb2, network_pb2
-from protos.messages import EnrolRequest, JobEvent, JobList, JobQuery, JobRecord, ListJobs, SubmitJob
+from protos.messages import DescribeRequest, EnrolRequest, JobEvent, JobList, JobQuery, JobRecord, ListJobs, SubmitJob
 from protos.rpc import FRAME_BYTES_MAX, decode, encode
 from sequencer.coordinator.errors import JobConflict, JobNotFunded, JobUnknown, JoinRefused, QueueFull
 from sequencer.coordinator.fleet import Fleet
@@ -76,7 +76,7 @@ class JobDesk(Protocol):
 
     def status(self, query: JobQuery) -> JobRecord: ...
 
-    def list(self, request: ListJobs) -> JobList: ...
+    def list_jobs(self, request: ListJobs) -> JobList: ...
 
     async def cancel(self, query: JobQuery) -> JobRecord: ...
 
@@ -161,7 +161,16 @@ class NetworkServer:
         async def enrol(raw: bytes, context: Any) -> bytes:
             return encode(await _answered(context, raw, EnrolRequest, _sync(self._membership.enrol)))
 
-        return grpc.method_handlers_generic_handler(_ENROLMENT, {"Enrol": grpc.unary_unary_rpc_method_handler(enrol)})
+        async def describe(raw: bytes, context: Any) -> bytes:
+            return encode(await _answered(context, raw, DescribeRequest, _sync(lambda _: self._fleet.describe())))
+
+        return grpc.method_handlers_generic_handler(
+            _ENROLMENT,
+            {
+                "Enrol": grpc.unary_unary_rpc_method_handler(enrol),
+                "Describe": grpc.unary_unary_rpc_method_handler(describe),
+            },
+        )
 
     def _jobs_handler(self, jobs: JobDesk) -> "grpc.GenericRpcHandler[Any, Any]":
         async def submit(raw: bytes, context: Any) -> None:
@@ -175,7 +184,7 @@ class NetworkServer:
             return encode(await _answered(context, raw, JobQuery, _sync(jobs.status)))
 
         async def list_jobs(raw: bytes, context: Any) -> bytes:
-            return encode(await _answered(context, raw, ListJobs, _sync(jobs.list)))
+            return encode(await _answered(context, raw, ListJobs, _sync(jobs.list_jobs)))
 
         async def cancel(raw: bytes, context: Any) -> bytes:
             return encode(await _answered(context, raw, JobQuery, jobs.cancel))

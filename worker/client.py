@@ -181,9 +181,10 @@ class SequencerClient:
             self._connection = connection
             self._failures = 0
             _log.info("attached", session=registered.session, sequencer_head=registered.head.number)
-            beat = asyncio.create_task(self._beats(interval_s))
+            # Before the first heartbeat: what the sequencer should know before it asks for anything.
             for hook in self._attach_hooks:
                 await hook(registered.head)
+            beat = asyncio.create_task(self._beats(interval_s))
             await self._dispatch(messages)
             raise PeerLost("the sequencer ended the stream")
         except ProtocolError as error:

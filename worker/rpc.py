@@ -16,7 +16,7 @@ from grpc import aio
 from protos.errors import PeerLost, PeerRefused
 from protos.gen.warpgrid.v1 import network_pb2
 from protos.handshake import SEQUENCER_TLS_NAME, Signer, enrolment_digest
-from protos.messages import Certificate, EnrolRequest
+from protos.messages import Certificate, DescribeRequest, Description, EnrolRequest
 from protos.rpc import FRAME_BYTES_MAX, decode, encode
 from worker.client import DialedStream
 
@@ -24,6 +24,7 @@ __all__ = ["DialerConfig", "GrpcDialer", "SequencerCertificate", "WorkerCertific
 
 _ATTACH = f"/{network_pb2.DESCRIPTOR.services_by_name['Network'].full_name}/Attach"
 _ENROL = f"/{network_pb2.DESCRIPTOR.services_by_name['Enrolment'].full_name}/Enrol"
+_DESCRIBE = f"/{network_pb2.DESCRIPTOR.services_by_name['Enrolment'].full_name}/Describe"
 _FRAME_SLACK_BYTES = 1024
 _CLOSE_GRACE_S = 1.0
 _END: Any = aio.EOF  # type: ignore[attr-defined]  # missing in grpc-stubs
@@ -79,10 +80,7 @@ class GrpcDialer:
 
     async def dial(self, *, renew_certificate: bool) -> DialedStream:
         config = self._config
-        try:
-            root = await asyncio.to_thread(self._sequencer.certificate, config.host, config.service_port)
-        except OSError as error:
-            raise PeerLost(f"no sequencer at {config.host}:{config.service_port}: {error}") from error
+        root = await self._root()
         own = self._tls.certificate()
         if own is None or renew_certificate or self._attach_port is None:
             own = await self._enrol(root)
@@ -96,6 +94,27 @@ class GrpcDialer:
             raise PeerLost(f"{config.host}:{self._attach_port} does not answer") from error
         call = channel.stream_stream(_ATTACH)()
         return DialedStream(_ClientTransport(channel, call), _fingerprint(root), _fingerprint(own))
+
+    async def describe(self) -> Description:
+        """Ask the sequencer which chain it has and where it stands. Raises PeerLost when it does not answer."""
+        root = await self._root()
+        channel = self._channel(self._config.service_port, grpc.ssl_channel_credentials(root))
+        try:
+            raw = await channel.unary_unary(_DESCRIBE)(
+                encode(DescribeRequest()), timeout=self._config.connect_timeout_s
+            )
+        except aio.AioRpcError as error:
+            raise PeerLost(f"the sequencer does not answer: {error.details()}") from error
+        finally:
+            await channel.close()
+        return decode(Description, raw)
+
+    async def _root(self) -> bytes:
+        config = self._config
+        try:
+            return await asyncio.to_thread(self._sequencer.certificate, config.host, config.service_port)
+        except OSError as error:
+            raise PeerLost(f"no sequencer at {config.host}:{config.service_port}: {error}") from error
 
     async def _enrol(self, root: bytes) -> bytes:
         """Have a certificate issued for this worker's TLS key, and keep it."""

@@ -24,6 +24,7 @@ from protos.messages import (
     BlockReference,
     Capabilities,
     Challenge,
+    Description,
     Failure,
     Goodbye,
     Heartbeat,
@@ -65,7 +66,10 @@ class FleetConfig:
 
 
 class Member:
-    """One attached worker. `head` and `jobs_running` are what it last said."""
+    """One attached worker. `head` and `jobs_running` are what it last said, from its first heartbeat on (`has_beaten`).
+
+    What a worker has to say on arriving, receipts of earlier jobs say, it says before that heartbeat.
+    """
 
     def __init__(
         self,
@@ -80,6 +84,7 @@ class Member:
         self.capabilities = capabilities
         self.head = head
         self.jobs_running = 0
+        self.has_beaten = False
         self.is_draining = False
         self._connection = connection
         self._expulsion: asyncio.Future[Failure] = asyncio.get_running_loop().create_future()
@@ -319,12 +324,24 @@ class Fleet:
     async def _on_heartbeat(self, member: Member, message: Heartbeat) -> None:
         member.head = message.head
         member.jobs_running = message.jobs_running
+        member.has_beaten = True
         for observer in self._observers:
             await observer.heard(member)
 
     async def _on_goodbye(self, member: Member, message: Goodbye) -> None:
         member.is_draining = True
         _log.info("worker_draining", worker=member.address.hex(), reason=message.reason)
+
+    def describe(self) -> Description:
+        """What anybody may know."""
+        return Description(
+            chain_id=self._chain.config.chain_id,
+            genesis_hash=self._genesis.hash,
+            head=self.head(),
+            at_ms=self._now_ms(),
+            attach_port=self._membership.attach_port,
+            workers=len(self._members),
+        )
 
     def head(self) -> BlockReference:
         """The chain's head, as messages name it."""

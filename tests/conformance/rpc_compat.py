@@ -25,7 +25,7 @@ from core.genesis import Genesis
 from sequencer.feed import Feed
 from sequencer.jsonrpc import Dispatcher, DispatcherLimits
 from sequencer.jsonrpc.method import Connection
-from sequencer.mempool import Mempool, MempoolLimits
+from sequencer.mempool import Admission, Mempool, MempoolLimits
 from sequencer.metrics import SequencerMetrics
 from sequencer.ports import SystemClock
 from sequencer.rpc_methods import MethodLimits, Services, TestingMethods, public_methods
@@ -90,6 +90,7 @@ def load_dispatcher(chain: MemoryChain) -> Dispatcher:
         chain=chain,
         executor=ReferenceExecutor(),
         mempool=mempool,
+        admission=Admission(mempool),
         heads=Feed(),
         clock=clock,
         client_version="warpgrid/conformance",

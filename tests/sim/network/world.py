@@ -16,7 +16,7 @@ from core.signature import recover_senders
 from core.transaction import Transaction, TransactionColumns
 from node.keys import IdentityKey
 from protos.handshake import enrolment_digest
-from protos.messages import Capabilities, EnrolRequest
+from protos.messages import Capabilities, EnrolRequest, Model
 from sequencer.coordinator.block_execution import ExecutionConfig, FleetExecution
 from sequencer.coordinator.catch_up import CatchUpConfig, CatchUpServer
 from sequencer.coordinator.evidence import EvidenceStore
@@ -66,8 +66,9 @@ def transfers(wallet: Wallet, nonces: Sequence[int]) -> TransactionColumns:
     return TransactionColumns.from_transactions(signed, recover_senders(signed))
 
 
-def capabilities(*duties: str) -> Capabilities:
-    return Capabilities("warpgrid/0.1.0", duties or (DUTY_REPLICA,), "reference", "a cpu", 2, 2**34, 2**40, (), (), 1)
+def capabilities(*duties: str, models: Sequence[Model] = (), job_slots: int = 1) -> Capabilities:
+    named = duties or (DUTY_REPLICA,)
+    return Capabilities("warpgrid/0.1.0", named, "reference", "a cpu", 2, 2**34, 2**40, (), tuple(models), job_slots)
 
 
 class SimulatedWorker:
@@ -93,12 +94,13 @@ class SimulatedWorker:
             self.signer,
             self.dialer,
             ClientConfig(),
-            capabilities=lambda: capabilities(*duties),
+            capabilities=lambda: capabilities(*duties, models=self.models),
             status=lambda: WorkerStatus(self.replica.head, 0),
             now_ms=world.now_ms,
             jitter=random.Random(number),
         )
         self.replica = Replica(self.chain, executor, self.client, world.threads, monotonic_ns=lambda: 0)
+        self.models: list[Model] = []
         self.failure: Exception | None = None
 
     async def run(self) -> None:
