@@ -41,8 +41,8 @@ class SequencerSettings:
 class Sequencer:
     """Orders transactions and answers clients. The socket is open from the start; `run` serves it and makes blocks.
 
-    `calls` executes what JSON-RPC asks for; `execution` executes blocks. With a `journal`, a transaction is acknowledged
-    once it is in there. `methods` are served beside the public ones.
+    `calls` executes what JSON-RPC asks for; `execution` executes blocks. With a `journal`, a transaction is
+    acknowledged once it is in there. `methods` are served beside the public ones.
     """
 
     def __init__(

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import grpc
 
-from node.errors import ServiceError
+from node.errors import ServiceError, ServiceUnreachable
 from protos.handshake import SEQUENCER_TLS_NAME
 from protos.messages import JobEvent, JobList, JobQuery, JobRecord, ListJobs, SubmitJob
 from protos.rpc import MESSAGE_BYTES_MAX, decode, encode
@@ -31,7 +31,7 @@ class JobsClient:
         try:
             root = certificate or ssl.get_server_certificate((host, port), timeout=_CALL_TIMEOUT_S).encode()
         except OSError as error:
-            raise ServiceError(f"no coordinator at {self._address}: {error}") from error
+            raise ServiceUnreachable(f"no coordinator at {self._address}: {error}") from error
         self._channel: Any = grpc.secure_channel(
             self._address,
             grpc.ssl_channel_credentials(root),
@@ -70,7 +70,7 @@ class JobsClient:
         except grpc.RpcError as error:
             status: Any = error
             if status.code() == grpc.StatusCode.UNAVAILABLE:
-                raise ServiceError(f"no coordinator at {self._address}: {status.details()}") from error
+                raise ServiceUnreachable(f"no coordinator at {self._address}: {status.details()}") from error
             trailers = dict(status.trailing_metadata() or ())
             wait = f" (try again in {trailers['retry-after-ms']} ms)" if "retry-after-ms" in trailers else ""
             raise ServiceError(f"{status.details()}{wait}") from error

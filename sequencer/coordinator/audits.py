@@ -12,8 +12,8 @@ from core.errors import InvalidInput
 from core.hashing import keccak256
 from core.jobs.receipt import Receipt, ReceiptDomain, recover_signer
 from core.jobs.request import output_hash
+from market.matching import Candidate
 from protos.messages import JobFailed, JobFinished
-from sequencer.coordinator.assignment import Candidate
 from sequencer.coordinator.fleet import Fleet, Member
 from sequencer.coordinator.job_table import Job
 

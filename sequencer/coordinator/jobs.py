@@ -15,6 +15,7 @@ import structlog
 
 from core.errors import InvalidInput
 from core.jobs.request import request_hash
+from market.matching import Candidate, JobNeeds, choose
 from protos.messages import (
     AssignJob,
     CancelJob,
@@ -31,7 +32,6 @@ from protos.messages import (
     ReceiptStored,
     SubmitJob,
 )
-from sequencer.coordinator.assignment import Candidate, JobNeeds, choose
 from sequencer.coordinator.audits import AUDIT_ATTEMPT, Audits, Verdict
 from sequencer.coordinator.errors import JobConflict, JobNotFunded, JobUnknown, QueueFull
 from sequencer.coordinator.escrow import EscrowStatus, JobTerms, MarketChain, Standing
@@ -235,16 +235,16 @@ class JobCoordinator:
         tried = frozenset(one.worker for one in job.attempts.values())
         needs = self._needs(job, tried)
         choice = choose(needs, self._candidates())
-        if choice.address is None and tried:
+        if choice.best is None and tried:
             choice = choose(self._needs(job, frozenset()), self._candidates())
-        member = None if choice.address is None else self._fleet.member(choice.address)
-        if member is None or choice.model is None:
+        best = choice.best
+        member = None if best is None else self._fleet.member(best.address)
+        if member is None or best is None:
             if job.detail != choice.explain():
                 job.detail = choice.explain()
                 job.tell(self._now_ms(), detail=job.detail)
             return
-        number = job.attempt + 1
-        model = choice.model
+        number, model = job.attempt + 1, best.model
         await self._record(
             Assigned(
                 job.terms.job_id,
@@ -404,14 +404,15 @@ class JobCoordinator:
     async def _begin_audit(self, job: Job) -> None:
         comparable = self._audits.comparable(job, self._candidates())
         choice = choose(self._needs(job, frozenset({job.worker})), comparable)
-        member = None if choice.address is None else self._fleet.member(choice.address)
-        if member is None or choice.model is None:
+        best = choice.best
+        member = None if best is None else self._fleet.member(best.address)
+        if member is None or best is None:
             if not comparable or self._audits.is_too_late(job):
                 detail = f"nobody comparable: {choice.explain()}"
                 await self._judge(Verdict(job.terms.job_id, "unavailable", detail))
             return
         deadline_ms = self._audits.begin(job, member.address)
-        assignment = self._assignment(job, AUDIT_ATTEMPT, choice.model)
+        assignment = self._assignment(job, AUDIT_ATTEMPT, best.model)
         await member.post(replace(assignment, deadline_ms=deadline_ms, audit=True))
 
     async def _judge(self, verdict: Verdict | None) -> None:

@@ -2,8 +2,8 @@
 
     python -m tests.integration.crash_soak --kills 50 --seed 1
 
-What was acknowledged must be there, exactly once; balances must add up; jobs of a killed worker must end elsewhere or be
-refunded. The seed fixes who is killed after which delay; it is printed first, and with every failure.
+What was acknowledged must be there, exactly once; balances must add up; jobs of a killed worker must end elsewhere or
+be refunded. The seed fixes who is killed after which delay; it is printed first, and with every failure.
 """
 
 import argparse

@@ -26,7 +26,7 @@ from sequencer.production import ProductionSettings
 from sequencer.service import Sequencer, SequencerSettings
 from worker.evm.reference import ReferenceExecutor
 
-__all__ = ["CHAIN_ID", "DEV_ACCOUNTS", "DEV_KEYS", "genesis", "running_sequencer"]
+__all__ = ["CHAIN_ID", "DEV_ACCOUNTS", "DEV_KEYS", "RunningSequencer", "genesis", "running_sequencer"]
 
 CHAIN_ID = 7_357
 DEV_KEYS = (
