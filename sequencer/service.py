@@ -14,7 +14,7 @@ from core.chain import Chain
 from core.execution import Executor
 from sequencer.jsonrpc import ApplicationLimits, Dispatcher, DispatcherLimits, JsonRpcApplication, JsonRpcServer
 from sequencer.jsonrpc.method import Json
-from sequencer.mempool import Mempool, MempoolLimits
+from sequencer.mempool import Admission, Journal, Mempool, MempoolLimits
 from sequencer.metrics import SequencerMetrics
 from sequencer.ports import BlockExecution, Clock
 from sequencer.production import BlockProducer, ProductionSettings
@@ -41,7 +41,9 @@ class SequencerSettings:
 class Sequencer:
     """Orders transactions and answers clients. The socket is open from the start; `run` serves it and makes blocks.
 
-    `calls` executes what JSON-RPC asks for; `execution` executes blocks.
+    `calls` executes what JSON-RPC asks for; `execution` executes blocks. With a `journal`, a transaction is
+    acknowledged once it is on disk, and what an earlier process had acknowledged waits again before the first call is
+    answered.
     """
 
     def __init__(
@@ -52,16 +54,19 @@ class Sequencer:
         clock: Clock,
         settings: SequencerSettings,
         registry: CollectorRegistry,
+        journal: Journal | None = None,
     ) -> None:
         metrics = SequencerMetrics(registry)
         head = chain.head()
         gas_limit = settings.production.gas_limit_target
         self.mempool = Mempool(chain.config.chain_id, chain.state(head.number), gas_limit, settings.mempool, clock)
         self.producer = BlockProducer(chain, execution, self.mempool, clock, settings.production, metrics)
+        self._admission = Admission(self.mempool, journal)
         self.services = Services(
             chain=chain,
             executor=calls,
             mempool=self.mempool,
+            admission=self._admission,
             heads=self.producer.heads,
             clock=clock,
             client_version=settings.client_version,
@@ -90,6 +95,7 @@ class Sequencer:
 
     async def run(self) -> None:
         """Serve and make blocks until `stop`. Raises what breaks either; the other ends then too."""
+        await self._admission.restore()
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._server.run())
