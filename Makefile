@@ -56,6 +56,9 @@ contracts: ## recompile the Solidity sources (needs node >= 20); fails when a co
 	@command -v npm >/dev/null || { echo "Recompiling contracts needs node >= 20 and npm. Run:  sudo apt-get install -y nodejs npm" >&2; exit 1; }
 	@cd deploy/contracts && npm ci --silent && node compile.mjs
 
+protos: setup ## generate protos/gen anew from the .proto files (`make check` compares)
+	@$(BIN)/python -m protos.generate
+
 lock: ## resolve pyproject.toml anew into the two lock files
 	@$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes -q pyproject.toml -o requirements.lock
 	@$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes -q pyproject.toml --group dev -o requirements-dev.lock

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 from core.chain import Chain
 from core.execution import Executor
 from sequencer.jsonrpc import ApplicationLimits, Dispatcher, DispatcherLimits, JsonRpcApplication, JsonRpcServer
-from sequencer.jsonrpc.method import Json
+from sequencer.jsonrpc.method import Json, Method
 from sequencer.mempool import Admission, Journal, Mempool, MempoolLimits
 from sequencer.metrics import SequencerMetrics
 from sequencer.ports import BlockExecution, Clock
@@ -43,7 +43,7 @@ class Sequencer:
 
     `calls` executes what JSON-RPC asks for; `execution` executes blocks. With a `journal`, a transaction is
     acknowledged once it is on disk, and what an earlier process had acknowledged waits again before the first call is
-    answered.
+    answered. `methods` are served beside the public ones.
     """
 
     def __init__(
@@ -55,25 +55,28 @@ class Sequencer:
         settings: SequencerSettings,
         registry: CollectorRegistry,
         journal: Journal | None = None,
+        methods: Mapping[str, Method] | None = None,
     ) -> None:
         metrics = SequencerMetrics(registry)
         head = chain.head()
         gas_limit = settings.production.gas_limit_target
         self.mempool = Mempool(chain.config.chain_id, chain.state(head.number), gas_limit, settings.mempool, clock)
+        self.admission = Admission(self.mempool, journal)
         self.producer = BlockProducer(chain, execution, self.mempool, clock, settings.production, metrics)
-        self._admission = Admission(self.mempool, journal)
         self.services = Services(
             chain=chain,
             executor=calls,
             mempool=self.mempool,
-            admission=self._admission,
+            admission=self.admission,
             heads=self.producer.heads,
             clock=clock,
             client_version=settings.client_version,
             limits=settings.methods,
             states_kept=settings.states_kept,
         )
-        self._dispatcher = Dispatcher(public_methods(self.services), settings.dispatcher, metrics)
+        self._dispatcher = Dispatcher(
+            {**public_methods(self.services), **(methods or {})}, settings.dispatcher, metrics
+        )
         application = JsonRpcApplication(self._dispatcher, settings.application, self.health)
         self._server = JsonRpcServer(application, settings.application, settings.host, settings.port)
 
@@ -95,7 +98,7 @@ class Sequencer:
 
     async def run(self) -> None:
         """Serve and make blocks until `stop`. Raises what breaks either; the other ends then too."""
-        await self._admission.restore()
+        await self.admission.restore()
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._server.run())

@@ -17,6 +17,7 @@ from core.errors import InvalidInput
 from core.hashing import keccak256
 from core.jobs.receipt import Receipt, recover_signer
 from core.jobs.request import output_hash, request_hash
+from market.matching import Candidate, JobNeeds, choose
 from protos.messages import (
     AssignJob,
     CancelJob,
@@ -33,7 +34,6 @@ from protos.messages import (
     ReceiptStored,
     SubmitJob,
 )
-from sequencer.coordinator.assignment import Candidate, JobNeeds, choose
 from sequencer.coordinator.errors import JobConflict, JobNotFunded, JobUnknown, QueueFull
 from sequencer.coordinator.escrow import EscrowStatus, JobTerms, MarketChain, Standing
 from sequencer.coordinator.fleet import DUTY_INFERENCE, Fleet, Member
@@ -231,16 +231,16 @@ class JobCoordinator:
         tried = frozenset(one.worker for one in job.attempts.values())
         needs = self._needs(job, tried)
         choice = choose(needs, self._candidates())
-        if choice.address is None and tried:
+        if choice.best is None and tried:
             choice = choose(self._needs(job, frozenset()), self._candidates())
-        member = None if choice.address is None else self._fleet.member(choice.address)
-        if member is None or choice.model is None:
+        best = choice.best
+        member = None if best is None else self._fleet.member(best.address)
+        if member is None or best is None:
             if job.detail != choice.explain():
                 job.detail = choice.explain()
                 job.tell(self._now_ms(), detail=job.detail)
             return
-        number = job.attempt + 1
-        model = choice.model
+        number, model = job.attempt + 1, best.model
         await self._record(
             Assigned(
                 job.terms.job_id,
@@ -443,16 +443,17 @@ class JobCoordinator:
             and _same_machine_kind(self._fleet.member(one.address), original)
         ]
         choice = choose(self._needs(job, frozenset({job.worker})), comparable)
-        member = None if choice.address is None else self._fleet.member(choice.address)
+        best = choice.best
+        member = None if best is None else self._fleet.member(best.address)
         assert job.signed is not None
         given_up_ms = job.signed.receipt.finished_at_ms + self._config.audit_timeout_ms
-        if member is None or choice.model is None:
+        if member is None or best is None:
             if not comparable or self._now_ms() > given_up_ms:
                 await self._judge(job, "unavailable", f"nobody comparable: {choice.explain()}")
             return
         number = _AUDIT_ATTEMPT
         self._audits[job.terms.job_id] = (number, member.address, self._now_ms() + self._config.audit_timeout_ms)
-        if not await member.post(self._assignment(job, number, choice.model, is_audit=True)):
+        if not await member.post(self._assignment(job, number, best.model, is_audit=True)):
             del self._audits[job.terms.job_id]
 
     async def _audit_finished(self, member: Member, message: JobFinished, standing: Standing) -> bool:
