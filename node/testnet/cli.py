@@ -81,11 +81,13 @@ def _ask(network: layout.Testnet, question: str, began: float) -> None:
         with open_submission(network) as to:
             request = JobRequest(Path(network.model).stem, (Message(Role.USER, question),), Sampling(tokens_max=128))
             events = submit_job(to, request, None, START_TIMEOUT_S, lambda one: console.print(one, style="dim"))
+            asked = None
             for job, event in events:
+                asked = JobQuery(job.job_id, job.salt)
                 console.print(event.text, end="", highlight=False)
                 if event.receipt is not None:
                     break
-            asked = JobQuery(job.job_id, job.salt)
+            assert asked is not None, "a coordinator tells at least one event"
             console.print(f"\n\nanswered after {time.monotonic() - began:.1f} s; ", end="")
             with console.status("waiting for the settlement on chain"):
                 _wait_until(lambda: to.coordinator.status(asked).state == "settled")
