@@ -11,6 +11,7 @@ from typing import Any
 
 from core.jobs.request import SALT_BYTES, JobRequest, Tier, request_hash
 from market.contracts import ESCROW_ADDRESS, JOB_ESCROW
+from market.pricing import input_tokens_max
 from node.client import RpcClient
 from node.errors import ServiceError
 from node.jobs.records import ClientJob, JobRecords
@@ -18,10 +19,9 @@ from node.jobs.rpc import JobsClient
 from node.wallet import Wallet
 from protos.messages import JobEvent, SubmitJob
 
-__all__ = ["PRICE_HEADROOM", "Submission", "find_model", "price_ceiling_wei", "submit_job"]
+__all__ = ["Submission", "find_model", "follow_job", "submit_job"]
 
 _ANY_WORKER = bytes(20)
-PRICE_HEADROOM = 2  # over the cheapest offer, where the user names no maximum
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +44,6 @@ def find_model(rpc: RpcClient, name: str) -> dict[str, Any]:
     raise ServiceError(f"no worker serves a model called `{name}`; served now: {known}")
 
 
-def price_ceiling_wei(offer: dict[str, Any], request: JobRequest) -> int:
-    """A maximum price that the cheapest worker stays under: a byte of prompt is at most a token."""
-    prompt_tokens = sum(len(message.content.encode()) + 16 for message in request.messages)
-    spent: int = offer["inputTokenWei"] * prompt_tokens + offer["outputTokenWei"] * request.sampling.tokens_max
-    return PRICE_HEADROOM * max(1, spent)
-
-
 def submit_job(
     to: Submission, request: JobRequest, price_max_wei: int | None, deadline_s: int, progress: Callable[[str], None]
 ) -> Iterator[tuple[ClientJob, JobEvent]]:
@@ -62,7 +55,11 @@ def submit_job(
     offer = find_model(to.rpc, request.model)
     salt = secrets.token_bytes(SALT_BYTES)
     nonce = int.from_bytes(secrets.token_bytes(16), "big")
-    price_wei = price_ceiling_wei(offer, request) if price_max_wei is None else price_max_wei
+    if price_max_wei is None:
+        input_wei, output_wei = offer["inputTokenWei"], offer["outputTokenWei"]
+        price_wei = input_wei * input_tokens_max(request) + output_wei * request.sampling.tokens_max
+    else:
+        price_wei = price_max_wei
     operator = bytes.fromhex(to.rpc.call("warpgrid_status")["operator"][2:])
     order = (
         operator,
