@@ -16,7 +16,7 @@ from core.chain import SealedBlock
 from core.genesis import Genesis
 from core.state import StateDifference
 from core.store import STATES_KEPT_DEFAULT, Replica
-from protos.errors import UnexpectedMessage
+from protos.errors import PeerLost, UnexpectedMessage
 from protos.messages import Description, SequencerMessage, SnapshotBase, SnapshotState
 
 __all__ = ["BLOCKS_BEHIND_MAX", "SnapshotClient", "open_replica"]
@@ -43,14 +43,18 @@ async def open_replica(
     states_kept: int | None = STATES_KEPT_DEFAULT,
     blocks_behind_max: int = BLOCKS_BEHIND_MAX,
 ) -> Replica:
-    """The replica in the folder `path`, made where there is none.
+    """The replica in the folder `path`, made where there is none. Begins with the genesis block when nobody answers.
 
-    Raises PeerLost or ProtocolError when a snapshot is needed and does not come whole, BlockError when it is not what
+    Raises PeerLost or ProtocolError when a snapshot is begun and does not come whole, BlockError when it is not what
     its block commits to, StoreError as `Replica.open` does.
     """
     if not Replica.exists(path):
-        description = await client.describe()
-        if description.head.number > blocks_behind_max:
+        try:
+            behind = (await client.describe()).head.number
+        except PeerLost as error:
+            _log.warning("beginning_without_sequencer", reason=str(error))
+            behind = 0
+        if behind > blocks_behind_max:
             return await _join(path, genesis, client, states_kept)
     return await asyncio.to_thread(Replica.open, path, genesis, states_kept=states_kept)
 

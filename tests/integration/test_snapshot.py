@@ -145,6 +145,14 @@ async def test_a_snapshot_that_is_not_whole_leaves_nothing(
     chain.close()
 
 
+async def test_without_a_sequencer_a_replica_begins_at_genesis(tmp_path: Path) -> None:
+    chain = Replica.open(tmp_path / "sequencer", genesis())
+    begun = await open_replica(tmp_path / "begun", genesis(), Source(chain), blocks_behind_max=0)
+    assert begun.head().hash == genesis().block.hash
+    begun.close()
+    chain.close()
+
+
 async def test_too_many_snapshots_at_once_are_refused(tmp_path: Path) -> None:
     chain = Replica.open(tmp_path / "sequencer", genesis())
     server = Source(chain).server
