@@ -15,6 +15,7 @@ from node.logs import configure
 from node.sequencer import run_sequencer
 from node.testnet.cli import app as testnet_app
 from node.worker import run_worker
+from worker.inference.cli_model import app as model_app
 
 __all__ = ["app", "main"]
 
@@ -33,6 +34,7 @@ worker_app = typer.Typer(help="Operate a worker.", no_args_is_help=True)
 app.add_typer(testnet_app, name="testnet")
 app.add_typer(sequencer_app, name="sequencer")
 app.add_typer(worker_app, name="worker")
+app.add_typer(model_app, name="model")
 app.add_typer(config_app, name="config")
 
 
