@@ -1,22 +1,21 @@
-"""Which workers can take a job, in which order to ask them, and why each other one cannot.
+"""Which worker gets a job, in which order others would be asked, and why each of the rest cannot have it.
 
-Pure: the same workers, job and time give the same answer, in integers, so that a choice can be checked afterwards.
+Pure: facts and integers in, a choice out. The same facts give the same choice, whatever their order, so that a choice
+can be checked afterwards.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 from core.jobs.request import JobRequest
-from market.errors import NoWorker
-from market.pricing import cost_max_wei, input_tokens_estimate
-from market.registry import Worker
+from market.pricing import cost_max_wei
 from protos.messages import Model
 
-__all__ = ["Candidate", "Match", "Need", "Refusal", "explain", "match", "offer_for"]
+__all__ = ["Candidate", "Choice", "JobNeeds", "Ranked", "Refusal", "choose"]
 
-# What a candidate's score is made of, in permille of the whole.
+# What a score is made of, in permille of the whole. Reliability alone would leave newcomers without work for ever.
 _RELIABILITY_WEIGHT = 500
 _PRICE_WEIGHT = 300
 _IDLENESS_WEIGHT = 200
@@ -25,124 +24,130 @@ assert _RELIABILITY_WEIGHT + _PRICE_WEIGHT + _IDLENESS_WEIGHT == 1000
 
 
 class Refusal(StrEnum):
-    """Why a worker cannot take a job, in the order in which it is asked; the values are words for people."""
+    """Why a worker cannot have a job, in the order in which it is asked; the values are words for people."""
 
-    SILENT = "silent"
-    TRIED = "already tried"
-    NO_INFERENCE = "no inference duty"
+    NOT_ORDERED = "not the ordered worker"
     MODEL = "model missing"
-    TIER = "tier missing"
-    CONTEXT = "context too short"
-    STAKE = "stake"
-    PRICE = "price"
+    PRICE = "too expensive"
+    STAKE_UNKNOWN = "stake not checked yet"
+    STAKE = "not staked"
+    TRIED = "failed it before"
+    ARRIVING = "just arriving"
+    LEAVING = "leaving"
     BUSY = "busy"
 
 
 @dataclass(frozen=True, slots=True)
-class Need:
-    """What a job asks of a worker.
+class JobNeeds:
+    """What a job demands. `worker` is zero when any may answer; `tried` are workers that failed it already.
 
-    `tried` are the workers that had it and failed; with `only`, no other worker will do. The stake must cover the
-    penalty, so the more a job may cost the more a worker must have to lose.
+    A worker's stake must stay at risk until `deadline_s` (Unix seconds) at least.
     """
 
     request: JobRequest
+    model_hash: bytes
+    worker: bytes
     price_max_wei: int
-    stake_min_wei: int
-    tried: frozenset[bytes] = frozenset()
-    only: bytes | None = None
+    deadline_s: int
+    tried: frozenset[bytes]
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A worker that can take the job with this of its models. A higher `score` (0 to 1000) is asked first."""
+    """What is known of a worker. `bonded_until` is Unix seconds, None while it is not yet known."""
 
-    worker: Worker
-    model: Model
-    cost_max_wei: int
-    score: int
+    address: bytes
+    models: Sequence[Model]
+    job_slots: int
+    jobs_running: int
+    is_ready: bool
+    is_draining: bool
+    bonded_until: int | None
+    reliability_per_mille: int
+
+    def __post_init__(self) -> None:
+        assert self.job_slots > 0, "a worker without slots is no candidate"
 
 
 @dataclass(frozen=True, slots=True)
-class Match:
-    """Everybody who can take a job, best first, and why everybody else cannot."""
+class Ranked:
+    """A worker that can have the job, with the model that it would use, the most that this can cost, and its score."""
 
-    candidates: tuple[Candidate, ...]
+    address: bytes
+    model: Model
+    cost_max_wei: int
+    score_per_mille: int
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Everybody who can have the job, best first, and by address why everybody else cannot."""
+
+    ranked: tuple[Ranked, ...]
     refusals: Mapping[bytes, Refusal]
 
-    def best(self) -> Candidate:
-        """The first to ask. Raises NoWorker when there is none."""
-        if not self.candidates:
-            raise NoWorker(explain(self), self.refusals)
-        return self.candidates[0]
+    @property
+    def best(self) -> Ranked | None:
+        """Who gets the job, if anybody can."""
+        return self.ranked[0] if self.ranked else None
+
+    def explain(self) -> str:
+        """For people: "0 of 3 workers: 2 model missing, 1 busy"."""
+        total = len(self.ranked) + len(self.refusals)
+        head = f"{len(self.ranked)} of {total} workers"
+        counts = Counter(self.refusals.values())
+        order = list(Refusal)
+        reasons = sorted(counts, key=lambda reason: (-counts[reason], order.index(reason)))
+        return ": ".join(filter(None, (head, ", ".join(f"{counts[reason]} {reason.value}" for reason in reasons))))
 
 
-def match(workers: Iterable[Worker], need: Need, *, now_ms: int) -> Match:
-    """Judge every worker. The order of `workers` does not matter."""
-    fit: list[tuple[Worker, Model]] = []
+def choose(needs: JobNeeds, candidates: Iterable[Candidate]) -> Choice:
+    """Judge every candidate. Equal scores go by cost, then by address."""
+    fit: list[tuple[Candidate, Model, int]] = []
     refusals: dict[bytes, Refusal] = {}
-    for worker in workers:
-        if need.only is not None and worker.address != need.only:
-            continue
-        verdict = _judge(worker, need, now_ms)
+    for one in candidates:
+        verdict = _judge(needs, one)
         if isinstance(verdict, Refusal):
-            refusals[worker.address] = verdict
+            refusals[one.address] = verdict
         else:
-            fit.append((worker, verdict))
-    return Match(_rank(fit, need.request), refusals)
+            fit.append((one, verdict, cost_max_wei(verdict, needs.request)))
+    cheapest = min((cost for _, _, cost in fit), default=0)
+    ranked = [Ranked(one.address, model, cost, _score(one, cost, cheapest)) for one, model, cost in fit]
+    return Choice(
+        tuple(sorted(ranked, key=lambda one: (-one.score_per_mille, one.cost_max_wei, one.address))), refusals
+    )
 
 
-def explain(found: Match) -> str:
-    """One sentence: "0 of 3 workers: 2 model missing, 1 busy"."""
-    total = len(found.candidates) + len(found.refusals)
-    head = f"{len(found.candidates)} of {total} worker{'' if total == 1 else 's'}"
-    counts = Counter(found.refusals.values())
-    reasons = sorted(counts, key=lambda reason: (-counts[reason], list(Refusal).index(reason)))
-    listed = ", ".join(f"{counts[reason]} {reason.value}" for reason in reasons)
-    return f"{head}: {listed}" if listed else head
-
-
-def offer_for(worker: Worker, request: JobRequest) -> Model | None:
-    """The cheapest of a worker's models that a request names, by name and tier."""
-    fit = [one for one in worker.capabilities.models if one.name == request.model and one.tier == request.tier]
-    return min(fit, key=lambda one: (cost_max_wei(one, request), one.model_hash), default=None)
-
-
-def _judge(worker: Worker, need: Need, now_ms: int) -> Refusal | Model:
-    request = need.request
-    if not worker.is_live(now_ms):
-        return Refusal.SILENT
-    if worker.address in need.tried:
-        return Refusal.TRIED
-    if "inference" not in worker.capabilities.duties:
-        return Refusal.NO_INFERENCE
-    if all(one.name != request.model for one in worker.capabilities.models):
-        return Refusal.MODEL
-    model = offer_for(worker, request)
+def _judge(needs: JobNeeds, one: Candidate) -> Refusal | Model:
+    if any(needs.worker) and needs.worker != one.address:
+        return Refusal.NOT_ORDERED
+    model = _offer(needs, one)
     if model is None:
-        return Refusal.TIER
-    if input_tokens_estimate(request) + request.sampling.tokens_max > model.context_tokens_max:
-        return Refusal.CONTEXT
-    if worker.stake_wei < need.stake_min_wei:
-        return Refusal.STAKE
-    if cost_max_wei(model, request) > need.price_max_wei:
+        return Refusal.MODEL
+    if cost_max_wei(model, needs.request) > needs.price_max_wei:
         return Refusal.PRICE
-    return model if worker.free_slots else Refusal.BUSY
+    if one.bonded_until is None:
+        return Refusal.STAKE_UNKNOWN
+    if one.bonded_until < needs.deadline_s:
+        return Refusal.STAKE
+    if one.address in needs.tried:
+        return Refusal.TRIED
+    if not one.is_ready:
+        return Refusal.ARRIVING
+    if one.is_draining:
+        return Refusal.LEAVING
+    return Refusal.BUSY if one.jobs_running >= one.job_slots else model
 
 
-def _rank(fit: list[tuple[Worker, Model]], request: JobRequest) -> tuple[Candidate, ...]:
-    costs = {worker.address: cost_max_wei(model, request) for worker, model in fit}
-    cheapest = min(costs.values(), default=0)
-    candidates = [
-        Candidate(worker, model, costs[worker.address], _score(worker, costs[worker.address], cheapest))
-        for worker, model in fit
-    ]
-    return tuple(sorted(candidates, key=lambda one: (-one.score, one.cost_max_wei, one.worker.address)))
+def _offer(needs: JobNeeds, one: Candidate) -> Model | None:
+    """The cheapest of a worker's offers of the model that is needed, at the tier that is needed."""
+    fit = [model for model in one.models if (model.model_hash, model.tier) == (needs.model_hash, needs.request.tier)]
+    return min(fit, key=lambda model: cost_max_wei(model, needs.request), default=None)
 
 
-def _score(worker: Worker, cost: int, cheapest: int) -> int:
-    """Weighted permille of reliability, of the cheapest cost over this one's, and of free slots."""
+def _score(one: Candidate, cost: int, cheapest: int) -> int:
+    """Weighted reliability, cheapest cost over this one's, and share of free slots."""
     price = (cheapest + 1) * 1000 // (cost + 1)
-    idleness = worker.free_slots * 1000 // worker.capabilities.job_slots
-    weighted = worker.reliability.permille * _RELIABILITY_WEIGHT + price * _PRICE_WEIGHT + idleness * _IDLENESS_WEIGHT
+    idleness = (one.job_slots - one.jobs_running) * 1000 // one.job_slots
+    weighted = one.reliability_per_mille * _RELIABILITY_WEIGHT + price * _PRICE_WEIGHT + idleness * _IDLENESS_WEIGHT
     return weighted // 1000

@@ -11,22 +11,22 @@ __all__ = [
     "UTILISATION_TARGET_PERMILLE",
     "cost_max_wei",
     "cost_wei",
-    "input_tokens_estimate",
+    "input_tokens_max",
     "next_price_wei",
 ]
 
 UTILISATION_TARGET_PERMILLE = 500
 PRICE_CHANGE_DENOMINATOR = 8
 
-_BYTES_PER_TOKEN = 3  # English has 4; fewer err on the side of asking for too much
-_TEMPLATE_TOKENS = 16  # what a chat template adds around each message
+_TEMPLATE_TOKENS_MAX = 64  # what a chat template may add to each message, and once to all
 
 assert 0 < UTILISATION_TARGET_PERMILLE < 1000
 
 
-def input_tokens_estimate(request: JobRequest) -> int:
-    """How many tokens a request's prompt may have; only its worker's tokenizer can tell exactly."""
-    return sum(len(one.content.encode()) // _BYTES_PER_TOKEN + _TEMPLATE_TOKENS for one in request.messages)
+def input_tokens_max(request: JobRequest) -> int:
+    """More tokens than any tokenizer makes of the request: one a byte, and the template's own."""
+    content = sum(len(message.content.encode()) + _TEMPLATE_TOKENS_MAX for message in request.messages)
+    return content + _TEMPLATE_TOKENS_MAX
 
 
 def cost_wei(model: Model, input_tokens: int, output_tokens: int) -> int:
@@ -35,8 +35,8 @@ def cost_wei(model: Model, input_tokens: int, output_tokens: int) -> int:
 
 
 def cost_max_wei(model: Model, request: JobRequest) -> int:
-    """What a request can cost if its answer is as long as it may be: what an escrow should hold."""
-    return cost_wei(model, input_tokens_estimate(request), request.sampling.tokens_max)
+    """What no answer to a request can cost more than: an escrow that holds it never refuses a receipt."""
+    return cost_wei(model, input_tokens_max(request), request.sampling.tokens_max)
 
 
 def next_price_wei(price_wei: int, *, busy_slots: int, slots: int, floor_wei: int) -> int:

@@ -11,6 +11,7 @@ from rich.console import Console
 from core.errors import WarpgridError
 from node.config import ROLES, SequencerConfig, WorkerConfig, example_toml, with_flags
 from node.errors import ConfigError
+from node.jobs.cli import app as job_app
 from node.logs import configure
 from node.sequencer import run_sequencer
 from node.testnet.cli import app as testnet_app
@@ -34,6 +35,7 @@ worker_app = typer.Typer(help="Operate a worker.", no_args_is_help=True)
 app.add_typer(testnet_app, name="testnet")
 app.add_typer(sequencer_app, name="sequencer")
 app.add_typer(worker_app, name="worker")
+app.add_typer(job_app, name="job")
 app.add_typer(model_app, name="model")
 app.add_typer(config_app, name="config")
 

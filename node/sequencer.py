@@ -6,7 +6,6 @@ Wires and runs; decides nothing. Stops on SIGTERM and SIGINT with everything ack
 import asyncio
 import signal
 from contextlib import ExitStack
-from pathlib import Path
 
 import structlog
 from prometheus_client import CollectorRegistry
@@ -23,15 +22,11 @@ from sequencer.coordinator.block_execution import ExecutionConfig
 from sequencer.coordinator.jobs import JobsConfig
 from sequencer.coordinator.service import Coordinator, CoordinatorConfig
 from sequencer.coordinator.settlement import SettlementConfig
-from sequencer.jsonrpc.application import ApplicationLimits, JsonRpcApplication
-from sequencer.jsonrpc.dispatcher import Dispatcher, DispatcherLimits
-from sequencer.jsonrpc.server import JsonRpcServer
-from sequencer.mempool import Admission, Journal, Mempool, MempoolLimits
-from sequencer.metrics import SequencerMetrics
+from sequencer.mempool import Journal
 from sequencer.ports import SystemClock
-from sequencer.production import BlockProducer, ProductionSettings
+from sequencer.production import ProductionSettings
 from sequencer.rpc import ServerConfig
-from sequencer.rpc_methods import Services, public_methods
+from sequencer.service import Sequencer, SequencerSettings
 
 __all__ = ["VERSION", "SequencerNode", "run_sequencer"]
 
@@ -52,69 +47,62 @@ class SequencerNode:
 
     def __init__(self, config: SequencerConfig, registry: CollectorRegistry, resources: ExitStack) -> None:
         self._config = config
-        self._metrics = SequencerMetrics(registry)
-        self._clock = SystemClock()
-        data_dir = config.data_dir
-        data_dir.mkdir(parents=True, exist_ok=True)
-        self._identity = IdentityKey.load_or_create(identity_file(data_dir))
-        self._authority = CertificateAuthority.load_or_create(keys_dir(data_dir))
+        self._registry = registry
+        config.data_dir.mkdir(parents=True, exist_ok=True)
+        self._identity = IdentityKey.load_or_create(identity_file(config.data_dir))
+        self._authority = CertificateAuthority.load_or_create(keys_dir(config.data_dir))
         genesis = load_genesis(config.genesis)
-        self.chain = Replica.open(chain_dir(data_dir), genesis, states_kept=config.states_kept or None)
-        resources.callback(self.chain.close)
-        head = self.chain.head()
-        self.mempool = Mempool(
-            genesis.config.chain_id,
-            self.chain.state(head.number),
-            head.block.header.gas_limit,
-            MempoolLimits(),
-            self._clock,
-        )
-        self._journal_path: Path = data_dir / "mempool.journal"
+        self._chain = Replica.open(chain_dir(config.data_dir), genesis, states_kept=config.states_kept or None)
+        resources.callback(self._chain.close)
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT."""
-        journal = Journal(self._journal_path)
+        clock = SystemClock()
+        executor = make_executor("reference")
+        journal = Journal(self._config.data_dir / "mempool.journal")
+        coordinator = Coordinator(
+            self._coordinator_config(),
+            self._chain,
+            self._authority,
+            self._identity,
+            executor,
+            lambda raw: sequencer.admission.admit(raw),
+        )
+        status = StatusMethods(self._chain, coordinator, self._identity.address, clock)
+        sequencer = Sequencer(
+            self._chain,
+            coordinator.execution,
+            executor,
+            clock,
+            self._settings(),
+            self._registry,
+            journal,
+            status.methods(),
+        )
         try:
-            await self._serve(Admission(self.mempool, journal))
+            await coordinator.start()
+            await self._serve(sequencer, coordinator)
         finally:
             journal.close()
 
-    async def _serve(self, admission: Admission) -> None:
-        config = self._config
-
-        async def submit(raw: bytes) -> None:
-            await admission.admit(raw)
-
-        executor = make_executor("reference")
-        coordinator = Coordinator(
-            self._coordinator_config(), self.chain, self._authority, self._identity, executor, submit
-        )
-        producer = BlockProducer(
-            self.chain, coordinator.execution, self.mempool, self._clock, self._production_settings(), self._metrics
-        )
-        restored = await admission.restore()
-        rpc = self._json_rpc(admission, producer, coordinator)
-        await coordinator.start()
+    async def _serve(self, sequencer: Sequencer, coordinator: Coordinator) -> None:
         stopping = asyncio.Event()
         loop = asyncio.get_running_loop()
         for one in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(one, stopping.set)
         _log.info(
             "sequencer started",
-            head=self.chain.head().number,
-            restored_transactions=restored,
-            rpc=rpc.url,
-            grpc=f"{config.grpc_host}:{coordinator.server.service_port}",
+            head=self._chain.head().number,
+            rpc=sequencer.url,
+            grpc=f"{self._config.grpc_host}:{coordinator.server.service_port}",
             fingerprint=self._authority.fingerprint.hex(),
         )
         async with asyncio.TaskGroup() as group:
-            coordinating = group.create_task(coordinator.run(producer.heads))
-            group.create_task(producer.run())
-            group.create_task(rpc.run())
+            coordinating = group.create_task(coordinator.run(sequencer.producer.heads))
+            group.create_task(sequencer.run())
             await stopping.wait()
-            _log.info("sequencer stopping", head=self.chain.head().number)
-            producer.stop()
-            rpc.stop()
+            _log.info("sequencer stopping", head=self._chain.head().number)
+            sequencer.stop()
             coordinating.cancel()
 
     def _coordinator_config(self) -> CoordinatorConfig:
@@ -128,29 +116,13 @@ class SequencerNode:
             settlement=SettlementConfig(interval_s=config.settlement_interval_ms / 1000),
         )
 
-    def _production_settings(self) -> ProductionSettings:
+    def _settings(self) -> SequencerSettings:
         config = self._config
         empty_interval_s = config.empty_block_interval_ms / 1000 if config.empty_block_interval_ms else None
-        return ProductionSettings(
+        production = ProductionSettings(
             coinbase=self._identity.address,
             interval_s=config.block_interval_ms / 1000,
             empty_interval_s=empty_interval_s,
             transactions_max=config.block_transactions_max,
         )
-
-    def _json_rpc(self, admission: Admission, producer: BlockProducer, coordinator: Coordinator) -> JsonRpcServer:
-        services = Services(
-            chain=self.chain,
-            executor=make_executor("reference"),
-            mempool=self.mempool,
-            admission=admission,
-            heads=producer.heads,
-            clock=self._clock,
-            client_version=VERSION,
-            states_kept=self._config.states_kept,
-        )
-        status = StatusMethods(self.chain, self.mempool, coordinator, self._identity.address, self._clock)
-        dispatcher = Dispatcher({**public_methods(services), **status.methods()}, DispatcherLimits(), self._metrics)
-        limits = ApplicationLimits()
-        application = JsonRpcApplication(dispatcher, limits, status.health)
-        return JsonRpcServer(application, limits, self._config.rpc_host, self._config.rpc_port)
+        return SequencerSettings(production, config.rpc_host, config.rpc_port, VERSION, config.states_kept)

@@ -1,4 +1,4 @@
-"""warpgrid_status and warpgrid_models: what the local view, the CLI and /health know of a sequencer."""
+"""warpgrid_status and warpgrid_models: what the local view and the CLI know of a sequencer."""
 
 from collections import deque
 from collections.abc import Mapping
@@ -10,7 +10,6 @@ from sequencer.coordinator.fleet import Member
 from sequencer.coordinator.service import Coordinator
 from sequencer.jsonrpc.method import Method, light
 from sequencer.jsonrpc.parameters import Parameters
-from sequencer.mempool import Mempool
 from sequencer.ports import Clock
 
 __all__ = ["StatusMethods"]
@@ -22,11 +21,8 @@ _JOBS_SHOWN = 10
 class StatusMethods:
     """Answers from what is in memory; blocks are counted as they are asked about."""
 
-    def __init__(
-        self, chain: ChainReader, mempool: Mempool, coordinator: Coordinator, operator: bytes, clock: Clock
-    ) -> None:
+    def __init__(self, chain: ChainReader, coordinator: Coordinator, operator: bytes, clock: Clock) -> None:
         self._chain = chain
-        self._mempool = mempool
         self._coordinator = coordinator
         self._operator = operator
         self._clock = clock
@@ -38,16 +34,10 @@ class StatusMethods:
         """Name to method."""
         return {"warpgrid_status": light(self.status), "warpgrid_models": light(self.models)}
 
-    def health(self) -> tuple[bool, Mapping[str, Any]]:
-        """Well when somebody can execute blocks."""
-        workers = len(self._coordinator.fleet.members())
-        return workers > 0, {"head": self._chain.head().number, "workers": workers}
-
     def status(self, parameters: Parameters) -> dict[str, Any]:
         """Head, rates, workers, and the newest jobs."""
         parameters.at_most(0)
         head = self._chain.head()
-        counts = self._mempool.counts()
         jobs = self._coordinator.jobs.list_jobs(ListJobs(0, _JOBS_SHOWN)).jobs
         return {
             "operator": _hex(self._operator),
@@ -55,7 +45,6 @@ class StatusMethods:
             "transactions": {
                 "total": self._count(head.number),
                 "perSecond": round(self._rate(), 1),
-                "pending": counts.pending + counts.queued,
             },
             "workers": [_worker(one) for one in self._coordinator.fleet.members()],
             "jobs": [_job(one) for one in jobs],

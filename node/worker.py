@@ -15,7 +15,7 @@ from core.store.replica import Replica
 from market.contracts import ESCROW_ADDRESS
 from node.client import RpcClient
 from node.config import WorkerConfig
-from node.errors import ConfigError
+from node.errors import ConfigError, ServiceUnreachable
 from node.executors import make_executor
 from node.keys import IdentityKey, SequencerPin, WorkerTls
 from node.metrics import serving
@@ -28,6 +28,8 @@ from worker.rpc import DialerConfig
 from worker.service import DUTY_REPLICA, DUTY_WATCHER, Worker, WorkerSettings
 
 __all__ = ["run_worker", "sequencer_address"]
+
+_REGISTRATION_RETRY_S = 2.0
 
 _log = structlog.get_logger(__name__)
 
@@ -86,10 +88,17 @@ async def _run(config: WorkerConfig, registry: CollectorRegistry, resources: Exi
     async with asyncio.TaskGroup() as group:
         working = group.create_task(worker.run())
         if models:
-            wallet = Wallet(identity, RpcClient(config.rpc_url))
-            joining = group.create_task(
-                asyncio.to_thread(
-                    ensure_registered, wallet, identity, chain.config.chain_id, public_key_der(tls.key_pem)
-                )
-            )
-            joining.add_done_callback(lambda done: working.cancel() if done.exception() else None)
+            public_key = public_key_der(tls.key_pem)
+            joining = group.create_task(_register(config.rpc_url, identity, chain.config.chain_id, public_key))
+            working.add_done_callback(lambda _: joining.cancel())
+
+
+async def _register(rpc_url: str, identity: IdentityKey, chain_id: int, public_key: bytes) -> None:
+    """Stake, once the chain can be asked. Raises ServiceError when the account cannot pay: the worker ends then."""
+    wallet = Wallet(identity, RpcClient(rpc_url))
+    while True:
+        try:
+            return await asyncio.to_thread(ensure_registered, wallet, identity, chain_id, public_key)
+        except ServiceUnreachable as error:
+            _log.warning("registration waits", reason=str(error))
+            await asyncio.sleep(_REGISTRATION_RETRY_S)

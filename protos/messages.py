@@ -23,6 +23,8 @@ from protos.errors import MalformedMessage
 
 __all__ = [
     "BLOCKS_MAX",
+    "OUTPUT_BYTES_MAX",
+    "OUTPUT_PIECE_BYTES_MAX",
     "PROTOCOL_VERSION",
     "Address",
     "AnnounceBlock",

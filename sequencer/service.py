@@ -13,8 +13,8 @@ from prometheus_client import CollectorRegistry
 from core.chain import Chain
 from core.execution import Executor
 from sequencer.jsonrpc import ApplicationLimits, Dispatcher, DispatcherLimits, JsonRpcApplication, JsonRpcServer
-from sequencer.jsonrpc.method import Json
-from sequencer.mempool import Mempool, MempoolLimits
+from sequencer.jsonrpc.method import Json, Method
+from sequencer.mempool import Admission, Journal, Mempool, MempoolLimits
 from sequencer.metrics import SequencerMetrics
 from sequencer.ports import BlockExecution, Clock
 from sequencer.production import BlockProducer, ProductionSettings
@@ -41,7 +41,9 @@ class SequencerSettings:
 class Sequencer:
     """Orders transactions and answers clients. The socket is open from the start; `run` serves it and makes blocks.
 
-    `calls` executes what JSON-RPC asks for; `execution` executes blocks.
+    `calls` executes what JSON-RPC asks for; `execution` executes blocks. With a `journal`, a transaction is
+    acknowledged once it is on disk, and what an earlier process had acknowledged waits again before the first call is
+    answered. `methods` are served beside the public ones.
     """
 
     def __init__(
@@ -52,23 +54,29 @@ class Sequencer:
         clock: Clock,
         settings: SequencerSettings,
         registry: CollectorRegistry,
+        journal: Journal | None = None,
+        methods: Mapping[str, Method] | None = None,
     ) -> None:
         metrics = SequencerMetrics(registry)
         head = chain.head()
         gas_limit = settings.production.gas_limit_target
         self.mempool = Mempool(chain.config.chain_id, chain.state(head.number), gas_limit, settings.mempool, clock)
+        self.admission = Admission(self.mempool, journal)
         self.producer = BlockProducer(chain, execution, self.mempool, clock, settings.production, metrics)
         self.services = Services(
             chain=chain,
             executor=calls,
             mempool=self.mempool,
+            admission=self.admission,
             heads=self.producer.heads,
             clock=clock,
             client_version=settings.client_version,
             limits=settings.methods,
             states_kept=settings.states_kept,
         )
-        self._dispatcher = Dispatcher(public_methods(self.services), settings.dispatcher, metrics)
+        self._dispatcher = Dispatcher(
+            {**public_methods(self.services), **(methods or {})}, settings.dispatcher, metrics
+        )
         application = JsonRpcApplication(self._dispatcher, settings.application, self.health)
         self._server = JsonRpcServer(application, settings.application, settings.host, settings.port)
 
@@ -90,6 +98,7 @@ class Sequencer:
 
     async def run(self) -> None:
         """Serve and make blocks until `stop`. Raises what breaks either; the other ends then too."""
+        await self.admission.restore()
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._server.run())

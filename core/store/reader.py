@@ -53,7 +53,7 @@ class ReplicaReader:
 
     @classmethod
     def open_read_only(cls, path: Path, genesis: Genesis) -> "ReplicaReader":
-        """Read a replica that this or another process writes.
+        """Read a replica that another process writes. A process may open a replica once, in one way.
 
         Raises StoreError when there is none yet, StoreMismatch when it is another chain's.
         """
@@ -62,9 +62,13 @@ class ReplicaReader:
         reader = ReplicaReader(
             path, genesis, writable=False, segment_bytes_max=SEGMENT_BYTES_MAX, map_bytes=MAP_BYTES_INITIAL
         )
-        with reader._environment.read() as transaction:
-            found = reader._identity.get(transaction, _IDENTITY_KEY)
-        reader._check_identity(found)
+        try:
+            with reader._environment.read() as transaction:
+                found = reader._identity.get(transaction, _IDENTITY_KEY)
+            reader._check_identity(found)
+        except StoreError:
+            reader.close()
+            raise
         return reader
 
     def close(self) -> None:

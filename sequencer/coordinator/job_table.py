@@ -128,7 +128,7 @@ class Job:
             state=self.state,
             attempt=self.attempt,
             worker=self.worker,
-            detail=self.detail,
+            detail=self.detail[:_DETAIL_CHARACTERS_MAX],
             request=self.terms.request if with_contents else None,
             output=self.output if with_contents else None,
             receipt=self.signed,

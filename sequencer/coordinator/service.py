@@ -70,7 +70,7 @@ class Coordinator:
         tls: SequencerTls,
         operator: Signer,
         executor: Executor,
-        submit: Callable[[bytes], Awaitable[None]],
+        submit: Callable[[bytes], Awaitable[object]],
         *,
         arbiter: Executor | None = None,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,

@@ -61,7 +61,7 @@ class Settlement:
         chain: ChainReader,
         market: MarketChain,
         operator: Signer,
-        submit: Callable[[bytes], Awaitable[None]],
+        submit: Callable[[bytes], Awaitable[object]],
         config: SettlementConfig,
         threads: ThreadExecutor,
         *,

@@ -32,7 +32,7 @@ from core.transaction import Transaction, TransactionColumns, decode_transaction
 from tests.conformance.executors import EXECUTORS
 from tests.conformance.vectors import read
 
-__all__ = ["StateTest", "failure_of", "read_accounts", "read_state_tests"]
+__all__ = ["StateTest", "TestTimeout", "failure_of", "outcome_of", "read_accounts", "read_state_tests", "time_limit"]
 
 TEST_TIME_LIMIT_S = 600
 

@@ -23,7 +23,7 @@ from core.transaction import AccessListEntry, Authorization, Transaction, Transa
 from tests.conformance.executors import EXECUTORS
 from tests.differential.programs import ProgramWriter, interesting_word
 
-__all__ = ["Case", "difference_between", "generate"]
+__all__ = ["Case", "compare", "difference_between", "generate"]
 
 _CHAIN_ID = 1
 _BASE_FEE = 7

@@ -14,7 +14,7 @@ TESTS = [module for module in modules() if module.room == "tests"]
 
 EVERYWHERE = {
     "unfinished work": r"\b(TODO|FIXME|XXX|HACK)\b",
-    "not implemented": r"\bNotImplementedError\b|\bunimplemented\b",
+    "not implemented": r"raise NotImplementedError|\bunimplemented\b",
     "a path of one machine": r"(?<![\w./~\"'-])/(?:root|home|work|workspace)/\w",
     "a merge conflict": r"^(<{7} |>{7} )",
 }

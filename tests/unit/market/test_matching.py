@@ -8,155 +8,121 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.jobs.request import JobRequest, Message, Role, Sampling, Tier
-from market.errors import DirectoryFull, NoWorker
-from market.matching import Need, Refusal, explain, match
-from market.pricing import cost_max_wei, cost_wei, input_tokens_estimate, next_price_wei
-from market.registry import SILENCE_MS_MAX, Reliability, Worker, WorkerDirectory, capabilities_hash
-from protos.messages import Capabilities, Model
+from market.matching import Candidate, Choice, JobNeeds, Refusal, choose
+from market.pricing import cost_max_wei, cost_wei, input_tokens_max, next_price_wei
+from protos.messages import Model
 
-NOW_MS = 1_800_000_000_000
+DEADLINE_S = 1_800_000_000
 MODEL = Model("smollm2", b"\x11" * 32, int(Tier.FLOAT), 3, 7, 4096)
 REQUEST = JobRequest("smollm2", (Message(Role.USER, "x" * 30),), Sampling(tokens_max=100))
-NEED = Need(REQUEST, price_max_wei=10_000, stake_min_wei=1000)
+NEEDS = JobNeeds(REQUEST, MODEL.model_hash, bytes(20), 10_000, DEADLINE_S, frozenset())
+COST_MAX_WEI = (30 + 64 + 64) * 3 + 100 * 7
 
 
-def capabilities(*models: Model, slots: int = 2) -> Capabilities:
-    return Capabilities("warpgrid 0", ("replica", "inference"), "reference", "cpu", 2, 2**30, 2**30, (), models, slots)
-
-
-def worker(number: int, model: Model = MODEL, **changes: object) -> Worker:
-    base = Worker(bytes([number]) * 20, capabilities(model), heard_at_ms=NOW_MS, stake_wei=1000)
+def candidate(number: int, *models: Model, **changes: object) -> Candidate:
+    base = Candidate(
+        address=bytes([number]) * 20,
+        models=models or (MODEL,),
+        job_slots=2,
+        jobs_running=0,
+        is_ready=True,
+        is_draining=False,
+        bonded_until=DEADLINE_S,
+        reliability_per_mille=500,
+    )
     return replace(base, **changes)  # type: ignore[arg-type]
 
 
-def refusal(one: Worker, need: Need = NEED) -> Refusal | None:
-    return match([one], need, now_ms=NOW_MS).refusals.get(one.address)
+def refusal(one: Candidate, needs: JobNeeds = NEEDS) -> Refusal | None:
+    return choose(needs, [one]).refusals.get(one.address)
+
+
+def first(*candidates: Candidate) -> int:
+    best = choose(NEEDS, candidates).best
+    assert best is not None
+    return best.address[0]
 
 
 def test_every_refusal_has_its_reason() -> None:
-    assert refusal(worker(1)) is None
-    assert refusal(worker(1, heard_at_ms=NOW_MS - SILENCE_MS_MAX)) is None
-    assert refusal(worker(1, heard_at_ms=NOW_MS - SILENCE_MS_MAX - 1)) == Refusal.SILENT
-    assert refusal(worker(1, leaving=True)) == Refusal.SILENT
-    assert refusal(worker(1), replace(NEED, tried=frozenset({worker(1).address}))) == Refusal.TRIED
-    watcher = replace(capabilities(MODEL), duties=("replica", "watcher"))
-    assert refusal(worker(1, capabilities=watcher)) == Refusal.NO_INFERENCE
-    assert refusal(worker(1, replace(MODEL, name="other"))) == Refusal.MODEL
-    assert refusal(worker(1, replace(MODEL, tier=int(Tier.EXACT)))) == Refusal.TIER
-    assert refusal(worker(1, replace(MODEL, context_tokens_max=125))) == Refusal.CONTEXT
-    assert refusal(worker(1, replace(MODEL, context_tokens_max=126))) is None
-    assert refusal(worker(1, stake_wei=999)) == Refusal.STAKE
-    assert refusal(worker(1), replace(NEED, price_max_wei=777)) == Refusal.PRICE
-    assert refusal(worker(1), replace(NEED, price_max_wei=778)) is None
-    assert refusal(worker(1, jobs_running=2)) == Refusal.BUSY
+    one = candidate(1)
+    assert refusal(one) is None
+    assert refusal(one, replace(NEEDS, worker=one.address)) is None
+    assert refusal(one, replace(NEEDS, worker=b"\x02" * 20)) == Refusal.NOT_ORDERED
+    assert refusal(candidate(1, replace(MODEL, model_hash=bytes(32)))) == Refusal.MODEL
+    assert refusal(candidate(1, replace(MODEL, tier=int(Tier.EXACT)))) == Refusal.MODEL
+    assert refusal(one, replace(NEEDS, price_max_wei=COST_MAX_WEI)) is None
+    assert refusal(one, replace(NEEDS, price_max_wei=COST_MAX_WEI - 1)) == Refusal.PRICE
+    assert refusal(candidate(1, bonded_until=None)) == Refusal.STAKE_UNKNOWN
+    assert refusal(candidate(1, bonded_until=DEADLINE_S - 1)) == Refusal.STAKE
+    assert refusal(one, replace(NEEDS, tried=frozenset({one.address}))) == Refusal.TRIED
+    assert refusal(candidate(1, is_ready=False)) == Refusal.ARRIVING
+    assert refusal(candidate(1, is_draining=True)) == Refusal.LEAVING
+    assert refusal(candidate(1, jobs_running=1)) is None
+    assert refusal(candidate(1, jobs_running=2)) == Refusal.BUSY
 
 
-def test_a_refusal_is_explained_in_a_sentence() -> None:
-    other = replace(MODEL, name="other")
-    found = match([worker(1, other), worker(2, other), worker(3, jobs_running=2)], NEED, now_ms=NOW_MS)
-    assert explain(found) == "0 of 3 workers: 2 model missing, 1 busy"
-    with pytest.raises(NoWorker, match="0 of 3 workers: 2 model missing, 1 busy") as nobody:
-        found.best()
-    assert nobody.value.refusals[worker(3).address] == "busy"
-    assert explain(match([], NEED, now_ms=NOW_MS)) == "0 of 0 workers"
-    assert explain(match([worker(1)], NEED, now_ms=NOW_MS)) == "1 of 1 worker"
+def test_a_choice_is_explained_in_a_sentence() -> None:
+    other = replace(MODEL, model_hash=bytes(32))
+    choice = choose(NEEDS, [candidate(3, jobs_running=2), candidate(1, other), candidate(2, other)])
+    assert choice.best is None
+    assert choice.explain() == "0 of 3 workers: 2 model missing, 1 busy"
+    assert choose(NEEDS, []).explain() == "0 of 0 workers"
+    assert choose(NEEDS, [candidate(1)]).explain() == "1 of 1 workers"
 
 
-def test_better_workers_are_asked_first() -> None:
-    def first(*workers: Worker) -> bytes:
-        return match(workers, NEED, now_ms=NOW_MS).best().worker.address
-
-    good, bad = Reliability(9000, 0), Reliability(0, 9000)
-    assert first(worker(1, reliability=bad), worker(2, reliability=good)) == worker(2).address
-    assert first(worker(1, replace(MODEL, output_token_wei=14)), worker(2)) == worker(2).address
-    assert first(worker(1, jobs_running=1), worker(2)) == worker(2).address
-    assert first(worker(2), worker(1)) == worker(1).address, "equals in order of address"
-
-
-def test_a_direct_job_has_one_worker() -> None:
-    need = replace(NEED, only=worker(2).address)
-    assert match([worker(1), worker(2)], need, now_ms=NOW_MS).best().worker.address == worker(2).address
-    assert explain(match([worker(1), worker(2, jobs_running=2)], need, now_ms=NOW_MS)) == "0 of 1 worker: 1 busy"
-
-
-def test_the_cheapest_of_a_workers_models_counts() -> None:
-    dear = replace(MODEL, model_hash=b"\x22" * 32, output_token_wei=70)
-    found = match([worker(1, capabilities=capabilities(dear, MODEL))], NEED, now_ms=NOW_MS)
-    assert found.best().model == MODEL
-    assert found.best().cost_max_wei == 26 * 3 + 100 * 7
-
-
-@given(
-    st.lists(st.tuples(st.integers(0, 20), st.integers(0, 50), st.integers(0, 3), st.integers(0, 9000))), st.integers()
+@pytest.mark.parametrize(
+    "worse",
+    [
+        candidate(1, reliability_per_mille=300),
+        candidate(1, replace(MODEL, output_token_wei=14)),
+        candidate(1, jobs_running=1),
+    ],
+    ids=["reliability", "price", "load"],
 )
-def test_everybody_is_judged_once_and_order_does_not_matter(rows: list[tuple[int, ...]], seed: int) -> None:
-    workers = [
-        worker(n, replace(MODEL, output_token_wei=price), jobs_running=busy, reliability=Reliability(kept, 100))
-        for n, (_, price, busy, kept) in enumerate(rows)
+def test_each_quality_counts(worse: Candidate) -> None:
+    assert first(worse, candidate(2)) == 2
+    assert first(candidate(2), candidate(1)) == 1, "equals go by address"
+
+
+def test_a_newcomer_gets_work_when_the_proven_are_busy() -> None:
+    proven = candidate(1, reliability_per_mille=900, job_slots=8)
+    assert first(proven, candidate(2)) == 1
+    assert first(replace(proven, jobs_running=7), candidate(2, replace(MODEL, output_token_wei=5))) == 2
+
+
+def test_the_cheapest_of_a_workers_offers_counts() -> None:
+    best = choose(NEEDS, [candidate(1, replace(MODEL, output_token_wei=70), MODEL)]).best
+    assert best is not None
+    assert (best.model, best.cost_max_wei) == (MODEL, COST_MAX_WEI)
+
+
+facts = st.tuples(st.integers(0, 100), st.integers(0, 3), st.integers(0, 1000), st.booleans())
+
+
+@given(st.lists(facts, max_size=30), st.integers())
+def test_everybody_is_judged_once_and_order_does_not_matter(rows: list[tuple[int, int, int, bool]], seed: int) -> None:
+    candidates = [
+        candidate(
+            number,
+            replace(MODEL, output_token_wei=price),
+            jobs_running=busy,
+            reliability_per_mille=reliability,
+            is_draining=draining,
+        )
+        for number, (price, busy, reliability, draining) in enumerate(rows)
     ]
-    found = match(workers, NEED, now_ms=NOW_MS)
-    judged = {one.worker.address for one in found.candidates} | found.refusals.keys()
-    assert judged == {one.address for one in workers}
-    assert len(found.candidates) + len(found.refusals) == len(workers)
-    assert all(0 <= one.score <= 1000 for one in found.candidates)
-    random.Random(seed).shuffle(workers)
-    assert match(workers, NEED, now_ms=NOW_MS) == found
-
-
-def test_reliability_is_earned_and_fades() -> None:
-    newcomer = Reliability()
-    assert newcomer.permille == 500
-    proven = newcomer
-    for _ in range(60):
-        proven = proven.after(kept=True)
-    assert proven.permille > 950
-    assert proven.after(kept=False, weight=10).permille < 800
-    assert newcomer.after(kept=False).permille == 333
-    for _ in range(10_000):
-        proven = proven.after(kept=True)
-    assert proven.kept_milli <= 50_000, "a tally cannot grow without bound"
-
-
-def test_the_directory_remembers_what_it_is_told() -> None:
-    directory = WorkerDirectory()
-    address = b"\x01" * 20
-    directory.heartbeat(address, jobs_running=1, now_ms=NOW_MS)
-    assert len(directory) == 0, "a heartbeat makes no worker"
-    directory.announce(address, capabilities(MODEL), stake_wei=5, now_ms=NOW_MS)
-    directory.assigned(address)
-    directory.outcome(address, kept=True)
-    directory.stake(address, 7)
-    known = directory.worker(address)
-    assert known is not None
-    assert (known.jobs_running, known.free_slots, known.stake_wei, known.reliability.permille) == (1, 1, 7, 666)
-    directory.heartbeat(address, jobs_running=0, now_ms=NOW_MS + 1)
-    directory.leave(address)
-    assert [one.is_live(NOW_MS) for one in directory] == [False]
-    again = directory.announce(address, capabilities(MODEL), stake_wei=5, now_ms=NOW_MS + 2)
-    assert again.reliability == known.reliability
-    assert again.is_live(NOW_MS)
-
-
-def test_a_full_directory_gives_up_the_silent_only() -> None:
-    directory = WorkerDirectory(workers_max=2)
-    for number in (1, 2):
-        directory.announce(bytes([number]) * 20, capabilities(MODEL), stake_wei=0, now_ms=NOW_MS + number)
-    with pytest.raises(DirectoryFull):
-        directory.announce(b"\x03" * 20, capabilities(MODEL), stake_wei=0, now_ms=NOW_MS + 10)
-    directory.announce(b"\x03" * 20, capabilities(MODEL), stake_wei=0, now_ms=NOW_MS + SILENCE_MS_MAX + 2)
-    assert [one.address[0] for one in directory] == [2, 3]
-
-
-def test_capabilities_hash_ignores_order_and_nothing_else() -> None:
-    dear = replace(MODEL, output_token_wei=8, model_hash=b"\x22" * 32)
-    assert capabilities_hash([MODEL, dear]) == capabilities_hash([dear, MODEL])
-    assert capabilities_hash([MODEL]) != capabilities_hash([replace(MODEL, input_token_wei=4)])
+    choice: Choice = choose(NEEDS, candidates)
+    assert {one.address for one in choice.ranked} | choice.refusals.keys() == {one.address for one in candidates}
+    assert len(choice.ranked) + len(choice.refusals) == len(candidates)
+    assert all(0 <= one.score_per_mille <= 1000 for one in choice.ranked)
+    random.Random(seed).shuffle(candidates)
+    assert choose(NEEDS, candidates) == choice
 
 
 def test_costs() -> None:
     assert cost_wei(MODEL, 10, 20) == 170
-    assert input_tokens_estimate(REQUEST) == 26
-    assert cost_max_wei(MODEL, REQUEST) == 778
+    assert input_tokens_max(REQUEST) == 30 + 64 + 64
+    assert cost_max_wei(MODEL, REQUEST) == COST_MAX_WEI
 
 
 @given(st.integers(1, 10**30), st.integers(1, 1000), st.data())
