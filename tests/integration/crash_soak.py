@@ -93,7 +93,9 @@ class CrashSoak:
         for count, name in enumerate(victims, 1):
             self.stopping.wait(self.random.uniform(0.2, 3.0))
             pid = processes.running_pid(members[name])
-            assert pid is not None, f"{name} is not running: it ended by itself; see {members[name].log_file}"
+            if pid is None:
+                tail = "\n".join(list(processes.tail(members[name], follow=False))[-40:])
+                raise AssertionError(f"{name} is not running: it ended by itself. The end of its log:\n{tail}")
             os.kill(pid, signal.SIGKILL)
             self._wait(lambda: processes.running_pid(members[name]) is None, 10, "the killed process to be gone")  # noqa: B023
             processes.start(members[name])
