@@ -1,8 +1,8 @@
-"""`warpgrid job submit|status|list|cancel`."""
+"""`warpgrid job submit|status|list|cancel|verify`."""
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,14 +12,14 @@ from rich.console import Console
 from rich.table import Table
 
 from core.jobs.request import JobRequest, Message, Role, Sampling
-from node.accounts import development_accounts
+from market.verification import Check, Verdict
 from node.client import RpcClient
 from node.errors import ConfigError, ServiceError
 from node.jobs.records import ClientJob, JobRecords
 from node.jobs.rpc import JobsClient
-from node.jobs.submit import Submission, submit_job
+from node.jobs.submit import Submission, open_submission, submit_job
+from node.jobs.verify import verify_job
 from node.keys import IdentityKey
-from node.paths import keys_dir
 from node.testnet import layout
 from node.wallet import Wallet
 from node.worker import sequencer_address
@@ -33,6 +33,7 @@ notes = Console(stderr=True)
 _DEADLINE_S = 120
 _LIST_MAX = 256
 _THOUSAND = 1_000
+_MARKS = {Verdict.PASSED: "[green]✓[/]", Verdict.FAILED: "[red]✗[/]", Verdict.UNCHECKED: "[yellow]?[/]"}
 
 DataDir = Annotated[Path, typer.Option("--data-dir", help="folder of a local network (`testnet up`)")]
 RpcUrl = Annotated[str, typer.Option("--rpc", help="JSON-RPC of another network; with --grpc and --key-file")]
@@ -47,20 +48,16 @@ def _connected(data_dir: Path, rpc: str, grpc: str, key_file: Path | None) -> It
     """The network that the options name: a local one by its folder, or another by its addresses."""
     if bool(rpc) != bool(grpc):
         raise ConfigError("--rpc and --grpc go together: both name the network")
-    if rpc:
-        host, port = sequencer_address(grpc)
-        certificate, folder = None, Path.home() / ".warpgrid" / "jobs"
-        if key_file is None:
-            raise ConfigError("--key-file is missing: it names the account that pays")
-    else:
-        network = layout.find(data_dir)
-        rpc, (host, port) = network.rpc_url, sequencer_address(network.grpc_address)
-        certificate = (keys_dir(network.data_dir / "sequencer") / "tls.crt").read_bytes()
-        folder = network.data_dir / "client" / "jobs"
-    signer = IdentityKey(development_accounts()[0].secret_key) if key_file is None else _read_key(key_file)
+    signer = None if key_file is None else _read_key(key_file)
+    if not rpc:
+        with open_submission(layout.find(data_dir), signer) as submission:
+            yield submission
+        return
+    if signer is None:
+        raise ConfigError("--key-file is missing: it names the account that pays")
     client = RpcClient(rpc)
-    with closing(JobsClient(host, port, certificate)) as coordinator:
-        yield Submission(client, Wallet(signer, client), coordinator, JobRecords(folder))
+    with closing(JobsClient(*sequencer_address(grpc))) as coordinator:
+        yield Submission(client, Wallet(signer, client), coordinator, JobRecords(Path.home() / ".warpgrid" / "jobs"))
 
 
 def _read_key(path: Path) -> IdentityKey:
@@ -78,7 +75,9 @@ def submit(
     ] = "",
     system: Annotated[str, typer.Option(help="instructions that precede the question")] = "",
     max_tokens: Annotated[int, typer.Option(help="longest answer, tokens", min=1)] = 256,
-    max_price: Annotated[int | None, typer.Option(help="most to pay, wei; default: twice the cheapest offer")] = None,
+    max_price: Annotated[
+        int | None, typer.Option(help="most to pay, wei; default: what no answer can cost more than")
+    ] = None,
     temperature: Annotated[float, typer.Option(help="0 is greedy: the same answer every time", min=0, max=2)] = 0.0,
     seed: Annotated[int, typer.Option(help="seed of sampling", min=0)] = 0,
     stop: Annotated[list[str] | None, typer.Option(help="text that ends the answer; may be repeated")] = None,
@@ -202,6 +201,32 @@ def cancel(
         _print_records([network.coordinator.cancel(JobQuery(wanted, known.salt))], as_json)
 
 
+@app.command()
+def verify(
+    job_id: JobId,
+    data_dir: DataDir = Path(".warpgrid/testnet"),
+    rpc: RpcUrl = "",
+    grpc: Grpc = "",
+    key_file: KeyFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check a job again from chain data alone: order, signature, stake, inclusion, payment, and the hashes.
+
+    Says what could not be checked, too. The exit status is 1 when a check fails.
+    """
+    with _connected(data_dir, rpc, grpc, key_file) as network:
+        wanted = _parse_id(job_id)
+        checks = verify_job(network.rpc, network.wallet, wanted, network.records.load(wanted))
+    holds = all(check.verdict != Verdict.FAILED for check in checks)
+    if as_json:
+        shown = [{"name": one.name, "verdict": one.verdict.value, "detail": one.detail} for one in checks]
+        sys.stdout.write(json.dumps({"id": job_id, "holds": holds, "checks": shown}) + "\n")
+    else:
+        _print_checks(checks)
+    if not holds:
+        raise typer.Exit(1)
+
+
 def _parse_id(text: str) -> bytes:
     try:
         raw = bytes.fromhex(text.removeprefix("0x"))
@@ -245,3 +270,12 @@ def _print_records(records: list[JobRecord], as_json: bool) -> None:
     Console().print(table)
     if len(records) == 1 and records[0].output is not None:
         sys.stdout.write(f"\n{records[0].output}\n")
+
+
+def _print_checks(checks: Sequence[Check]) -> None:
+    table = Table(box=None, pad_edge=False)
+    for title in ("", "check", "what was seen"):
+        table.add_column(title, overflow="fold")
+    for check in checks:
+        table.add_row(_MARKS[check.verdict], check.name, check.detail)
+    Console().print(table)

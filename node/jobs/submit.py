@@ -6,22 +6,27 @@ Money goes first: a job is handed in once its escrow holds the maximum price, an
 import secrets
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 from core.jobs.request import SALT_BYTES, JobRequest, Tier, request_hash
 from market.contracts import ESCROW_ADDRESS, JOB_ESCROW
+from market.pricing import input_tokens_max
+from node.accounts import development_accounts
 from node.client import RpcClient
 from node.errors import ServiceError
 from node.jobs.records import ClientJob, JobRecords
 from node.jobs.rpc import JobsClient
+from node.keys import IdentityKey
+from node.paths import keys_dir
+from node.testnet.layout import Testnet
 from node.wallet import Wallet
 from protos.messages import JobEvent, SubmitJob
 
-__all__ = ["PRICE_HEADROOM", "Submission", "find_model", "price_ceiling_wei", "submit_job"]
+__all__ = ["Submission", "find_model", "follow_job", "open_submission", "submit_job"]
 
 _ANY_WORKER = bytes(20)
-PRICE_HEADROOM = 2  # over the cheapest offer, where the user names no maximum
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +39,17 @@ class Submission:
     records: JobRecords
 
 
+@contextmanager
+def open_submission(network: Testnet, signer: IdentityKey | None = None) -> Iterator[Submission]:
+    """A local network's chain and coordinator. Without a `signer`, the first development account pays."""
+    rpc = RpcClient(network.rpc_url)
+    host, _, port = network.grpc_address.rpartition(":")
+    certificate = (keys_dir(network.data_dir / "sequencer") / "tls.crt").read_bytes()
+    payer = signer or IdentityKey(development_accounts()[0].secret_key)
+    with closing(JobsClient(host, int(port), certificate)) as coordinator:
+        yield Submission(rpc, Wallet(payer, rpc), coordinator, JobRecords(network.data_dir / "client" / "jobs"))
+
+
 def find_model(rpc: RpcClient, name: str) -> dict[str, Any]:
     """The offer of this model. Raises ServiceError naming those that there are."""
     offers: list[dict[str, Any]] = rpc.call("warpgrid_models")
@@ -42,13 +58,6 @@ def find_model(rpc: RpcClient, name: str) -> dict[str, Any]:
             return offer
     known = ", ".join(sorted({offer["name"] for offer in offers})) or "none: no worker serves a model yet"
     raise ServiceError(f"no worker serves a model called `{name}`; served now: {known}")
-
-
-def price_ceiling_wei(offer: dict[str, Any], request: JobRequest) -> int:
-    """A maximum price that the cheapest worker stays under: a byte of prompt is at most a token."""
-    prompt_tokens = sum(len(message.content.encode()) + 16 for message in request.messages)
-    spent: int = offer["inputTokenWei"] * prompt_tokens + offer["outputTokenWei"] * request.sampling.tokens_max
-    return PRICE_HEADROOM * max(1, spent)
 
 
 def submit_job(
@@ -62,7 +71,11 @@ def submit_job(
     offer = find_model(to.rpc, request.model)
     salt = secrets.token_bytes(SALT_BYTES)
     nonce = int.from_bytes(secrets.token_bytes(16), "big")
-    price_wei = price_ceiling_wei(offer, request) if price_max_wei is None else price_max_wei
+    if price_max_wei is None:
+        input_wei, output_wei = offer["inputTokenWei"], offer["outputTokenWei"]
+        price_wei = input_wei * input_tokens_max(request) + output_wei * request.sampling.tokens_max
+    else:
+        price_wei = price_max_wei
     operator = bytes.fromhex(to.rpc.call("warpgrid_status")["operator"][2:])
     order = (
         operator,
