@@ -287,7 +287,7 @@ def test_a_stream_cut_off_in_the_middle_of_a_record_leaves_log_and_table_agreed(
             await world.until(lambda: dying.jobs.running == 1)  # type: ignore[attr-defined]
             dying.dialer.is_down = True
             dying.dialer.streams[-1].cut()
-            await pass_time(0.2)
+            await pass_time(0.7)  # the record is on disk, and not applied yet
             for task in [*dying.dialer.serving]:
                 task.cancel()
             async with world.running(heir):
@@ -301,6 +301,7 @@ def test_a_stream_cut_off_in_the_middle_of_a_record_leaves_log_and_table_agreed(
         for record in again.replay():
             replayed.apply(record)
         again.close()
+        assert replayed.reliability == world.coordinator.table.reliability
         assert [job.record(with_contents=True) for job in replayed.jobs.values()] == [
             job.record(with_contents=True) for job in world.coordinator.table.jobs.values()
         ]
