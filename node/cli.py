@@ -9,9 +9,13 @@ import typer
 from rich.console import Console
 
 from core.errors import WarpgridError
-from node.config import ROLES, example_toml
+from node.config import ROLES, SequencerConfig, WorkerConfig, example_toml, with_flags
 from node.errors import ConfigError
+from node.jobs.cli import app as job_app
+from node.logs import configure
+from node.sequencer import run_sequencer
 from node.testnet.cli import app as testnet_app
+from node.worker import run_worker
 
 __all__ = ["app", "main"]
 
@@ -25,8 +29,45 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 config_app = typer.Typer(help="Settings files.", no_args_is_help=True)
+sequencer_app = typer.Typer(help="Operate a sequencer.", no_args_is_help=True)
+worker_app = typer.Typer(help="Operate a worker.", no_args_is_help=True)
 app.add_typer(testnet_app, name="testnet")
+app.add_typer(sequencer_app, name="sequencer")
+app.add_typer(worker_app, name="worker")
+app.add_typer(job_app, name="job")
 app.add_typer(config_app, name="config")
+
+
+@sequencer_app.callback()
+def _sequencer() -> None:
+    """Operate a sequencer."""
+
+
+@worker_app.callback()
+def _worker() -> None:
+    """Operate a worker."""
+
+
+@sequencer_app.command("start")
+@with_flags(SequencerConfig)
+def sequencer_start(config: SequencerConfig) -> None:
+    """Order transactions, coordinate workers and jobs, serve JSON-RPC, until Ctrl-C.
+
+    Example:  warpgrid sequencer start --config sequencer.toml --rpc-port 8545
+    """
+    configure("sequencer", config.log_level)
+    run_sequencer(config)
+
+
+@worker_app.command("start")
+@with_flags(WorkerConfig)
+def worker_start(config: WorkerConfig) -> None:
+    """Join a network: keep a replica, execute blocks, run AI jobs, until Ctrl-C.
+
+    Example:  warpgrid worker start --sequencer 10.0.0.5:8550 --genesis genesis.json --model smollm2
+    """
+    configure("worker", config.log_level)
+    run_worker(config)
 
 
 @config_app.command("init")

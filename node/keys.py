@@ -24,11 +24,12 @@ from core.hashing import keccak256
 from node.errors import KeysError
 from protos.handshake import SEQUENCER_TLS_NAME
 
-__all__ = ["CertificateAuthority", "IdentityKey", "SequencerPin", "WorkerTls", "fingerprint_of"]
+__all__ = ["CertificateAuthority", "IdentityKey", "IssuedCertificate", "SequencerPin", "WorkerTls", "fingerprint_of"]
 
 _CERTIFICATE_DAYS = 3650
 _CLOCK_SKEW = datetime.timedelta(hours=1)
 _RECOVERY_OFFSET = 27
+_SECRET_BYTES = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,8 @@ class IdentityKey:
         text = _load_or_create(path, lambda: PrivateKey().secret.hex().encode() + b"\n")
         try:
             secret = bytes.fromhex(text.decode().strip().removeprefix("0x"))
+            if len(secret) != _SECRET_BYTES:
+                raise ValueError(f"{len(secret)} bytes")
             PrivateKey(secret)
         except ValueError as error:
             raise KeysError(f"{path} holds no secp256k1 key of 32 bytes in hex: {error}") from error
@@ -91,8 +94,8 @@ class CertificateAuthority:
         """SHA-256 of the certificate (DER)."""
         return self._certificate.fingerprint(hashes.SHA256())
 
-    def issue(self, signing_request: bytes, address: bytes) -> bytes:
-        """A client certificate (PEM) for the key of a PKCS#10 request (DER), in the name of `address`.
+    def issue(self, signing_request: bytes, address: bytes) -> "IssuedCertificate":
+        """A client certificate for the key of a PKCS#10 request (DER), in the name of `address`.
 
         Nothing but the key is taken over from the request. Raises InvalidInput when it is malformed or not signed by
         its own key.
@@ -113,7 +116,15 @@ class CertificateAuthority:
             .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=True)
             .sign(self._key, hashes.SHA256())
         )
-        return _pem(certificate)
+        return IssuedCertificate(_pem(certificate), certificate.fingerprint(hashes.SHA256()))
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedCertificate:
+    """A certificate (PEM) and its fingerprint, SHA-256 of the DER form."""
+
+    pem: bytes
+    fingerprint: bytes
 
 
 class WorkerTls:

@@ -150,7 +150,7 @@ class _Conversion:
         count, width = self._header.vocabulary, self._header.model_width
         self._expect(source, (count, width))
         for first in range(0, count, SLICE_ROWS):
-            rows = self._checkpoint.rows(source, first, min(SLICE_ROWS, count - first)).astype(np.float64)
+            rows = self._finite_rows(source, first, min(SLICE_ROWS, count - first))
             rows = self._rotation.apply(rows if fold is None else rows * fold)
             self._quantise(target, target, rows, first)
 
@@ -184,14 +184,17 @@ class _Conversion:
 
     def vector(self, source: str, length: int) -> Doubles:
         self._expect(source, (length,))
-        values = self._checkpoint.rows(source, 0, length).astype(np.float64)
-        if not np.isfinite(values).all():
-            raise CheckpointError(f"tensor {source} holds NaN or infinity")
-        return values
+        return self._finite_rows(source, 0, length)
 
     def _matrix(self, source: str, rows: int, columns: int) -> Doubles:
         self._expect(source, (rows, columns))
-        return self._checkpoint.rows(source, 0, rows).astype(np.float64)
+        return self._finite_rows(source, 0, rows)
+
+    def _finite_rows(self, source: str, first: int, count: int) -> Doubles:
+        values = self._checkpoint.rows(source, first, count).astype(np.float64)
+        if not np.isfinite(values).all():
+            raise CheckpointError(f"tensor {source} holds NaN or infinity")
+        return values
 
     def _expect(self, source: str, shape: tuple[int, ...]) -> None:
         actual = self._checkpoint.shape(source)
