@@ -42,7 +42,8 @@ class Sequencer:
     """Orders transactions and answers clients. The socket is open from the start; `run` serves it and makes blocks.
 
     `calls` executes what JSON-RPC asks for; `execution` executes blocks. With a `journal`, a transaction is
-    acknowledged once it is in there. `methods` are served beside the public ones.
+    acknowledged once it is on disk, and what an earlier process had acknowledged waits again before the first call is
+    answered. `methods` are served beside the public ones.
     """
 
     def __init__(

@@ -21,6 +21,7 @@ from prometheus_client import CollectorRegistry
 
 from core.genesis import Genesis, dev_genesis
 from core.store import Replica
+from sequencer.mempool import Journal
 from sequencer.ports import LocalExecution, SystemClock
 from sequencer.production import ProductionSettings
 from sequencer.service import Sequencer, SequencerSettings
@@ -51,7 +52,8 @@ async def serve(data_dir: Path, port: int, interval_s: float) -> dict[str, float
     executor, registry = ReferenceExecutor(), CollectorRegistry()
     execution = LocalExecution(chain, executor)
     settings = SequencerSettings(ProductionSettings(coinbase=b"\xc0" * 20, interval_s=interval_s), port=port)
-    sequencer = Sequencer(chain, execution, executor, SystemClock(), settings, registry)
+    journal = Journal(data_dir / "mempool.journal")
+    sequencer = Sequencer(chain, execution, executor, SystemClock(), settings, registry, journal)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, sequencer.stop)
@@ -60,6 +62,7 @@ async def serve(data_dir: Path, port: int, interval_s: float) -> dict[str, float
     _tell({"url": sequencer.url})
     await running
     execution.close()
+    journal.close()
     chain.close()
     names = ("warpgrid_execution_seconds_sum", "warpgrid_sealing_seconds_sum", "warpgrid_transactions_total")
     return {name: registry.get_sample_value(name) or 0.0 for name in names}

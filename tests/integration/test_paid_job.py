@@ -42,7 +42,7 @@ from sequencer.metrics import SequencerMetrics
 from sequencer.ports import SystemClock
 from sequencer.production import BlockProducer, ProductionSettings
 from sequencer.rpc import ServerConfig
-from tests.integration.network import until
+from tests.integration.network import FleetEvents
 from tests.sim.network.jobs import MODEL_HASH, ScriptedEngine, request
 from tests.unit.sequencer.fakes import CHAIN_ID, GWEI, Wallet
 from worker.client import ClientConfig
@@ -53,7 +53,7 @@ from worker.service import Worker, WorkerSettings
 
 ETHER = 10**18
 PARAMETERS = MarketParameters(
-    arbiter=b"\x0a" * 20, stake_min_wei=ETHER, challenge_seconds=0, settlement_seconds=600, unbonding_seconds=3600
+    arbiter=b"\x0a" * 20, stake_min_wei=ETHER, challenge_seconds=1, settlement_seconds=600, unbonding_seconds=3600
 )
 
 
@@ -98,6 +98,7 @@ class PaidNetwork:
         self.coordinator = Coordinator(
             config, self.chain, self.authority, self.operator, ReferenceExecutor(), self._submit
         )
+        self.events = FleetEvents(self.coordinator.fleet)
         settings = ProductionSettings(coinbase=b"\x0c" * 20, interval_s=0.05, empty_interval_s=60.0)
         self.producer = BlockProducer(
             self.chain, self.coordinator.execution, self.mempool, clock, settings, SequencerMetrics(CollectorRegistry())
@@ -146,7 +147,7 @@ class PaidNetwork:
 
     async def mined(self, transaction_hash: bytes) -> bool:
         """Whether a transaction succeeded, once it is in a block."""
-        await until(lambda: self.chain.find_transaction(transaction_hash))
+        await self.events.until(lambda: self.chain.find_transaction(transaction_hash))
         place = self.chain.find_transaction(transaction_hash)
         assert place is not None
         return bool(self.chain.receipts(place.number).succeeded[place.row])
@@ -217,7 +218,7 @@ async def test_a_job_is_paid(tmp_path: Path) -> None:
     target = f"127.0.0.1:{network.coordinator.server.service_port}"
     credentials = grpc.ssl_channel_credentials(network.authority.certificate_pem)
     try:
-        await until(lambda: len(network.coordinator.fleet.members(DUTY_INFERENCE)) == 2)
+        await network.events.until(lambda: len(network.coordinator.fleet.members(DUTY_INFERENCE)) == 2)
         for identity in network.identities:
             await network.stake(identity)
         submit = await network.open(1)
@@ -227,15 +228,16 @@ async def test_a_job_is_paid(tmp_path: Path) -> None:
             assert "".join(event.text for event in events) == "The answer is 42."
             assert events[-1].state == "finished"
             job = network.coordinator.jobs.table.jobs[submit.job_id]
-            await until(lambda: job.state == "settled", timeout_s=60)
+            await network.events.until(lambda: job.state == "settled", timeout_s=60)
             raw = await channel.unary_unary("/warpgrid.v1.Jobs/Status")(encode(JobQuery(submit.job_id, b"")))
             record = decode(JobRecord, raw)
         assert (record.state, record.audit, record.output) == ("settled", "agreed", None)
         paid_wei = 7 * 3 + 4 * 5
+        await network.events.until(lambda: network.read("creditWei", record.worker), timeout_s=60)
         assert network.read("creditWei", record.worker) == paid_wei
         assert network.read("creditWei", network.client.address) == 10_000 - paid_wei
         head = network.chain.head().number
-        await until(lambda: all(worker.replica.head.number >= head for worker in workers))
+        await network.events.until(lambda: all(worker.replica.head.number >= head for worker in workers))
         assert not network.coordinator.fleet.refusals
     finally:
         for worker in workers:
