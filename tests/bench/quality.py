@@ -1,12 +1,12 @@
 """What exactness costs in quality: perplexity and greedy answers of an exact model against its float weights.
 
-    python -m tests.bench.quality [CHECKPOINT] [--float-python PYTHON] [--every N] [NAME=VALUE ...]
+    python -m tests.bench.quality [CHECKPOINT] [--float-python PYTHON] [--half HALF] [--every N] [NAME=VALUE ...]
 
 CHECKPOINT is a folder or GGUF file, the packaged SmolLM2 if left out; NAME=VALUE are fields of the import's Recipe.
 Every token of both texts of ../shared/data/text is scored, in windows of 512; a recipe is chosen on the first half of
-each text and reported on the second (`--every 8` scores one window in eight of the first). PYTHON is an interpreter
-with torch and transformers: it runs quality_float.py on the checkpoint's weights as float32; its scores are kept in
-results/.
+each text (`--half first --every 8` scores one window in eight of it) and reported on the second. PYTHON is an
+interpreter with torch and transformers: it runs quality_float.py on the checkpoint's weights as float32; its scores are
+kept in results/.
 """
 
 import argparse
@@ -207,6 +207,7 @@ def main() -> None:
     parser.add_argument("checkpoint", type=Path, nargs="?")
     parser.add_argument("--float-python")
     parser.add_argument("--every", type=int, default=1)
+    parser.add_argument("--half", choices=["first", "second"], action="append", dest="halves")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("recipe", nargs="*")
     arguments = parser.parse_args()
@@ -220,8 +221,9 @@ def main() -> None:
         model = ExactModel(store.folder / import_checkpoint(checkpoint, store, "quality", recipe).hex())
         engine = NativeEngine(model, threads=arguments.threads, rows_max=WINDOW_TOKENS, pages=16)
         record = {"recipe": str(recipe), "root": model.root.hex(), "isa": engine.isa, "every": arguments.every}
-        record |= score_texts(engine, tokenizer, baseline, arguments.every)
-        if arguments.every == 1:
+        halves = arguments.halves or ["first", "second"]
+        record |= score_texts(engine, tokenizer, baseline, arguments.every, halves)
+        if "second" in halves:
             answers = [[int(token) for token in row if token >= 0] for row in baseline["answers"]]
             record["agreeing_tokens"] = report_answers(engine, tokenizer, answers)
         engine.close()
@@ -231,16 +233,15 @@ def main() -> None:
 
 
 def score_texts(
-    engine: NativeEngine, tokenizer: ChatTokenizer, baseline: "np.lib.npyio.NpzFile", every: int
+    engine: NativeEngine, tokenizer: ChatTokenizer, baseline: "np.lib.npyio.NpzFile", every: int, halves: list[str]
 ) -> dict[str, object]:
     record: dict[str, object] = {}
     for path in sorted(TEXTS.glob("*.txt")):
         started = time.monotonic()
         parts = windows(tokenizer.encode(path.read_text()), 1)
         half = len(parts) // 2
-        for name, chosen in (("first", range(0, half, every)), ("second", range(half, len(parts), every))):
-            if every > 1 and name == "second":
-                continue  # choices are made on the first half alone
+        for name in halves:
+            chosen = range(0, half, every) if name == "first" else range(half, len(parts), every)
             exact = [losses(engine, parts[index]) for index in chosen]
             result = compare([baseline[path.stem][index, : len(one)] for index, one in zip(chosen, exact)], exact)  # noqa: B905
             print(f"{path.stem:12s} {name:6s} half  {result}  {time.monotonic() - started:.0f} s", flush=True)  # noqa: T201
