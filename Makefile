@@ -27,8 +27,8 @@ $(NATIVE_STAMP): $(STAMP) $(NATIVE_SOURCES)
 	@$(BIN)/cmake --install build/native --prefix . >/dev/null
 	@touch $@
 
-testnet: setup ## start a local network: sequencer, workers, watcher, gateway
-	@$(BIN)/warpgrid testnet up
+testnet: setup ## start a local network (sequencer, workers, watcher) and ask it a question
+	@$(BIN)/warpgrid testnet up --ask "What is the capital of France?"
 
 test: setup ## the tests that CI runs
 	@$(BIN)/python -m pytest -n 2

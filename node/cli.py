@@ -10,12 +10,14 @@ from rich.console import Console
 
 from core.errors import WarpgridError
 from node.config import ROLES, SequencerConfig, WorkerConfig, example_toml, with_flags
+from node.doctor import examine, show
 from node.errors import ConfigError
 from node.jobs.cli import app as job_app
 from node.logs import configure
 from node.sequencer import run_sequencer
 from node.testnet.cli import app as testnet_app
 from node.worker import run_worker
+from worker.doctor import report
 from worker.inference.cli_model import app as model_app
 
 __all__ = ["app", "main"]
@@ -45,11 +47,6 @@ def _sequencer() -> None:
     """Operate a sequencer."""
 
 
-@worker_app.callback()
-def _worker() -> None:
-    """Operate a worker."""
-
-
 @sequencer_app.command("start")
 @with_flags(SequencerConfig)
 def sequencer_start(config: SequencerConfig) -> None:
@@ -70,6 +67,25 @@ def worker_start(config: WorkerConfig) -> None:
     """
     configure("worker", config.log_level)
     run_worker(config)
+
+
+@worker_app.command("doctor")
+@with_flags(WorkerConfig)
+def worker_doctor(
+    config: WorkerConfig, as_json: Annotated[bool, typer.Option("--json", help="one JSON object")] = False
+) -> None:
+    """Check keys, disk, GPU, model, connection, clock and chain, and say how to mend what is wrong.
+
+    The exit status is 1 when something keeps the worker from working.
+    Example:  warpgrid worker doctor --config worker.toml
+    """
+    findings = examine(config)
+    if as_json:
+        sys.stdout.write(json.dumps(report(findings)) + "\n")
+    else:
+        show(findings)
+    if not report(findings)["healthy"]:
+        raise typer.Exit(EXIT_ERROR)
 
 
 @config_app.command("init")

@@ -164,12 +164,18 @@ def example_toml(role: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def with_flags(role: type[Role]) -> Callable[[Callable[[Role], None]], Callable[..., None]]:
-    """Decorate a command body so that it takes --config and one flag for each setting of `role`."""
+def with_flags(role: type[Role]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Decorate a command body so that it takes --config and one flag for each setting of `role`.
 
-    def decorate(body: Callable[[Role], None]) -> Callable[..., None]:
+    The body's first parameter gets the settings; further ones stay options of its own.
+    """
+
+    def decorate(body: Callable[..., None]) -> Callable[..., None]:
+        own = list(inspect.signature(body).parameters.values())[1:]
+
         def command(config: Path | None = None, **flags: Any) -> None:
-            body(load(role, config, flags, os.environ))
+            options = {one.name: flags.pop(one.name) for one in own}
+            body(load(role, config, flags, os.environ), **options)
 
         parameters = [_parameter("config", Path, CONFIG_FILE_HELP)]
         for one in fields(cast(Any, role)):
@@ -177,6 +183,7 @@ def with_flags(role: type[Role]) -> Callable[[Callable[[Role], None]], Callable[
             parameters.append(
                 _parameter(one.name, cast(type, one.type), f"{one.metadata['sentence']} [default: {default}]")
             )
+        parameters += [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own]
         command.__doc__ = body.__doc__
         command.__name__ = body.__name__
         command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]

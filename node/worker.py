@@ -11,7 +11,6 @@ import structlog
 from prometheus_client import CollectorRegistry, Gauge
 
 from core.genesis import load_genesis
-from core.store.replica import Replica
 from market.contracts import ESCROW_ADDRESS
 from node.client import RpcClient
 from node.config import WorkerConfig
@@ -24,7 +23,8 @@ from node.paths import chain_dir, identity_file, keys_dir
 from node.registration import ensure_registered, public_key_der
 from node.wallet import Wallet
 from worker.jobs import JobsConfig, OfferedModel
-from worker.rpc import DialerConfig
+from worker.joining import open_replica
+from worker.rpc import DialerConfig, GrpcDialer
 from worker.service import DUTY_REPLICA, DUTY_WATCHER, Worker, WorkerSettings
 
 __all__ = ["run_worker", "sequencer_address"]
@@ -54,9 +54,10 @@ async def _run(config: WorkerConfig, registry: CollectorRegistry, resources: Exi
     config.data_dir.mkdir(parents=True, exist_ok=True)
     identity = IdentityKey.load_or_create(identity_file(config.data_dir))
     tls = WorkerTls.load_or_create(keys_dir(config.data_dir))
-    chain = Replica.open(
-        chain_dir(config.data_dir), load_genesis(config.genesis), states_kept=config.states_kept or None
-    )
+    sequencer = SequencerPin(keys_dir(config.data_dir) / "sequencer.crt", config.sequencer_fingerprint)
+    genesis = load_genesis(config.genesis)
+    dialer = GrpcDialer(DialerConfig(host, port), genesis.config.chain_id, identity, tls, sequencer)
+    chain = await open_replica(chain_dir(config.data_dir), genesis, dialer, states_kept=config.states_kept or None)
     resources.callback(chain.close)
     models = []
     if config.model:
@@ -74,7 +75,7 @@ async def _run(config: WorkerConfig, registry: CollectorRegistry, resources: Exi
         make_executor(config.executor),
         identity,
         tls,
-        SequencerPin(keys_dir(config.data_dir) / "sequencer.crt", config.sequencer_fingerprint),
+        sequencer,
         models,
     )
     head = Gauge("warpgrid_head_number", "Number of the newest block", registry=registry)

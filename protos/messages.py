@@ -68,6 +68,9 @@ __all__ = [
     "SignedReceipt",
     "Size",
     "SizeMax",
+    "SnapshotBase",
+    "SnapshotRequest",
+    "SnapshotState",
     "SubmitJob",
     "WorkerMessage",
 ]
@@ -266,6 +269,26 @@ class Blocks:
     request_id: int
     blocks: Annotated[tuple[bytes, ...], CountMax(BLOCKS_MAX)]
     head: BlockReference
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotRequest:
+    """Asks for the newest block with its state."""
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotBase:
+    """`block` is encoded, for the same reason as in `Blocks`."""
+
+    block: bytes
+    receipts: ReceiptColumns
+    headers: Annotated[tuple[Header, ...], CountMax(BLOCKS_MAX)]
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotState:
+    difference: StateDifference
+    last: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -514,4 +537,6 @@ SequencerMessage = (
     | ReceiptStored
     | Goodbye
     | Failure
+    | SnapshotBase
+    | SnapshotState
 )

@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 
 import structlog
 
-from core.chain import ChainReader
+from core.store.identity import ChainIdentity
 from protos.connection import Connection, StreamLimits, Transport
 from protos.errors import PeerLost, PeerRefused, ProtocolError, UnexpectedMessage
 from protos.handshake import Signer, registration_digest
@@ -87,7 +87,7 @@ class SequencerClient:
 
     def __init__(
         self,
-        chain: ChainReader,
+        identity: ChainIdentity,
         signer: Signer,
         dialer: Dialer,
         config: ClientConfig,
@@ -97,7 +97,7 @@ class SequencerClient:
         now_ms: Callable[[], int],
         jitter: random.Random,
     ) -> None:
-        self._chain = chain
+        self._identity = identity
         self._signer = signer
         self._dialer = dialer
         self._config = config
@@ -203,10 +203,8 @@ class SequencerClient:
         connection: Connection[WorkerMessage, SequencerMessage],
         messages: AsyncIterator[SequencerMessage],
     ) -> Registered:
-        genesis = self._chain.block(0)
-        assert genesis is not None, "the genesis block is always there"
-        chain_id = self._chain.config.chain_id
-        await connection.post(Hello(PROTOCOL_VERSION, chain_id, genesis.hash, self._signer.address))
+        chain_id = self._identity.chain_id
+        await connection.post(Hello(PROTOCOL_VERSION, chain_id, self._identity.genesis_hash, self._signer.address))
         challenge = await _expect(messages, Challenge)
         capabilities = self._capabilities()
         digest = registration_digest(

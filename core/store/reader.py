@@ -71,6 +71,11 @@ class ReplicaReader:
             raise
         return reader
 
+    @staticmethod
+    def exists(path: Path) -> bool:
+        """Whether a replica was begun in the folder `path`: what an import that failed left behind is none."""
+        return any(path.glob("blocks-*.log"))
+
     def close(self) -> None:
         """Close the files. Nothing is lost without it."""
         self._log.close()
@@ -87,6 +92,11 @@ class ReplicaReader:
     @property
     def config(self) -> ChainConfig:
         return self._genesis.config
+
+    @property
+    def identity(self) -> ChainIdentity:
+        """Which chain this is: its id and the genesis block's hash."""
+        return ChainIdentity.of(self._genesis)
 
     def head(self) -> SealedBlock:
         with self._environment.read() as transaction:

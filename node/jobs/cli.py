@@ -13,15 +13,13 @@ from rich.table import Table
 
 from core.jobs.request import JobRequest, Message, Role, Sampling
 from market.verification import Check, Verdict
-from node.accounts import development_accounts
 from node.client import RpcClient
 from node.errors import ConfigError, ServiceError
 from node.jobs.records import ClientJob, JobRecords
 from node.jobs.rpc import JobsClient
-from node.jobs.submit import Submission, submit_job
+from node.jobs.submit import Submission, open_submission, submit_job
 from node.jobs.verify import verify_job
 from node.keys import IdentityKey
-from node.paths import keys_dir
 from node.testnet import layout
 from node.wallet import Wallet
 from node.worker import sequencer_address
@@ -50,20 +48,16 @@ def _connected(data_dir: Path, rpc: str, grpc: str, key_file: Path | None) -> It
     """The network that the options name: a local one by its folder, or another by its addresses."""
     if bool(rpc) != bool(grpc):
         raise ConfigError("--rpc and --grpc go together: both name the network")
-    if rpc:
-        host, port = sequencer_address(grpc)
-        certificate, folder = None, Path.home() / ".warpgrid" / "jobs"
-        if key_file is None:
-            raise ConfigError("--key-file is missing: it names the account that pays")
-    else:
-        network = layout.find(data_dir)
-        rpc, (host, port) = network.rpc_url, sequencer_address(network.grpc_address)
-        certificate = (keys_dir(network.data_dir / "sequencer") / "tls.crt").read_bytes()
-        folder = network.data_dir / "client" / "jobs"
-    signer = IdentityKey(development_accounts()[0].secret_key) if key_file is None else _read_key(key_file)
+    signer = None if key_file is None else _read_key(key_file)
+    if not rpc:
+        with open_submission(layout.find(data_dir), signer) as submission:
+            yield submission
+        return
+    if signer is None:
+        raise ConfigError("--key-file is missing: it names the account that pays")
     client = RpcClient(rpc)
-    with closing(JobsClient(host, port, certificate)) as coordinator:
-        yield Submission(client, Wallet(signer, client), coordinator, JobRecords(folder))
+    with closing(JobsClient(*sequencer_address(grpc))) as coordinator:
+        yield Submission(client, Wallet(signer, client), coordinator, JobRecords(Path.home() / ".warpgrid" / "jobs"))
 
 
 def _read_key(path: Path) -> IdentityKey:

@@ -6,20 +6,25 @@ Money goes first: a job is handed in once its escrow holds the maximum price, an
 import secrets
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 from core.jobs.request import SALT_BYTES, JobRequest, Tier, request_hash
 from market.contracts import ESCROW_ADDRESS, JOB_ESCROW
 from market.pricing import input_tokens_max
+from node.accounts import development_accounts
 from node.client import RpcClient
 from node.errors import ServiceError
 from node.jobs.records import ClientJob, JobRecords
 from node.jobs.rpc import JobsClient
+from node.keys import IdentityKey
+from node.paths import keys_dir
+from node.testnet.layout import Testnet
 from node.wallet import Wallet
 from protos.messages import JobEvent, SubmitJob
 
-__all__ = ["Submission", "find_model", "follow_job", "submit_job"]
+__all__ = ["Submission", "find_model", "follow_job", "open_submission", "submit_job"]
 
 _ANY_WORKER = bytes(20)
 
@@ -32,6 +37,17 @@ class Submission:
     wallet: Wallet
     coordinator: JobsClient
     records: JobRecords
+
+
+@contextmanager
+def open_submission(network: Testnet, signer: IdentityKey | None = None) -> Iterator[Submission]:
+    """A local network's chain and coordinator. Without a `signer`, the first development account pays."""
+    rpc = RpcClient(network.rpc_url)
+    host, _, port = network.grpc_address.rpartition(":")
+    certificate = (keys_dir(network.data_dir / "sequencer") / "tls.crt").read_bytes()
+    payer = signer or IdentityKey(development_accounts()[0].secret_key)
+    with closing(JobsClient(host, int(port), certificate)) as coordinator:
+        yield Submission(rpc, Wallet(payer, rpc), coordinator, JobRecords(network.data_dir / "client" / "jobs"))
 
 
 def find_model(rpc: RpcClient, name: str) -> dict[str, Any]:

@@ -14,12 +14,11 @@ from typing import Protocol
 
 import structlog
 
-from core.chain import ChainReader
 from core.execution import Executor
 from core.store.identity import ChainIdentity
 from protos.handshake import Signer
 from sequencer.coordinator.block_execution import ExecutionConfig, FleetExecution
-from sequencer.coordinator.catch_up import CatchUpConfig, CatchUpServer
+from sequencer.coordinator.catch_up import CatchUpConfig, CatchUpServer, SnapshotServer, SnapshotSource
 from sequencer.coordinator.escrow import EscrowReader
 from sequencer.coordinator.evidence import EvidenceStore
 from sequencer.coordinator.fleet import Fleet, FleetConfig
@@ -66,7 +65,7 @@ class Coordinator:
     def __init__(
         self,
         config: CoordinatorConfig,
-        chain: ChainReader,
+        chain: SnapshotSource,
         tls: SequencerTls,
         operator: Signer,
         executor: Executor,
@@ -102,7 +101,8 @@ class Coordinator:
         self._settlement = Settlement(
             self.jobs, chain, market, operator, submit, config.settlement, self._threads, now_ms=now_ms
         )
-        self.server = NetworkServer(config.server, tls, self.fleet, self.membership, self.jobs)
+        snapshots = SnapshotServer(chain, config.catch_up, self._threads)
+        self.server = NetworkServer(config.server, tls, self.fleet, self.membership, self.jobs, snapshots)
 
     async def start(self) -> None:
         """Listen; the ports are in `server` afterwards. Raises OSError when one is taken."""

@@ -26,14 +26,10 @@ from core.transaction import Transaction, TransactionType, encode_transaction, s
 from node.accounts import DEVELOPMENT_BALANCE_WEI, development_accounts
 from node.client import RpcClient
 from node.errors import ServiceError
-from node.jobs.records import JobRecords
-from node.jobs.rpc import JobsClient
-from node.jobs.submit import Submission, submit_job
+from node.jobs.submit import open_submission, submit_job
 from node.keys import IdentityKey
-from node.paths import keys_dir
 from node.testnet import layout, processes
 from node.testnet.genesis import testnet_genesis
-from node.wallet import Wallet
 from protos.messages import JobQuery
 
 __all__ = ["CrashSoak", "main"]
@@ -97,7 +93,9 @@ class CrashSoak:
         for count, name in enumerate(victims, 1):
             self.stopping.wait(self.random.uniform(0.2, 3.0))
             pid = processes.running_pid(members[name])
-            assert pid is not None, f"{name} is not running: it ended by itself; see {members[name].log_file}"
+            if pid is None:
+                tail = "\n".join(list(processes.tail(members[name], follow=False))[-40:])
+                raise AssertionError(f"{name} is not running: it ended by itself. The end of its log:\n{tail}")
             os.kill(pid, signal.SIGKILL)
             self._wait(lambda: processes.running_pid(members[name]) is None, 10, "the killed process to be gone")  # noqa: B023
             processes.start(members[name])
@@ -161,19 +159,13 @@ class CrashSoak:
 
     def _ask(self, account: int) -> None:
         identity = IdentityKey(development_accounts()[account].secret_key)
-        records = JobRecords(self.network.data_dir / "client")
-        host, _, port = self.network.grpc_address.rpartition(":")
-        certificate = (keys_dir(self.network.data_dir / "sequencer") / "tls.crt").read_bytes()
         request = JobRequest("smollm2", (Message(Role.USER, "Say a word."),), Sampling(tokens_max=4))
         while not self.stopping.is_set():
-            coordinator = JobsClient(host, int(port), certificate)
-            with contextlib.suppress(ServiceError):
-                to = Submission(self.rpc, Wallet(identity, self.rpc), coordinator, records)
+            with contextlib.suppress(ServiceError), open_submission(self.network, identity) as to:
                 for job, event in submit_job(to, request, 10**15, 60, lambda _: None):
                     self.ledger.jobs[job.job_id] = job.salt  # its first event acknowledged it
                     if event.receipt is not None or event.state in ("failed", "cancelled"):
                         break
-            coordinator.close()
             self.stopping.wait(_RETRY_S)
 
     def _audit(self) -> None:
@@ -214,14 +206,11 @@ class CrashSoak:
             seen |= set(block["transactions"])
 
     def _audit_jobs(self) -> None:
-        host, _, port = self.network.grpc_address.rpartition(":")
-        certificate = (keys_dir(self.network.data_dir / "sequencer") / "tls.crt").read_bytes()
-        coordinator = JobsClient(host, int(port), certificate)
+        with open_submission(self.network) as to:
 
-        def states() -> dict[bytes, str]:
-            return {one: coordinator.status(JobQuery(one, salt)).state for one, salt in self.ledger.jobs.items()}
+            def states() -> dict[bytes, str]:
+                return {one: to.coordinator.status(JobQuery(one, salt)).state for one, salt in self.ledger.jobs.items()}
 
-        with contextlib.closing(coordinator):
             self._wait(
                 lambda: set(states().values()) <= _ENDED, SETTLE_TIMEOUT_S, "every job to be settled or refunded"
             )

@@ -82,7 +82,7 @@ class GrpcWorker:
         )
         self.thread = ThreadPoolExecutor(1)
         self.client = SequencerClient(
-            self.chain,
+            self.chain.identity,
             self.signer,
             self.dialer,
             ClientConfig(backoff_min_s=0.05, backoff_max_s=0.2),

@@ -53,7 +53,7 @@ from worker.service import Worker, WorkerSettings
 
 ETHER = 10**18
 PARAMETERS = MarketParameters(
-    arbiter=b"\x0a" * 20, stake_min_wei=ETHER, challenge_seconds=0, settlement_seconds=600, unbonding_seconds=3600
+    arbiter=b"\x0a" * 20, stake_min_wei=ETHER, challenge_seconds=1, settlement_seconds=600, unbonding_seconds=3600
 )
 
 
@@ -233,6 +233,7 @@ async def test_a_job_is_paid(tmp_path: Path) -> None:
             record = decode(JobRecord, raw)
         assert (record.state, record.audit, record.output) == ("settled", "agreed", None)
         paid_wei = 7 * 3 + 4 * 5
+        await network.events.until(lambda: network.read("creditWei", record.worker), timeout_s=60)
         assert network.read("creditWei", record.worker) == paid_wei
         assert network.read("creditWei", network.client.address) == 10_000 - paid_wei
         head = network.chain.head().number

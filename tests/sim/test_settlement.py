@@ -13,7 +13,7 @@ from sequencer.coordinator.job_log import Assigned, Ended, Finished, Submitted
 from sequencer.coordinator.settlement import Settlement, SettlementConfig
 from sequencer.errors import TransactionUnderpriced
 from tests.sim.network.jobs import OPERATOR, OPERATOR_KEY, FakeMarket, JobWorld
-from tests.sim.network.virtual_time import simulate
+from tests.sim.network.virtual_time import pass_time, simulate
 from tests.sim.network.world import identity
 from tests.unit.market.scene import receipt_for
 
@@ -90,7 +90,9 @@ def jobs_of(raw: bytes) -> tuple[str, list[bytes]]:
     tx = decode_transaction(raw)
     assert tx.to == ESCROW_ADDRESS
     function, arguments = JOB_ESCROW.decode_call(tx.data)
-    return function, [arguments["jobId"]] if function == "refund" else [one[0] for one in arguments["receipts"]]
+    if function == "settle":
+        return function, [one[0] for one in arguments["receipts"]]
+    return function, list(arguments["jobIds"]) if function == "release" else [arguments["jobId"]]
 
 
 def test_many_receipts_are_settled_in_one_transaction(tmp_path: Path) -> None:
@@ -106,6 +108,28 @@ def test_many_receipts_are_settled_in_one_transaction(tmp_path: Path) -> None:
         await world.settlement.step()
         assert len(world.sent) == 1
         assert world.coordinator.table.open == {}
+
+    simulate(scene())
+
+
+def test_payments_are_released_after_their_challenge_window(tmp_path: Path) -> None:
+    async def scene() -> None:
+        world = SettlementWorld(tmp_path)
+        world.market.challenge_s = 60
+        ids = [await world.finished(number) for number in range(2)]
+        await world.settlement.step()
+        await world.mine()
+        await world.settlement.step()
+        await world.settlement.step()
+        assert world.states() == ["settled"] * 2
+        assert len(world.sent) == 1
+        await pass_time(62)
+        await world.settlement.step()
+        assert jobs_of(world.sent[1]) == ("release", ids)
+        await world.mine()
+        await world.settlement.step()
+        assert world.coordinator.table.open == {}
+        assert world.states() == ["settled"] * 2
 
     simulate(scene())
 

@@ -43,12 +43,16 @@ class FakeMarket:
         self.jobs: dict[bytes, JobTerms] = {}
         self.unbonded: set[bytes] = set()
         self.unpayable: set[bytes] = set()
+        self.challenge_s = 0
 
     def terms(self, job_id: bytes) -> JobTerms | None:
         return self.jobs.get(job_id)
 
     def standing(self, worker: bytes) -> Standing:
         return Standing(worker, 0 if worker in self.unbonded else 2**62)
+
+    def challenge_seconds(self) -> int:
+        return self.challenge_s
 
     def check(self, sender: bytes, data: bytes) -> int:
         function, arguments = JOB_ESCROW.decode_call(data)
