@@ -1,6 +1,5 @@
 """Text, chats and streams of tokens, with the tokenizer of the packaged SmolLM2 where it is installed."""
 
-
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
