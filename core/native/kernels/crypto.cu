@@ -10,7 +10,7 @@
 using namespace warpgrid;
 
 #ifndef WG_LADDER_BLOCKS_PER_SM
-#define WG_LADDER_BLOCKS_PER_SM 4
+#define WG_LADDER_BLOCKS_PER_SM 5
 #endif
 
 constexpr u32 THREADS = 128;
