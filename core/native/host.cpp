@@ -1,5 +1,5 @@
 // C entry points of libwarpgrid_core: the crypto that every room shares, over batches of items.
-#include "core/native/keccak.hpp"
+#include "core/native/crypto/keccak.hpp"
 
 using namespace warpgrid;
 
