@@ -23,10 +23,12 @@ static_assert(sizeof(u16) == 2 && sizeof(u32) == 4 && sizeof(u64) == 8 && sizeof
 #define WG_FN __host__ __device__ __forceinline__
 #define WG_NOINLINE __host__ __device__ __noinline__
 #define WG_CONSTANT __device__ constexpr
+#define WG_UNROLL _Pragma("unroll")
 #else
 #define WG_FN inline __attribute__((always_inline))
 #define WG_NOINLINE __attribute__((noinline))
 #define WG_CONSTANT inline constexpr
+#define WG_UNROLL _Pragma("GCC unroll 128")  // the next loop, completely: its indices are compile-time constants
 #endif
 
 #if defined(__CUDA_ARCH__)
@@ -34,6 +36,94 @@ static_assert(sizeof(u16) == 2 && sizeof(u32) == 4 && sizeof(u64) == 8 && sizeof
 #else
 #define WG_ON_DEVICE 0
 #endif
+
+namespace warpgrid {
+
+struct Wide {
+    u64 low, high;
+};
+
+// The 128-bit product.
+WG_FN Wide multiply_wide(u64 a, u64 b) {
+#if WG_ON_DEVICE
+    return {a * b, __umul64hi(a, b)};
+#else
+    const unsigned __int128 product = static_cast<unsigned __int128>(a) * b;
+    return {static_cast<u64>(product), static_cast<u64>(product >> 64)};
+#endif
+}
+
+// a + b + carry; carry (0 or 1) is replaced by the carry out.
+WG_FN u64 add_carry(u64 a, u64 b, u64& carry) {
+#if WG_ON_DEVICE
+    const u64 partial = a + b, sum = partial + carry;
+    carry = (partial < a) | (sum < partial);
+    return sum;
+#else
+    const unsigned __int128 sum = static_cast<unsigned __int128>(a) + b + carry;
+    carry = static_cast<u64>(sum >> 64);
+    return static_cast<u64>(sum);
+#endif
+}
+
+// a - b - borrow; borrow (0 or 1) is replaced by the borrow out.
+WG_FN u64 subtract_borrow(u64 a, u64 b, u64& borrow) {
+#if WG_ON_DEVICE
+    const u64 partial = a - b, difference = partial - borrow;
+    borrow = (a < b) | (partial < borrow);
+    return difference;
+#else
+    const unsigned __int128 difference = static_cast<unsigned __int128>(a) - b - borrow;
+    borrow = static_cast<u64>(difference >> 64) & 1;
+    return static_cast<u64>(difference);
+#endif
+}
+
+// Number of zero bits above the highest set bit; x is not 0.
+WG_FN u32 leading_zeros(u64 x) {
+#if WG_ON_DEVICE
+    return static_cast<u32>(__clzll(static_cast<i64>(x)));
+#else
+    return static_cast<u32>(__builtin_clzll(x));
+#endif
+}
+
+WG_FN u64 swap_bytes(u64 x) {
+#if WG_ON_DEVICE
+    const u32 low = static_cast<u32>(x), high = static_cast<u32>(x >> 32);
+    return static_cast<u64>(__byte_perm(low, 0, 0x0123)) << 32 | __byte_perm(high, 0, 0x0123);
+#else
+    return __builtin_bswap64(x);
+#endif
+}
+
+// The compilers' own block operations. On the device the two regions of a copy never overlap.
+WG_FN void copy_memory(u8* to, const u8* from, u64 size) { __builtin_memcpy(to, from, size); }
+WG_FN void move_memory(u8* to, const u8* from, u64 size) {
+#if WG_ON_DEVICE
+    if (to <= from) {
+        for (u64 i = 0; i < size; ++i) to[i] = from[i];
+    } else {
+        for (u64 i = size; i-- > 0;) to[i] = from[i];
+    }
+#else
+    __builtin_memmove(to, from, size);
+#endif
+}
+WG_FN void clear_memory(u8* to, u64 size) { __builtin_memset(to, 0, size); }
+
+// Adds to a counter that other threads add to as well; returns its value before.
+WG_FN u64 fetch_add(u64* counter, u64 amount) {
+#if WG_ON_DEVICE
+    return atomicAdd(counter, amount);
+#else
+    return __atomic_fetch_add(counter, amount, __ATOMIC_RELAXED);
+#endif
+}
+
+}  // namespace warpgrid
+
+#define WG_OFFSET(type, field) __builtin_offsetof(type, field)
 
 // Exported from a shared library with C linkage. Every exported function is listed in a native/host.cpp.
 #define WG_EXPORT extern "C" __attribute__((visibility("default")))
