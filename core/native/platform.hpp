@@ -14,6 +14,8 @@ using i8 = signed char;
 using i16 = short;
 using i32 = int;
 using i64 = long long;
+using u128 = unsigned __int128;  // NVRTC needs --device-int128
+using i128 = __int128;
 
 static_assert(sizeof(u16) == 2 && sizeof(u32) == 4 && sizeof(u64) == 8 && sizeof(void*) == 8);
 
@@ -79,15 +81,6 @@ WG_FN u64 subtract_borrow(u64 a, u64 b, u64& borrow) {
 #endif
 }
 
-// Number of zero bits above the highest set bit; x is not 0.
-WG_FN u32 leading_zeros(u64 x) {
-#if WG_ON_DEVICE
-    return static_cast<u32>(__clzll(static_cast<i64>(x)));
-#else
-    return static_cast<u32>(__builtin_clzll(x));
-#endif
-}
-
 WG_FN u64 swap_bytes(u64 x) {
 #if WG_ON_DEVICE
     const u32 low = static_cast<u32>(x), high = static_cast<u32>(x >> 32);
@@ -124,6 +117,42 @@ WG_FN u64 fetch_add(u64* counter, u64 amount) {
 }  // namespace warpgrid
 
 #define WG_OFFSET(type, field) __builtin_offsetof(type, field)
+
+// The x86-64 build for processors with BMI2 and ADX; CMakeLists.txt builds both, and the loader picks one.
+#if !WG_ON_DEVICE && defined(__x86_64__) && defined(__ADX__) && defined(__BMI2__)
+#define WG_X86_ADX 1
+#else
+#define WG_X86_ADX 0
+#endif
+
+// An operand of a function that is called, not inlined: in registers on the GPU, by reference on the CPU.
+#if WG_ON_DEVICE
+#define WG_OPERAND(T) T
+#else
+#define WG_OPERAND(T) const T&
+#endif
+
+namespace warpgrid {
+
+// Of x != 0.
+WG_FN u32 count_trailing_zeros(u64 x) {
+#if WG_ON_DEVICE
+    return static_cast<u32>(__ffsll(static_cast<i64>(x)) - 1);
+#else
+    return static_cast<u32>(__builtin_ctzll(x));
+#endif
+}
+
+// Of x != 0.
+WG_FN u32 count_leading_zeros(u64 x) {
+#if WG_ON_DEVICE
+    return static_cast<u32>(__clzll(static_cast<i64>(x)));
+#else
+    return static_cast<u32>(__builtin_clzll(x));
+#endif
+}
+
+}  // namespace warpgrid
 
 // Exported from a shared library with C linkage. Every exported function is listed in a native/host.cpp.
 #define WG_EXPORT extern "C" __attribute__((visibility("default")))

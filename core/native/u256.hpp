@@ -160,10 +160,10 @@ WG_FN u256 shift_right_signed(const u256& a, u32 bits) {  // bits < 256
 }
 
 WG_FN u32 count_leading_zeros(const u256& a) {
-    return a.w[3]   ? leading_zeros(a.w[3])
-           : a.w[2] ? 64 + leading_zeros(a.w[2])
-           : a.w[1] ? 128 + leading_zeros(a.w[1])
-           : a.w[0] ? 192 + leading_zeros(a.w[0])
+    return a.w[3]   ? count_leading_zeros(a.w[3])
+           : a.w[2] ? 64 + count_leading_zeros(a.w[2])
+           : a.w[1] ? 128 + count_leading_zeros(a.w[1])
+           : a.w[0] ? 192 + count_leading_zeros(a.w[0])
                     : 256;
 }
 
@@ -239,7 +239,7 @@ WG_NOINLINE inline void divide_words(u64* quotient, u256& remainder, const u64* 
                                      const u256& divisor) {
     u32 size = 4;
     while (divisor.w[size - 1] == 0) --size;
-    const u32 shift = leading_zeros(divisor.w[size - 1]);
+    const u32 shift = count_leading_zeros(divisor.w[size - 1]);
     u64 d[4], n[9];
     for (u32 i = size; i-- > 0;) {
         d[i] = divisor.w[i] << shift | (shift && i ? divisor.w[i - 1] >> (64 - shift) : 0);

@@ -98,7 +98,8 @@ struct alignas(16) Frame {
     u32 journal;        // likewise
     u32 code;           // number of the code that runs
     u32 flags;          // FrameFlag
-    u64 gas_given;
+    u32 codes;          // likewise: of the region
+    u32 padding;
 };
 static_assert(sizeof(Frame) == 192);
 

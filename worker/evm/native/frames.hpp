@@ -17,7 +17,8 @@ struct Message {
     i64 gas;
     u64 input_offset, input_bytes;
     u64 output_offset, output_bytes;
-    u64 region_top;  // to go back to when the message has ended
+    u64 region_top;  // and `codes`: of the region, before anything was put there for this message
+    u32 codes;
 };
 
 // ---- code made by the transaction itself --------------------------------------------------------------------------------
@@ -137,12 +138,12 @@ WG_NOINLINE void begin_frame(M& m, typename M::Regs& r, const Message& message, 
     f.output_bytes = message.output_bytes;
     f.refund = m.refund;
     f.region_top = message.region_top;
+    f.codes = message.codes;
     f.log_bytes = m.log_bytes;
     f.logs = m.logs;
     f.journal = journal;
     f.code = message.code;
     f.flags = message.flags;
-    f.gas_given = static_cast<u64>(message.gas);
     m.self = m.state.address(message.self);
     m.return_bytes = 0;
     r.gas = message.gas;
@@ -175,7 +176,20 @@ WG_FN void push_frame(M& m, typename M::Regs& r, const Message& message, u32 jou
 WG_FN bool is_success(Halt halt) { return halt == Halt::Stop || halt == Halt::Return || halt == Halt::SelfDestruct; }
 WG_FN bool is_fault(Halt halt) { return halt == Halt::Park || halt == Halt::Overflow; }
 
-// A creation's return data becomes code: checks it, charges for it and sets it (EIP-170, EIP-3541).
+// Gives back what a frame that ends took of the region. Codes from before it lose a decoded form that lay above.
+template <class M>
+WG_FN void release_region(M& m) {
+    if (m.region.top == m.frame.region_top) return;
+    m.region.top = m.frame.region_top;
+    m.region.code_count = m.frame.codes;
+    for (u32 i = 0; i < m.frame.codes; ++i) {
+        Code& code = m.region.code(i);
+        if (code.flags & CODE_DECODED && code.jumps >= m.region.top) code.flags &= ~CODE_DECODED;
+    }
+}
+
+// A creation's return data becomes code: checks it, charges for it and sets it (EIP-170, EIP-3541). The new code takes
+// the place of the init code, unless that has deployed others meanwhile.
 template <class M>
 WG_FN void deploy(M& m, typename M::Regs& r) {
     if (m.return_bytes && *m.memory.at(m.layout.returned) == 0xef) {
@@ -185,6 +199,7 @@ WG_FN void deploy(M& m, typename M::Regs& r) {
     } else if (m.return_bytes > CODE_SIZE_MAX) {
         r.halt = Halt::CodeSize;
     } else {
+        if (m.region.code_count == m.frame.codes + 1) release_region(m);
         const u32 code = code_from_return_data(m);
         if (code == NONE) {
             r.halt = m.state.fault;
@@ -217,7 +232,7 @@ WG_FN void resume_caller(M& m, typename M::Regs& r) {
     const u64 output_offset = m.frame.output_offset;
     const u64 wanted = m.frame.output_bytes, output_bytes = wanted < m.return_bytes ? wanted : m.return_bytes;
     const u256 result = !success ? u256{} : creation ? to_word(m.self) : make_u256(1);
-    if (m.region.code_count == 0 || !creation) m.region.top = m.frame.region_top;
+    if (!success) release_region(m);
     const i64 gas = r.gas;
     --m.depth;
     m.frame = m.memory.template load_struct<Frame>(m.layout.frames + m.depth * sizeof(Frame));

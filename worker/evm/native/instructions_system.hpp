@@ -188,6 +188,7 @@ WG_FN Message message_of_call(const M& m, const typename M::Regs& r, const CallO
     message.output_offset = is_zero(o.output_size) ? 0 : o.output_offset.w[0];
     message.output_bytes = o.output_size.w[0];
     message.region_top = m.region.top;
+    message.codes = m.region.code_count;
     return message;
 }
 
@@ -336,7 +337,9 @@ WG_NOINLINE void create(M& m, typename M::Regs& r, u8 opcode) {
     if (is_collision(m, entry)) return r.stack.replace(opcode == OP_CREATE ? 2 : 3, {});
     r.stack.drop(opcode == OP_CREATE ? 3 : 4);
     const u32 journal = m.state.journal_count;
-    const u64 region_top = m.region.top;
+    Message message = {};
+    message.region_top = m.region.top;
+    message.codes = m.region.code_count;
     const u32 code = reserve_code(m, size.w[0]);
     if (code == NONE) {
         r.halt = m.state.fault;
@@ -344,14 +347,12 @@ WG_NOINLINE void create(M& m, typename M::Regs& r, u8 opcode) {
     }
     m.memory.copy_out(m.region.base + m.region.code(code).bytes, code_offset, size.w[0]);
     open_account(m, creator, entry, value);
-    Message message = {};
     message.value = value;
     message.caller = m.self;
     message.self = entry;
     message.code = code;
     message.flags = FRAME_CREATE;
     message.gas = static_cast<i64>(gas);
-    message.region_top = region_top;
     push_frame(m, r, message, journal);
 }
 

@@ -72,7 +72,7 @@ struct Machine {
     u64 return_bytes;
     i64 refund;
     u256 gas_price;
-    u256 coinbase_fee;
+    u64 floor_gas;
     Granularity granularity;
 
     WG_FN Fork fork() const { return static_cast<Fork>(block->fork); }

@@ -183,7 +183,7 @@ struct State {
             wanted == coinbase || precompile_at(reinterpret_cast<const u8*>(&wanted), fork) != Precompile::None;
         AccountEntry fresh = {};
         fresh.address = wanted;
-        fresh.flags = warm ? ENTRY_WARM : 0;
+        fresh.flags = warm ? u32{ENTRY_WARM} : 0u;
         fresh.base = NONE;
         fresh.hash = hash;
         memory.store_struct(account_at(entry), fresh);
@@ -283,7 +283,7 @@ struct State {
         SlotEntry fresh = {};
         fresh.key = key;
         fresh.account = owner;
-        fresh.flags = kind | (kind ? ENTRY_LOADED : 0);
+        fresh.flags = kind | (kind ? u32{ENTRY_LOADED} : 0u);
         fresh.hash = hash;
         fresh.base = NONE;
         memory.store_struct(slot_at(entry), fresh);
