@@ -3,7 +3,7 @@
 A block holds its transactions as columns. Whether a block is valid is decided in `core.chain_rules`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
 from core import rlp
@@ -14,7 +14,18 @@ from core.receipts import BLOOM_BYTES
 from core.signature import recover_senders
 from core.transaction import Transaction, TransactionColumns, decode_transaction
 
-__all__ = ["Block", "Header", "decode_block", "decode_header", "encode_block", "encode_header", "header_hash"]
+__all__ = [
+    "Block",
+    "Header",
+    "decode_block",
+    "decode_header",
+    "encode_block",
+    "encode_header",
+    "encoded_size_bytes",
+    "header_hash",
+    "ommers_hash_of",
+    "withdrawal_item",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +132,11 @@ def header_hash(header: Header) -> bytes:
     return keccak256(encode_header(header))
 
 
+def ommers_hash_of(ommers: Sequence[Header]) -> bytes:
+    """What a header says of its block's ommers."""
+    return keccak256(rlp.encode([_header_item(ommer) for ommer in ommers]))
+
+
 def decode_header(raw: bytes) -> Header:
     """Raises BlockError naming the field that is wrong."""
     try:
@@ -134,7 +150,8 @@ def _transaction_items(transactions: TransactionColumns) -> list[rlp.Item]:
     return [raw if raw[0] < 0xC0 else rlp.decode(raw) for raw in transactions.encoded()]
 
 
-def _withdrawal_item(one: Withdrawal) -> list[rlp.Item]:
+def withdrawal_item(one: Withdrawal) -> list[rlp.Item]:
+    """The RLP item of a withdrawal (EIP-4895)."""
     return [
         rlp.encode_int(one.index),
         rlp.encode_int(one.validator_index),
@@ -151,8 +168,25 @@ def encode_block(block: Block) -> bytes:
         [_header_item(ommer) for ommer in block.ommers],
     ]
     if block.withdrawals is not None:
-        item.append([_withdrawal_item(one) for one in block.withdrawals])
+        item.append([withdrawal_item(one) for one in block.withdrawals])
     return rlp.encode(item)
+
+
+def encoded_size_bytes(block: Block) -> int:
+    """The length of `encode_block(block)`, without encoding the whole."""
+    transactions = 0
+    for raw in block.transactions.encoded():
+        transactions += len(raw) if raw[0] >= 0xC0 else _framed_size(len(raw))
+    size = len(encode_header(block.header)) + _framed_size(transactions)
+    size += len(rlp.encode([_header_item(ommer) for ommer in block.ommers]))
+    if block.withdrawals is not None:
+        size += len(rlp.encode([withdrawal_item(one) for one in block.withdrawals]))
+    return _framed_size(size)
+
+
+def _framed_size(payload_size: int) -> int:
+    """The size of an RLP item that is longer than one byte."""
+    return payload_size + (1 if payload_size < 56 else 1 + (payload_size.bit_length() + 7) // 8)
 
 
 def decode_block(raw: bytes) -> Block:

@@ -51,6 +51,10 @@ class BlockContext:
 
     `block_hashes` are those of up to 256 ancestors, the parent's last. `timestamp` is seconds, `base_fee_per_gas` wei.
     Fields of forks that are not active are at their defaults. `ommers` are (number, beneficiary) pairs, before Paris.
+
+    The last two serve simulation only (eth_call and eth_simulateV1 with overrides). `blob_base_fee_override` replaces
+    the fee (wei) that follows from `excess_blob_gas`. Each of `precompile_moves` is (from, to): the precompiled
+    contract of the first address answers at the second instead, or nowhere when that is None.
     """
 
     fork: Fork
@@ -67,6 +71,8 @@ class BlockContext:
     block_hashes: tuple[bytes, ...] = ()
     withdrawals: tuple[Withdrawal, ...] = ()
     ommers: tuple[tuple[int, bytes], ...] = ()
+    blob_base_fee_override: int | None = None
+    precompile_moves: tuple[tuple[bytes, bytes | None], ...] = ()
 
 
 class RejectionReason(StrEnum):
@@ -150,8 +156,9 @@ class CallRequest:
     """An unsigned message to run as a transaction would, for eth_call, gas estimation and simulation.
 
     With `validate`, nonce, balance and fees are checked and charged exactly as for a signed transaction. Without it the
-    nonce is not checked, and a `max_fee_per_gas` of 0 runs free of charge with a base fee of 0 seen by nobody but the
-    coinbase (geth's rule for eth_call). `to` None creates a contract.
+    nonce is not checked (and wraps at 2^64), and a `max_fee_per_gas` of 0 runs free of charge with a base fee of 0 seen
+    by nobody but the coinbase (geth's rule for eth_call). Never checked are whether the sender has code (EIP-3607) and
+    the cap on one transaction's gas (EIP-7825). `to` None creates a contract.
     """
 
     sender: bytes
@@ -193,7 +200,7 @@ class StructLog:
     """One executed instruction, as EIP-3155 and geth's struct logger show it.
 
     Stack values are bottom first, as before the instruction. `memory` is the whole memory before it. `storage` holds
-    the slots of this account that this frame has read or written so far. `gas_cost` includes what was passed to a callee.
+    the slots of this account that this frame has read or written so far. `gas_cost` includes what a callee was given.
     """
 
     pc: int
@@ -214,7 +221,8 @@ class StructLog:
 class CallFrame:
     """One message and the messages it sent, as geth's callTracer shows them.
 
-    `kind` is CALL, STATICCALL, DELEGATECALL, CALLCODE, CREATE, CREATE2 or SELFDESTRUCT.
+    `kind` is CALL, STATICCALL, DELEGATECALL, CALLCODE, CREATE, CREATE2 or SELFDESTRUCT. `log_positions[i]` is how many
+    of `calls` had been sent when this frame emitted `logs[i]`.
     """
 
     kind: str
@@ -228,6 +236,7 @@ class CallFrame:
     halt: Halt
     logs: tuple[Log, ...]
     calls: tuple["CallFrame", ...]
+    log_positions: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,18 @@ from ethereum_rlp.exceptions import RLPException
 
 from core.errors import RlpError
 
-__all__ = ["Item", "decode", "encode", "encode_int", "read_bytes", "read_fixed", "read_int", "read_list"]
+__all__ = [
+    "Item",
+    "decode",
+    "encode",
+    "encode_bytes",
+    "encode_int",
+    "encode_list",
+    "read_bytes",
+    "read_fixed",
+    "read_int",
+    "read_list",
+]
 
 Item = bytes | Sequence["Item"]
 
@@ -26,6 +37,27 @@ def encode(item: Item) -> bytes:
 def encode_int(value: int) -> bytes:
     """The payload of an integer: big-endian, no leading zero, empty for 0."""
     return value.to_bytes((value.bit_length() + 7) // 8, "big")
+
+
+def encode_bytes(raw: bytes) -> bytes:
+    """RLP of one string. With `encode_list`, for the paths where the general encoder is too slow."""
+    if len(raw) == 1 and raw[0] < 0x80:
+        return raw
+    return _header(0x80, len(raw)) + raw
+
+
+def encode_list(payload: bytes) -> bytes:
+    """RLP of the list whose items, already encoded, are `payload`."""
+    return _header(0xC0, len(payload)) + payload
+
+
+def _header(base: int, size: int) -> bytes:
+    if size < 56:
+        return bytes((base + size,))
+    if size < 256:
+        return bytes((base + 56, size))
+    length = encode_int(size)
+    return bytes((base + 55 + len(length),)) + length
 
 
 def decode(raw: bytes) -> Item:

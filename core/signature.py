@@ -14,6 +14,8 @@ from core.transaction import Authorization, Transaction, signing_hash
 
 __all__ = [
     "SECP256K1_ORDER",
+    "S_MAX",
+    "S_MAX_FRONTIER",
     "authorization_hash",
     "recover_address",
     "recover_authority",
@@ -23,17 +25,21 @@ __all__ = [
 
 SECP256K1_ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
 
+S_MAX = SECP256K1_ORDER // 2
+"""EIP-2, from Homestead on: of the two signatures that say the same, only the one with the lower s is valid."""
+S_MAX_FRONTIER = SECP256K1_ORDER - 1
+
 _AUTHORIZATION_MAGIC = b"\x05"
 
 
-def recover_address(digest: bytes, y_parity: int, r: int, s: int) -> bytes:
+def recover_address(digest: bytes, y_parity: int, r: int, s: int, *, s_max: int = S_MAX) -> bytes:
     """The 20-byte address whose key signed the 32-byte `digest`.
 
-    Raises TransactionError when r or s is out of range, s is in the upper half (EIP-2), or no point fits.
+    Raises TransactionError when r or s is out of range, s is above `s_max`, or no point fits.
     """
     if not 0 < r < SECP256K1_ORDER:
         raise TransactionError("signature r is out of range")
-    if not 0 < s <= SECP256K1_ORDER // 2:
+    if not 0 < s <= s_max:
         raise TransactionError("signature s is out of range or in the upper half of the curve order (EIP-2)")
     if y_parity not in (0, 1):
         raise TransactionError("signature parity is neither 0 nor 1")
@@ -45,12 +51,9 @@ def recover_address(digest: bytes, y_parity: int, r: int, s: int) -> bytes:
     return keccak256(key.format(compressed=False)[1:])[12:]
 
 
-def recover_sender(tx: Transaction) -> bytes:
-    """The address that signed `tx`.
-
-    Before Homestead (EIP-2) s in the upper half was valid: blocks of that age are not accepted here.
-    """
-    return recover_address(signing_hash(tx), tx.y_parity, tx.r, tx.s)
+def recover_sender(tx: Transaction, *, s_max: int = S_MAX) -> bytes:
+    """The address that signed `tx`; `s_max` is S_MAX_FRONTIER only for blocks before Homestead."""
+    return recover_address(signing_hash(tx), tx.y_parity, tx.r, tx.s, s_max=s_max)
 
 
 def recover_senders(transactions: Sequence[Transaction]) -> list[bytes]:

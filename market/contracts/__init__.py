@@ -1,0 +1,86 @@
+"""The market's contracts: where they stand, what genesis gives them, and their interfaces.
+
+They are predeployed: no deployment transaction, no owner. Their parameters are genesis storage.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+from core.contract import load_artifact
+
+__all__ = [
+    "ESCROW_ADDRESS",
+    "JOB_ESCROW",
+    "REGISTRY_ADDRESS",
+    "WORKER_REGISTRY",
+    "MarketParameters",
+    "Predeploy",
+    "predeploys",
+]
+
+# "WG" in ASCII, then a number: short enough to recognise in a trace, and no key's address.
+REGISTRY_ADDRESS = bytes.fromhex("5747000000000000000000000000000000000001")
+ESCROW_ADDRESS = bytes.fromhex("5747000000000000000000000000000000000002")
+
+_ARTIFACTS = Path(__file__).parent / "artifacts"
+WORKER_REGISTRY = load_artifact(_ARTIFACTS / "WorkerRegistry.json")
+JOB_ESCROW = load_artifact(_ARTIFACTS / "JobEscrow.json")
+
+
+@dataclass(frozen=True, slots=True)
+class MarketParameters:
+    """What a chain's genesis fixes for its market.
+
+    `arbiter` (20 bytes) judges evidence: an account on a testnet, a dispute contract elsewhere. `challenge_seconds`
+    runs from a receipt's acceptance to its payment, `settlement_seconds` from a job's deadline to its expiry,
+    `unbonding_seconds` from a worker's wish to leave to the release of its stake, which is at least `stake_min_wei`.
+    A rejected receipt costs its worker `penalty_multiple` times the job's maximum price.
+    """
+
+    arbiter: bytes
+    stake_min_wei: int
+    challenge_seconds: int
+    settlement_seconds: int
+    unbonding_seconds: int
+    penalty_multiple: int = 10
+
+    def __post_init__(self) -> None:
+        assert len(self.arbiter) == 20, "the arbiter is an address"
+        assert self.stake_min_wei > 0, "a worker without stake has nothing to lose"
+        assert self.unbonding_seconds > self.challenge_seconds, "stake must outlast the challenge of the last receipt"
+
+
+@dataclass(frozen=True, slots=True)
+class Predeploy:
+    """A contract in genesis: its code, and its storage as slot to word."""
+
+    address: bytes
+    code: bytes
+    storage: Mapping[int, int]
+
+
+def predeploys(parameters: MarketParameters) -> tuple[Predeploy, ...]:
+    """The market's part of a genesis block."""
+    registry = WORKER_REGISTRY.encode_storage(
+        {
+            "escrow": ESCROW_ADDRESS,
+            "arbiter": parameters.arbiter,
+            "stakeMinWei": parameters.stake_min_wei,
+            "unbondingSeconds": parameters.unbonding_seconds,
+        }
+    )
+    escrow = JOB_ESCROW.encode_storage(
+        {
+            "registry": REGISTRY_ADDRESS,
+            "arbiter": parameters.arbiter,
+            "challengeSeconds": parameters.challenge_seconds,
+            "settlementSeconds": parameters.settlement_seconds,
+            "penaltyMultiple": parameters.penalty_multiple,
+        }
+    )
+    return (
+        Predeploy(REGISTRY_ADDRESS, WORKER_REGISTRY.deployed_code, MappingProxyType(registry)),
+        Predeploy(ESCROW_ADDRESS, JOB_ESCROW.deployed_code, MappingProxyType(escrow)),
+    )

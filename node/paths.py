@@ -1,0 +1,30 @@
+"""Where a role keeps what, under its data directory."""
+
+from pathlib import Path
+
+__all__ = ["chain_dir", "evidence_dir", "identity_file", "jobs_dir", "keys_dir"]
+
+
+def keys_dir(data_dir: Path) -> Path:
+    """TLS key and certificates."""
+    return data_dir / "keys"
+
+
+def identity_file(data_dir: Path) -> Path:
+    """The node's secp256k1 key."""
+    return keys_dir(data_dir) / "identity.key"
+
+
+def chain_dir(data_dir: Path) -> Path:
+    """The replica: block log and checkpoint."""
+    return data_dir / "chain"
+
+
+def jobs_dir(data_dir: Path) -> Path:
+    """Jobs and receipts that were acknowledged."""
+    return data_dir / "jobs"
+
+
+def evidence_dir(data_dir: Path) -> Path:
+    """What was kept of disagreements between executors."""
+    return data_dir / "evidence"

@@ -1,0 +1,153 @@
+"""`warpgrid testnet up|status|logs|down`."""
+
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.live import Live
+
+from node.client import RpcClient
+from node.errors import ServiceError, TestnetError
+from node.testnet import layout, processes, view
+from node.testnet.genesis import testnet_genesis
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    help="A local network on this machine: sequencer, workers and watcher, each a real process.", no_args_is_help=True
+)
+console = Console()
+
+DATA_DIR = Path(".warpgrid/testnet")
+START_TIMEOUT_S = 60.0
+_REFRESH_INTERVAL_S = 0.5
+_POLL_INTERVAL_S = 0.05
+
+DataDir = Annotated[Path, typer.Option("--data-dir", help="folder of the network")]
+
+
+@app.command()
+def up(
+    workers: Annotated[int, typer.Option(help="workers to start", min=1, max=layout.WORKERS_MAX)] = 2,
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="return as soon as it runs")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="remove what an earlier run left, and begin anew")] = False,
+    base_port: Annotated[int, typer.Option(help="JSON-RPC port; the others follow", min=1024)] = layout.BASE_PORT,
+    model: Annotated[
+        str, typer.Option(help="GGUF file that the workers serve; `smollm2` is the packaged one")
+    ] = "smollm2",
+    executor: Annotated[str, typer.Option(help="what executes blocks: reference, cpu or gpu")] = "reference",
+    data_dir: DataDir = DATA_DIR,
+) -> None:
+    """Start a local network, or go on with the one in --data-dir. Ctrl-C stops it cleanly.
+
+    Examples:  warpgrid testnet up  ·  warpgrid testnet up --workers 4 --detach  ·  warpgrid testnet up --fresh
+    """
+    began = time.monotonic()
+    wanted = layout.Testnet(data_dir.resolve(), workers, base_port, model, executor)
+    network = layout.prepare(wanted, lambda: testnet_genesis(wanted), fresh=fresh)
+    try:
+        for member in network.members():
+            processes.start(member)
+        _wait_for_blocks(network)
+    except BaseException:
+        processes.stop(network.members())
+        raise
+    console.print(view.banner(network))
+    console.print(f"first block after {time.monotonic() - began:.1f} s")
+    if not detach:
+        _watch(network)
+
+
+def _wait_for_blocks(network: layout.Testnet) -> None:
+    """Until the chain has grown; raises TestnetError when a process ends first, with the end of its log."""
+    deadline = time.monotonic() + START_TIMEOUT_S
+    first: int | None = None
+    with console.status("starting sequencer, workers and watcher"):
+        while time.monotonic() < deadline:
+            for member in network.members():
+                if processes.running_pid(member) is None:
+                    tail = "\n".join(list(processes.tail(member, follow=False))[-15:])
+                    raise TestnetError(f"{member.name} ended while starting. The end of {member.log_file}:\n{tail}")
+            status = _status(network)
+            if status is not None:
+                first = status["head"]["number"] if first is None else first
+                if status["head"]["number"] > first:
+                    return
+            time.sleep(_POLL_INTERVAL_S)
+    raise TestnetError(f"no block within {START_TIMEOUT_S:.0f} s: see `warpgrid testnet logs sequencer`")
+
+
+def _status(network: layout.Testnet) -> dict[str, Any] | None:
+    with contextlib.suppress(ServiceError):
+        status: dict[str, Any] = RpcClient(network.rpc_url).call("warpgrid_status")
+        return status
+    return None
+
+
+def _watch(network: layout.Testnet) -> None:
+    try:
+        if console.is_terminal:
+            with Live(view.dashboard(network, None), console=console) as live:
+                _each_refresh(lambda: live.update(view.dashboard(network, _status(network))))
+        else:
+            _each_refresh(lambda: None)
+    except KeyboardInterrupt:
+        console.print("stopping")
+    finally:
+        killed = processes.stop(network.members())
+    if killed:
+        raise TestnetError(f"had to be killed: {', '.join(killed)}")
+
+
+def _each_refresh(show: Callable[[], None]) -> None:
+    while True:
+        show()
+        time.sleep(_REFRESH_INTERVAL_S)
+
+
+@app.command()
+def status(
+    data_dir: DataDir = DATA_DIR, as_json: Annotated[bool, typer.Option("--json", help="one JSON object")] = False
+) -> None:
+    """Which processes run, and what the chain, the workers and the jobs do."""
+    network = layout.find(data_dir)
+    now = _status(network)
+    if as_json:
+        members = {one.name: processes.running_pid(one) for one in network.members()}
+        sys.stdout.write(json.dumps({"rpc": network.rpc_url, "processes": members, "status": now}) + "\n")
+        return
+    console.print(view.members_table(network))
+    console.print(view.dashboard(network, now))
+
+
+@app.command()
+def logs(
+    name: Annotated[str, typer.Argument(help="process name; every process when left out")] = "",
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="go on with new lines until Ctrl-C")] = False,
+    data_dir: DataDir = DATA_DIR,
+) -> None:
+    """The log of one process, or the end of each."""
+    network = layout.find(data_dir)
+    known = {member.name: member for member in network.members()}
+    if name and name not in known:
+        raise TestnetError(f"there is no process `{name}`; the network has {', '.join(known)}")
+    if follow and not name:
+        raise TestnetError(f"-f follows one process: name it, one of {', '.join(known)}")
+    with contextlib.suppress(KeyboardInterrupt):
+        for member in [known[name]] if name else known.values():
+            for line in processes.tail(member, follow=follow):
+                sys.stdout.write(line + "\n" if name else f"{member.name}: {line}\n")
+
+
+@app.command()
+def down(data_dir: DataDir = DATA_DIR) -> None:
+    """Stop every process of the network; its chain stays on disk."""
+    network = layout.find(data_dir)
+    killed = processes.stop(network.members())
+    console.print("stopped" if not killed else f"stopped; had to be killed: {', '.join(killed)}")

@@ -1,0 +1,43 @@
+"""The genesis of a local network: who is funded, which contracts stand, and the members' identities.
+
+Makes the members' identity keys (they must be known to be funded); everything else about keys is `node.keys`.
+"""
+
+import time
+from typing import Any
+
+from core.genesis import Predeploy, dev_genesis
+from market.contracts import MarketParameters, predeploys
+from node.accounts import DEVELOPMENT_BALANCE_WEI, development_accounts
+from node.keys import IdentityKey
+from node.paths import identity_file
+from node.testnet.layout import CHAIN_ID, Testnet
+
+__all__ = ["MEMBER_BALANCE_WEI", "STAKE_MIN_WEI", "testnet_genesis"]
+
+MEMBER_BALANCE_WEI = 100 * 10**18
+STAKE_MIN_WEI = 10**18
+CHALLENGE_SECONDS = 2  # a newcomer wants to see the payment; a real network gives auditors hours
+SETTLEMENT_SECONDS = 600
+UNBONDING_SECONDS = 60
+
+
+def testnet_genesis(network: Testnet) -> dict[str, Any]:
+    """A genesis file's object in geth's format, dated now."""
+    identities = {
+        member.name: IdentityKey.load_or_create(identity_file(network.data_dir / member.name)).address
+        for member in network.members()
+    }
+    balances = {one.address: DEVELOPMENT_BALANCE_WEI for one in development_accounts()}
+    balances |= dict.fromkeys(identities.values(), MEMBER_BALANCE_WEI)
+    market = predeploys(
+        MarketParameters(
+            arbiter=identities["sequencer"],
+            stake_min_wei=STAKE_MIN_WEI,
+            challenge_seconds=CHALLENGE_SECONDS,
+            settlement_seconds=SETTLEMENT_SECONDS,
+            unbonding_seconds=UNBONDING_SECONDS,
+        )
+    )
+    contracts = {one.address: Predeploy(one.code, one.storage) for one in market}
+    return dev_genesis(CHAIN_ID, balances, contracts, timestamp=int(time.time()))

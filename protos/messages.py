@@ -1,0 +1,510 @@
+"""What travels between nodes, as frozen dataclasses: the form that everything but the codec sees.
+
+Each class mirrors the message of the same name in protos/warpgrid/v1 field by field; units and meanings stand there.
+Limits that a peer must keep are part of the type (`Annotated`), and `protos.rpc` checks them when it decodes. Knows
+nothing of protobuf, gRPC or who handles what.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+
+from core.block import Header
+from core.chain_rules import Commitments
+from core.execution import BlockContext, ExecutionOutcome, Rejection, Withdrawal
+from core.fork import Fork
+from core.jobs.receipt import Receipt
+from core.jobs.request import JobRequest
+from core.receipts import ReceiptColumns
+from core.state import StateDifference
+from core.transaction import TransactionColumns
+from protos.errors import MalformedMessage
+
+__all__ = [
+    "PROTOCOL_VERSION",
+    "Address",
+    "AnnounceBlock",
+    "AssignJob",
+    "BlockAnswer",
+    "BlockBody",
+    "BlockEnvironment",
+    "BlockReference",
+    "BlockRefusal",
+    "Blocks",
+    "CancelJob",
+    "Capabilities",
+    "Certificate",
+    "Challenge",
+    "CountMax",
+    "EnrolRequest",
+    "ExecuteBlock",
+    "Failure",
+    "GetBlocks",
+    "GetSnapshot",
+    "Goodbye",
+    "Gpu",
+    "Hash",
+    "Heartbeat",
+    "Hello",
+    "JobEvent",
+    "JobFailed",
+    "JobFinished",
+    "JobList",
+    "JobOutput",
+    "JobQuery",
+    "JobRecord",
+    "JobStarted",
+    "ListJobs",
+    "Model",
+    "ReceiptStored",
+    "Register",
+    "Registered",
+    "SequencerMessage",
+    "SignedReceipt",
+    "Size",
+    "SizeMax",
+    "SnapshotPiece",
+    "SubmitJob",
+    "WorkerMessage",
+]
+
+PROTOCOL_VERSION = 1
+
+TEXT_BYTES_MAX = 1024
+OUTPUT_PIECE_BYTES_MAX = 16 * 1024
+OUTPUT_BYTES_MAX = 1024 * 1024
+SNAPSHOT_PIECE_BYTES_MAX = 512 * 1024
+BLOCKS_MAX = 256
+WITHDRAWALS_MAX = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """Exactly this many bytes; `or_empty` permits none at all."""
+
+    bytes: int
+    or_empty: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SizeMax:
+    """At most this many bytes (of UTF-8, for text)."""
+
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class CountMax:
+    """At most this many elements."""
+
+    count: int
+
+
+Hash = Annotated[bytes, Size(32)]
+OptionalHash = Annotated[bytes, Size(32, or_empty=True)]
+Address = Annotated[bytes, Size(20)]
+OptionalAddress = Annotated[bytes, Size(20, or_empty=True)]
+Signature = Annotated[bytes, Size(65)]
+Text = Annotated[str, SizeMax(TEXT_BYTES_MAX)]
+
+
+@dataclass(frozen=True, slots=True)
+class BlockReference:
+    number: int
+    hash: Hash
+
+
+@dataclass(frozen=True, slots=True)
+class BlockEnvironment:
+    fork: Fork
+    chain_id: int
+    number: int
+    timestamp: int
+    gas_limit: int
+    coinbase: Address
+    base_fee_per_gas: int
+    prev_randao: Hash
+    difficulty: int
+    excess_blob_gas: int
+    parent_beacon_block_root: Hash
+    withdrawals: Annotated[tuple[Withdrawal, ...], CountMax(WITHDRAWALS_MAX)]
+
+    @classmethod
+    def of(cls, context: BlockContext) -> "BlockEnvironment":
+        """What of a context travels."""
+        return cls(
+            fork=context.fork,
+            chain_id=context.chain_id,
+            number=context.number,
+            timestamp=context.timestamp,
+            gas_limit=context.gas_limit,
+            coinbase=context.coinbase,
+            base_fee_per_gas=context.base_fee_per_gas,
+            prev_randao=context.prev_randao,
+            difficulty=context.difficulty,
+            excess_blob_gas=context.excess_blob_gas,
+            parent_beacon_block_root=context.parent_beacon_block_root,
+            withdrawals=context.withdrawals,
+        )
+
+    def context(self, block_hashes: tuple[bytes, ...]) -> BlockContext:
+        """The context, with the ancestors' hashes that the receiver knows itself."""
+        return BlockContext(
+            fork=self.fork,
+            chain_id=self.chain_id,
+            number=self.number,
+            timestamp=self.timestamp,
+            gas_limit=self.gas_limit,
+            coinbase=self.coinbase,
+            base_fee_per_gas=self.base_fee_per_gas,
+            prev_randao=self.prev_randao,
+            difficulty=self.difficulty,
+            excess_blob_gas=self.excess_blob_gas,
+            parent_beacon_block_root=self.parent_beacon_block_root,
+            block_hashes=block_hashes,
+            withdrawals=self.withdrawals,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ExecuteBlock:
+    proposal_id: int
+    parent_hash: Hash
+    environment: BlockEnvironment
+    transactions: TransactionColumns
+    wants_body: bool
+
+
+@dataclass(frozen=True, slots=True)
+class BlockBody:
+    """`included` is u32, ascending, little-endian bytes."""
+
+    included: bytes
+    rejections: tuple[Rejection, ...]
+    receipts: ReceiptColumns
+    difference: StateDifference
+    requests: tuple[bytes, ...]
+    gas_used: int
+    blob_gas_used: int
+
+    @classmethod
+    def of(cls, outcome: ExecutionOutcome) -> "BlockBody":
+        return cls(
+            included=np.asarray(outcome.included, "<u4").tobytes(),
+            rejections=tuple(
+                Rejection(one.index, one.reason, one.detail[: TEXT_BYTES_MAX // 4]) for one in outcome.rejections
+            ),
+            receipts=outcome.receipts,
+            difference=outcome.difference,
+            requests=outcome.requests,
+            gas_used=outcome.gas_used,
+            blob_gas_used=outcome.blob_gas_used,
+        )
+
+    def outcome(self, proposed: int) -> ExecutionOutcome:
+        """The outcome it stands for, of a block with `proposed` transactions.
+
+        Raises MalformedMessage when `included` and the rejections are not a partition of the proposed rows, or the
+        receipts do not fit the included ones.
+        """
+        if len(self.included) % 4:
+            raise MalformedMessage("BlockBody.included is not a whole number of u32")
+        included = np.frombuffer(self.included, "<u4")
+        rows = sorted([*included.tolist(), *(one.index for one in self.rejections)])
+        if rows != list(range(proposed)) or np.any(included[1:] <= included[:-1]):
+            raise MalformedMessage(f"BlockBody: included and rejected rows are not the {proposed} that were proposed")
+        if len(self.receipts) != len(included):
+            raise MalformedMessage(f"BlockBody: {len(self.receipts)} receipts for {len(included)} transactions")
+        return ExecutionOutcome(
+            included, self.rejections, self.receipts, self.difference, self.gas_used, self.blob_gas_used, self.requests
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class BlockAnswer:
+    proposal_id: int
+    commitments: Commitments
+    body: BlockBody | None
+    execution_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class BlockRefusal:
+    proposal_id: int
+    code: Text
+    detail: Text
+    head: BlockReference
+
+
+@dataclass(frozen=True, slots=True)
+class AnnounceBlock:
+    hash: Hash
+    header: Header
+    proposal_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class GetBlocks:
+    request_id: int
+    first: int
+    count_max: int
+
+
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """`blocks` are encoded (core.block.encode_block): whoever receives them decodes them away from the event loop."""
+
+    request_id: int
+    blocks: Annotated[tuple[bytes, ...], CountMax(BLOCKS_MAX)]
+    head: BlockReference
+
+
+@dataclass(frozen=True, slots=True)
+class GetSnapshot:
+    request_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotPiece:
+    request_id: int
+    block: BlockReference
+    offset: int
+    total_bytes: int
+    data: Annotated[bytes, SizeMax(SNAPSHOT_PIECE_BYTES_MAX)]
+
+
+@dataclass(frozen=True, slots=True)
+class SignedReceipt:
+    receipt: Receipt
+    signature: Signature
+
+
+@dataclass(frozen=True, slots=True)
+class SubmitJob:
+    job_id: Hash
+    request: JobRequest
+    salt: Hash
+
+
+@dataclass(frozen=True, slots=True)
+class JobQuery:
+    job_id: Hash
+    salt: OptionalHash
+
+
+@dataclass(frozen=True, slots=True)
+class ListJobs:
+    offset: int
+    count_max: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobEvent:
+    index: int
+    state: Text
+    text: Annotated[str, SizeMax(OUTPUT_PIECE_BYTES_MAX)]
+    attempt: int
+    detail: Text
+    receipt: SignedReceipt | None
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobRecord:
+    job_id: Hash
+    state: Text
+    attempt: int
+    worker: OptionalAddress
+    detail: Text
+    request: JobRequest | None
+    output: Annotated[str, SizeMax(OUTPUT_BYTES_MAX)] | None
+    receipt: SignedReceipt | None
+    settlement: OptionalHash
+    audit: Text
+    submitted_at_ms: int
+    deadline_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobList:
+    jobs: Annotated[tuple[JobRecord, ...], CountMax(256)]
+
+
+@dataclass(frozen=True, slots=True)
+class AssignJob:
+    job_id: Hash
+    attempt: int
+    request: JobRequest
+    salt: Hash
+    model_hash: Hash
+    deadline_ms: int
+    input_token_wei: int
+    output_token_wei: int
+    price_max_wei: int
+    audit: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CancelJob:
+    job_id: Hash
+    attempt: int
+    reason: Text
+
+
+@dataclass(frozen=True, slots=True)
+class JobStarted:
+    job_id: Hash
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobOutput:
+    job_id: Hash
+    attempt: int
+    index: int
+    text: Annotated[str, SizeMax(OUTPUT_PIECE_BYTES_MAX)]
+
+
+@dataclass(frozen=True, slots=True)
+class JobFinished:
+    job_id: Hash
+    attempt: int
+    output: Annotated[str, SizeMax(OUTPUT_BYTES_MAX)]
+    signed: SignedReceipt
+
+
+@dataclass(frozen=True, slots=True)
+class JobFailed:
+    job_id: Hash
+    attempt: int
+    code: Text
+    detail: Text
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiptStored:
+    job_id: Hash
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class EnrolRequest:
+    address: Address
+    signing_request: Annotated[bytes, SizeMax(4 * 1024)]
+    signature: Signature
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    pem: Annotated[bytes, SizeMax(16 * 1024)]
+    attach_port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    protocol: int
+    chain_id: int
+    genesis_hash: Hash
+    address: Address
+
+
+@dataclass(frozen=True, slots=True)
+class Challenge:
+    nonce: Hash
+    head: BlockReference
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    name: Text
+    uuid: Text
+    memory_bytes: int
+    compute_capability: int
+    driver: Text
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    name: Text
+    model_hash: Hash
+    tier: int
+    input_token_wei: int
+    output_token_wei: int
+    context_tokens_max: int
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    software: Text
+    duties: Annotated[tuple[Text, ...], CountMax(16)]
+    executor: Text
+    cpu_model: Text
+    cpu_cores: int
+    memory_bytes: int
+    disk_free_bytes: int
+    gpus: Annotated[tuple[Gpu, ...], CountMax(64)]
+    models: Annotated[tuple[Model, ...], CountMax(256)]
+    job_slots: int
+
+
+@dataclass(frozen=True, slots=True)
+class Register:
+    capabilities: Capabilities
+    signature: Signature
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    session: int
+    heartbeat_interval_ms: int
+    head: BlockReference
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    at_ms: int
+    head: BlockReference
+    jobs_running: int
+
+
+@dataclass(frozen=True, slots=True)
+class Goodbye:
+    reason: Text
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    code: Text
+    detail: Text
+
+
+WorkerMessage = (
+    Hello
+    | Register
+    | Heartbeat
+    | BlockAnswer
+    | BlockRefusal
+    | GetBlocks
+    | GetSnapshot
+    | JobStarted
+    | JobOutput
+    | JobFinished
+    | JobFailed
+    | Goodbye
+    | Failure
+)
+SequencerMessage = (
+    Challenge
+    | Registered
+    | Heartbeat
+    | ExecuteBlock
+    | AnnounceBlock
+    | Blocks
+    | SnapshotPiece
+    | AssignJob
+    | CancelJob
+    | ReceiptStored
+    | Goodbye
+    | Failure
+)

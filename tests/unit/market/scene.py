@@ -1,0 +1,151 @@
+"""A market with its contracts in place, a bonded worker, and short ways to say what the tests are about."""
+
+from dataclasses import dataclass, field, replace
+
+from eth_account import Account as EthAccount
+from eth_account.messages import encode_typed_data
+
+from core.jobs.receipt import Receipt, ReceiptDomain, sign_receipt
+from core.jobs.request import Tier
+from market.contracts import (
+    ESCROW_ADDRESS,
+    JOB_ESCROW,
+    REGISTRY_ADDRESS,
+    WORKER_REGISTRY,
+    MarketParameters,
+    predeploys,
+)
+from tests.unit.market.ledger import CHAIN_ID, ETHER, GENESIS_TIME, Ledger, Sent, address_of, key_of
+
+PARAMETERS = MarketParameters(
+    arbiter=address_of("arbiter"),
+    stake_min_wei=ETHER,
+    challenge_seconds=60,
+    settlement_seconds=600,
+    unbonding_seconds=3600,
+    penalty_multiple=10,
+)
+DOMAIN = ReceiptDomain(CHAIN_ID, ESCROW_ADDRESS)
+MODEL = b"\x11" * 32
+REQUEST = b"\x22" * 32
+FUNDED_WEI = 1000 * ETHER
+ACCOUNTS = ("client", "other client", "coordinator", "worker", "second worker", "finder", "arbiter")
+
+
+@dataclass(frozen=True)
+class Order:
+    """The escrow's Order; the field order is the struct's."""
+
+    coordinator: bytes = field(default_factory=lambda: address_of("coordinator"))
+    worker: bytes = bytes(20)
+    tier: int = Tier.FLOAT
+    deadline: int = GENESIS_TIME + 100
+    price_max_wei: int = 10_000
+    model_hash: bytes = MODEL
+    request_hash: bytes = REQUEST
+    nonce: int = 1
+
+    def solidity(self) -> tuple[object, ...]:
+        return (
+            self.coordinator,
+            self.worker,
+            int(self.tier),
+            self.deadline,
+            self.price_max_wei,
+            self.model_hash,
+            self.request_hash,
+            self.nonce,
+        )
+
+
+def receipt_for(job_id: bytes, worker: str = "worker", **changes: object) -> Receipt:
+    """A receipt of 10 input tokens at 3 wei and 20 output tokens at 7 wei: 170 wei."""
+    base = Receipt(
+        job_id=job_id,
+        worker=address_of(worker),
+        tier=Tier.FLOAT,
+        model_hash=MODEL,
+        request_hash=REQUEST,
+        output_hash=b"\x33" * 32,
+        trace_root=bytes(32),
+        input_tokens=10,
+        output_tokens=20,
+        started_at_ms=GENESIS_TIME * 1000 + 1,
+        finished_at_ms=GENESIS_TIME * 1000 + 900,
+        input_token_wei=3,
+        output_token_wei=7,
+        total_wei=170,
+    )
+    return replace(base, **changes)  # type: ignore[arg-type]
+
+
+def binding_of(worker: str, signer: str) -> bytes:
+    """The signer's proof for WorkerRegistry, made by eth-account from the typed data alone."""
+    message = {
+        "types": {
+            "EIP712Domain": [
+                {"name": "name", "type": "string"},
+                {"name": "version", "type": "string"},
+                {"name": "chainId", "type": "uint256"},
+                {"name": "verifyingContract", "type": "address"},
+            ],
+            "SignerBinding": [{"name": "worker", "type": "address"}],
+        },
+        "primaryType": "SignerBinding",
+        "domain": {
+            "name": "Warpgrid WorkerRegistry",
+            "version": "1",
+            "chainId": CHAIN_ID,
+            "verifyingContract": "0x" + REGISTRY_ADDRESS.hex(),
+        },
+        "message": {"worker": "0x" + address_of(worker).hex()},
+    }
+    signed = EthAccount.sign_message(encode_typed_data(full_message=message), key_of(signer).secret)
+    return bytes(signed.signature)
+
+
+def identity_of(worker: str, endpoint: str = "grpc://127.0.0.1:7000") -> tuple[object, ...]:
+    return (address_of(worker + " signer"), b"\x44" * 32, b"\x55" * 32, endpoint)
+
+
+class Scene:
+    """A fresh chain with both contracts and funded accounts; `worker` and `second worker` are bonded."""
+
+    def __init__(self, parameters: MarketParameters = PARAMETERS) -> None:
+        self.ledger = Ledger()
+        for predeploy in predeploys(parameters):
+            artifact = WORKER_REGISTRY if predeploy.address == REGISTRY_ADDRESS else JOB_ESCROW
+            self.ledger.place(predeploy.address, artifact, dict(predeploy.storage))
+        for name in ACCOUNTS:
+            self.ledger.fund(address_of(name), FUNDED_WEI)
+        self.register("worker")
+        self.register("second worker")
+
+    def registry(self, sender: str, function: str, *arguments: object, value: int = 0) -> Sent:
+        return self.ledger.send(address_of(sender), REGISTRY_ADDRESS, function, *arguments, value=value)
+
+    def escrow(self, sender: str, function: str, *arguments: object, value: int = 0) -> Sent:
+        return self.ledger.send(address_of(sender), ESCROW_ADDRESS, function, *arguments, value=value)
+
+    def register(self, worker: str, stake_wei: int = 2 * ETHER) -> Sent:
+        binding = binding_of(worker, worker + " signer")
+        return self.registry(worker, "register", identity_of(worker), binding, value=stake_wei)
+
+    def open(self, client: str = "client", **changes: object) -> bytes:
+        """Open and fund a job; its id."""
+        order = Order(**changes)  # type: ignore[arg-type]
+        job_id: bytes = self.escrow(client, "open", order.solidity(), value=order.price_max_wei).result
+        return job_id
+
+    def settle(self, *receipts: Receipt, signer: str = "worker signer", sender: str = "coordinator") -> Sent:
+        """Settle a batch of receipts that all have the same signer."""
+        signatures = [sign_receipt(receipt, DOMAIN, key_of(signer)) for receipt in receipts]
+        return self.escrow(sender, "settle", [receipt.solidity() for receipt in receipts], signatures)
+
+    def status(self, job_id: bytes) -> str:
+        number = self.ledger.read(ESCROW_ADDRESS, "jobOf", job_id)[3]
+        return ("unknown", "funded", "settling", "paid", "refunded", "expired", "rejected")[number]
+
+    def credit(self, name: str, contract: bytes = ESCROW_ADDRESS) -> int:
+        credit: int = self.ledger.read(contract, "creditWei", address_of(name))
+        return credit

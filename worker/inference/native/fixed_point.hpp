@@ -1,0 +1,74 @@
+// Fixed-point arithmetic of docs/exact-inference.md, section 1, for the CPU and the GPU.
+//
+// The specification's shifts are mathematical: a count past the width gives 0 (or -1), while C leaves it undefined and
+// hardware takes it modulo the width. Every shift with a computed count goes through here.
+#pragma once
+
+#include "core/native/platform.hpp"
+
+#ifndef WG_EXACT_NAMESPACE  // one namespace per instruction set, so that no copy of an inline function is shared
+#define WG_EXACT_NAMESPACE warpgrid::exact
+#endif
+
+namespace WG_EXACT_NAMESPACE {
+
+using namespace warpgrid;
+
+constexpr i32 SATURATED = 0x7FFFFFFF;
+
+// floor((x + 2^(s-1)) / 2^s); x * 2^-s for s <= 0. |x| < 2^62 where s > 0, and the product fits where s <= 0.
+WG_FN i64 round_shift(i64 x, i32 s) {
+    if (s <= 0) return static_cast<i64>(static_cast<u64>(x) << -s);
+    if (s > 62) return 0;
+    return (x + (1ll << (s - 1))) >> s;
+}
+
+// round_shift for a count that is known to be at least 1. Branch-free, so that a loop over it vectorises.
+WG_FN i64 round_shift_positive(i64 x, i32 s) {
+    const i32 count = s > 62 ? 62 : s;
+    const i64 shifted = (x + (1ll << (count - 1))) >> count;
+    return s > 62 ? 0 : shifted;
+}
+
+WG_FN i32 saturate(i64 x) {
+    return x > SATURATED ? SATURATED : x < -SATURATED ? -SATURATED : static_cast<i32>(x);
+}
+
+// The least n with x < 2^n.
+WG_FN i32 bit_length(u64 x) {
+    i32 n = 0;
+    for (i32 step = 32; step > 0; step /= 2) {
+        if (x >> step) {
+            x >>= step;
+            n += step;
+        }
+    }
+    return n + static_cast<i32>(x);
+}
+
+// floor(sqrt(x)) for x < 2^63, digit by digit: no float unit is trusted.
+WG_FN u64 integer_sqrt(u64 x) {
+    u64 root = 0;
+    for (u64 bit = 1ull << 62; bit != 0; bit >>= 2) {
+        const u64 trial = root + bit;
+        root >>= 1;
+        if (x >= trial) {
+            x -= trial;
+            root += bit;
+        }
+    }
+    return root;
+}
+
+// A positive number as mantissa * 2^exponent with 2^15 <= mantissa < 2^16, truncated.
+struct Mantissa {
+    i32 mantissa;
+    i32 exponent;
+};
+
+WG_FN Mantissa mantissa_of(u64 a) {
+    const i32 e = bit_length(a) - 16;
+    return {static_cast<i32>(e >= 0 ? a >> e : a << -e), e};
+}
+
+}  // namespace WG_EXACT_NAMESPACE
