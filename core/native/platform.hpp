@@ -103,6 +103,27 @@ WG_FN void move_memory(u8* to, const u8* from, u64 size) {
     __builtin_memmove(to, from, size);
 #endif
 }
+
+// A value in memory that is accessed under other types as well; the address has the value's alignment.
+template <class T>
+WG_FN T load_as(const u8* from) {
+#if WG_ON_DEVICE
+    return *reinterpret_cast<const T*>(from);
+#else
+    T value;
+    __builtin_memcpy(&value, from, sizeof(T));
+    return value;
+#endif
+}
+template <class T>
+WG_FN void store_as(u8* to, const T& value) {
+#if WG_ON_DEVICE
+    *reinterpret_cast<T*>(to) = value;
+#else
+    __builtin_memcpy(to, &value, sizeof(T));
+#endif
+}
+
 WG_FN void clear_memory(u8* to, u64 size) { __builtin_memset(to, 0, size); }
 
 // Adds to a counter that other threads add to as well; returns its value before.

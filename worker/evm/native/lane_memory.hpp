@@ -27,12 +27,12 @@ struct LaneMemory {
     template <class T>
     WG_FN T load(u64 offset) const {
         static_assert(sizeof(T) <= CHUNK_BYTES);
-        return *reinterpret_cast<const T*>(at(offset));
+        return load_as<T>(at(offset));
     }
     template <class T>
     WG_FN void store(u64 offset, T value) const {
         static_assert(sizeof(T) <= CHUNK_BYTES);
-        *reinterpret_cast<T*>(at(offset)) = value;
+        store_as<T>(at(offset), value);
     }
 
     // `offset` is a multiple of 16.
@@ -52,7 +52,7 @@ struct LaneMemory {
         T value;
         WG_UNROLL
         for (u64 i = 0; i < sizeof(T) / CHUNK_BYTES; ++i) {
-            reinterpret_cast<Chunk*>(&value)[i] = load<Chunk>(offset + i * CHUNK_BYTES);
+            store_as<Chunk>(reinterpret_cast<u8*>(&value) + i * CHUNK_BYTES, load<Chunk>(offset + i * CHUNK_BYTES));
         }
         return value;
     }
@@ -61,7 +61,7 @@ struct LaneMemory {
         static_assert(sizeof(T) % CHUNK_BYTES == 0 && alignof(T) == CHUNK_BYTES);
         WG_UNROLL
         for (u64 i = 0; i < sizeof(T) / CHUNK_BYTES; ++i) {
-            store<Chunk>(offset + i * CHUNK_BYTES, reinterpret_cast<const Chunk*>(&value)[i]);
+            store<Chunk>(offset + i * CHUNK_BYTES, load_as<Chunk>(reinterpret_cast<const u8*>(&value) + i * CHUNK_BYTES));
         }
     }
 
