@@ -126,6 +126,21 @@ WG_FN void store_as(u8* to, const T& value) {
 
 WG_FN void clear_memory(u8* to, u64 size) { __builtin_memset(to, 0, size); }
 
+// True in every lane of a warp if it is true in one; on the CPU a warp is one thread. All 32 lanes must take part.
+WG_FN bool any_lane(bool value) {
+#if WG_ON_DEVICE
+    return __any_sync(0xffffffffu, value);
+#else
+    return value;
+#endif
+}
+// Brings the lanes of a warp back together.
+WG_FN void converge_lanes() {
+#if WG_ON_DEVICE
+    __syncwarp();
+#endif
+}
+
 // Adds to a counter that other threads add to as well; returns its value before.
 WG_FN u64 fetch_add(u64* counter, u64 amount) {
 #if WG_ON_DEVICE

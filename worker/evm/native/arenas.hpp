@@ -117,7 +117,7 @@ struct ArenaLayout {
 // Slack after sections that unaligned accesses may touch a little beyond their end.
 constexpr u64 SECTION_SLACK = 64;
 
-constexpr u64 align_section(u64 bytes) { return (bytes + SECTION_SLACK + 15) & ~15ull; }
+WG_FN constexpr u64 align_section(u64 bytes) { return (bytes + SECTION_SLACK + 15) & ~15ull; }
 
 WG_FN ArenaLayout lay_out(const ArenaSizes& sizes) {
     ArenaLayout layout;

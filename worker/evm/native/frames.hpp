@@ -76,7 +76,7 @@ WG_FN u32 code_from_return_data(M& m) {
     if (m.return_bytes == 0) return CODE_EMPTY;
     const u32 number = reserve_code(m, m.return_bytes);
     if (number == NONE) return NONE;
-    m.memory.copy_out(m.region.base + m.region.code(number).bytes, m.layout.returned, m.return_bytes);
+    m.memory.copy_out(m.region.base + m.region.code(number).bytes, m.layout->returned, m.return_bytes);
     seal_code(m, number);
     return number;
 }
@@ -102,7 +102,7 @@ WG_FN void suspend_frame(M& m, typename M::Regs& r) {
     m.frame.memory_bytes = r.memory_bytes;
     m.frame.stack_base = r.stack.base_slot();
     m.frame.stack_height = r.stack.top_slot();
-    m.memory.store_struct(m.layout.frames + m.depth * sizeof(Frame), m.frame);
+    m.memory.store_struct(m.layout->frames + m.depth * sizeof(Frame), m.frame);
 }
 
 // Registers that belong to the running frame's code.
@@ -118,7 +118,7 @@ WG_FN bool load_code(M& m, typename M::Regs& r, u32 number) {
 
 template <class M>
 WG_FN void set_stack_limit(const M& m, typename M::Regs& r) {
-    const u64 room = m.sizes.stack_words - 1 - r.stack.base_slot();
+    const u64 room = m.sizes->stack_words - 1 - r.stack.base_slot();
     r.stack.limit = room < STACK_HEIGHT_MAX ? static_cast<u32>(room) : STACK_HEIGHT_MAX;
 }
 
@@ -151,7 +151,7 @@ WG_NOINLINE void begin_frame(M& m, typename M::Regs& r, const Message& message, 
     r.memory_base = memory_base;
     r.memory_bytes = 0;
     r.stack.open(stack_slot);
-    if (stack_slot + 1 >= m.sizes.stack_words) {
+    if (stack_slot + 1 >= m.sizes->stack_words) {
         r.halt = Halt::Overflow;
         return;
     }
@@ -162,7 +162,7 @@ WG_NOINLINE void begin_frame(M& m, typename M::Regs& r, const Message& message, 
 // Suspends the running frame and begins a callee's.
 template <class M>
 WG_FN void push_frame(M& m, typename M::Regs& r, const Message& message, u32 journal) {
-    if (m.depth + 1 >= m.sizes.frames) {
+    if (m.depth + 1 >= m.sizes->frames) {
         r.halt = Halt::Overflow;
         return;
     }
@@ -192,7 +192,7 @@ WG_FN void release_region(M& m) {
 // the place of the init code, unless that has deployed others meanwhile.
 template <class M>
 WG_FN void deploy(M& m, typename M::Regs& r) {
-    if (m.return_bytes && *m.memory.at(m.layout.returned) == 0xef) {
+    if (m.return_bytes && *m.memory.at(m.layout->returned) == 0xef) {
         r.halt = Halt::InvalidCode;
     } else if (!r.charge(GAS_CODE_BYTE * m.return_bytes)) {
         r.halt = Halt::OutOfGas;
@@ -235,7 +235,7 @@ WG_FN void resume_caller(M& m, typename M::Regs& r) {
     if (!success) release_region(m);
     const i64 gas = r.gas;
     --m.depth;
-    m.frame = m.memory.template load_struct<Frame>(m.layout.frames + m.depth * sizeof(Frame));
+    m.frame = m.memory.template load_struct<Frame>(m.layout->frames + m.depth * sizeof(Frame));
     m.self = m.state.address(m.frame.self);
     m.code = view_code(m.code_of(m.frame.code), m.blob_of(m.frame.code));
     r.record = m.code.records + m.frame.record;
@@ -248,7 +248,7 @@ WG_FN void resume_caller(M& m, typename M::Regs& r) {
     if (creation) {
         if (success) m.return_bytes = 0;
     } else if (output_bytes) {
-        m.memory.move(r.memory_base + output_offset, m.layout.returned, output_bytes);
+        m.memory.move(r.memory_base + output_offset, m.layout->returned, output_bytes);
     }
     r.stack.push(result);
 }

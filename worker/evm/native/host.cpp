@@ -34,8 +34,10 @@ class Reservation {
 
 // Working memory of one thread.
 struct Worker {
-    explicit Worker(const ArenaSizes& s) : sizes(s), lanes(lane_bytes(s)), region(region_bytes(s)) {}
+    explicit Worker(const ArenaSizes& s)
+        : sizes(s), layout(lay_out(s)), lanes(lane_bytes(s)), region(region_bytes(s)) {}
     ArenaSizes sizes;
+    ArenaLayout layout;
     Reservation lanes, region;
 };
 
@@ -64,9 +66,11 @@ void run_one(Worker& worker, const World& world, const Transactions& batch, cons
     m.batch = &batch;
     m.block = &block;
     m.granularity = granularity;
+    m.sizes = &worker.sizes;
+    m.layout = &worker.layout;
     Registers<1> r;
     Result result;
-    const Rejection rejection = open_machine(m, r, index, {worker.lanes.base()}, worker.sizes, worker.region.base(), result);
+    const Rejection rejection = open_machine(m, r, index, {worker.lanes.base()}, worker.region.base(), result);
     if (rejection == Rejection::None && m.state.fault == Halt::None) {
         do {
             Registers<1> running = r;

@@ -139,7 +139,7 @@ WG_NOINLINE void copy_return_data(M& m, R& r) {
         return;
     }
     r.stack.drop(3);
-    m.memory.move(r.memory_base + destination.w[0], m.layout.returned + offset, count.w[0]);
+    m.memory.move(r.memory_base + destination.w[0], m.layout->returned + offset, count.w[0]);
 }
 
 // ---- other accounts ---------------------------------------------------------------------------------------------------

@@ -182,11 +182,11 @@ WG_NOINLINE void append_log(M& m, R& r, u32 topics) {
     }
     if (!r.charge(GAS_LOG_BYTE * size.w[0]) || !ensure_range(m, r, offset, size)) return;
     const u64 padded = (size.w[0] + 15) & ~15ull, bytes = sizeof(LogHeader) + 32 * topics + padded;
-    if (m.log_bytes + bytes > m.sizes.log_bytes) {
+    if (m.log_bytes + bytes > m.sizes->log_bytes) {
         r.halt = Halt::Overflow;
         return;
     }
-    u64 to = m.layout.logs + m.log_bytes;
+    u64 to = m.layout->logs + m.log_bytes;
     const Address& a = m.self;
     m.memory.template store<Chunk>(to, {a.w[0] | static_cast<u64>(a.w[1]) << 32, a.w[2] | static_cast<u64>(a.w[3]) << 32});
     m.memory.template store<Chunk>(to + 16, {a.w[4] | static_cast<u64>(topics) << 32, size.w[0]});
@@ -253,11 +253,11 @@ template <class M, class R>
 WG_NOINLINE void finish_with_output(M& m, R& r, Halt halt) {
     const u256 offset = r.stack.top(), size = r.stack.at(1);
     if (!ensure_range(m, r, offset, size)) return;
-    if (size.w[0] > m.sizes.return_bytes) {
+    if (size.w[0] > m.sizes->return_bytes) {
         r.halt = Halt::Overflow;
         return;
     }
-    if (size.w[0]) m.memory.move(m.layout.returned, r.memory_base + offset.w[0], size.w[0]);
+    if (size.w[0]) m.memory.move(m.layout->returned, r.memory_base + offset.w[0], size.w[0]);
     m.return_bytes = size.w[0];
     r.halt = halt;
 }

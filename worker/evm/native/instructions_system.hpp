@@ -54,20 +54,20 @@ WG_NOINLINE bool answer_from_host(M& m, const PrecompileCall& call, const u8* in
         m.state.park(RequestKind::Precompile, {}, key);
         m.state.request.precompile = static_cast<u32>(call.precompile);
         m.state.request.input_size = call.input_bytes;
-        if (call.input_bytes > m.sizes.return_bytes) {
+        if (call.input_bytes > m.sizes->return_bytes) {
             m.state.fault = Halt::Overflow;
         } else {
-            m.memory.copy_in(m.layout.returned, input, call.input_bytes);
+            m.memory.copy_in(m.layout->returned, input, call.input_bytes);
             m.return_bytes = call.input_bytes;
         }
         return false;
     }
     status = static_cast<PrecompileStatus>(answer->status);
-    if (answer->size > m.sizes.return_bytes) {
+    if (answer->size > m.sizes->return_bytes) {
         m.state.fault = Halt::Overflow;
         return false;
     }
-    m.memory.copy_in(m.layout.returned, m.world->answer_blob + answer->output, answer->size);
+    m.memory.copy_in(m.layout->returned, m.world->answer_blob + answer->output, answer->size);
     m.return_bytes = answer->size;
     return true;
 }
@@ -79,7 +79,7 @@ WG_FN Halt compute_precompile(M& m, const PrecompileCall& call, const u8* input)
     const u64 output_bytes = precompile_output_bytes(call.precompile, input, call.input_bytes);
     const u64 scratch_words = precompile_scratch_words(call.precompile, input, call.input_bytes);
     const u64 output = m.region.take(output_bytes), scratch_at = m.region.take(scratch_words * 8);
-    if (output == ~0ull || scratch_at == ~0ull || output_bytes > m.sizes.return_bytes) return Halt::Overflow;
+    if (output == ~0ull || scratch_at == ~0ull || output_bytes > m.sizes->return_bytes) return Halt::Overflow;
     Scratch scratch = {reinterpret_cast<u64*>(m.region.base + scratch_at), scratch_words};
     u64 size = 0;
     PrecompileStatus status = run_precompile(call.precompile, input, call.input_bytes, m.fork(),
@@ -87,7 +87,7 @@ WG_FN Halt compute_precompile(M& m, const PrecompileCall& call, const u8* input)
     if (status == PrecompileStatus::HostNeeded) {
         if (!answer_from_host(m, call, input, status)) return m.state.fault;
     } else {
-        m.memory.copy_in(m.layout.returned, m.region.base + output, size);
+        m.memory.copy_in(m.layout->returned, m.region.base + output, size);
         m.return_bytes = size;
     }
     return status == PrecompileStatus::Success ? Halt::Return : Halt::PrecompileFailed;
@@ -168,7 +168,7 @@ template <class M>
 WG_FN void finish_call(M& m, typename M::Regs& r, const CallOperands& o, bool success, u64 gas) {
     r.gas += static_cast<i64>(gas);
     const u64 bytes = saturate_u64(o.output_size) < m.return_bytes ? o.output_size.w[0] : m.return_bytes;
-    if (bytes) m.memory.move(r.memory_base + o.output_offset.w[0], m.layout.returned, bytes);
+    if (bytes) m.memory.move(r.memory_base + o.output_offset.w[0], m.layout->returned, bytes);
     r.stack.push(make_u256(success));
 }
 

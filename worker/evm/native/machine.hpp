@@ -59,8 +59,8 @@ struct Machine {
     const BlockEnvironment* block;
     u64 index;  // of the transaction in the batch
     LaneMemory<LANES> memory;
-    ArenaSizes sizes;
-    ArenaLayout layout;
+    const ArenaSizes* sizes;
+    const ArenaLayout* layout;
     Region region;
     State<LANES> state;
     Frame frame;    // the running one
@@ -98,7 +98,7 @@ WG_NOINLINE bool grow_memory(const M& m, typename M::Regs& r, u64 offset, u64 si
     }
     const u64 words = words_of(offset + size);
     if (!r.charge(memory_gas(words) - memory_gas(r.memory_bytes / 32))) return false;
-    if (r.memory_base + words * 32 > m.layout.memory + m.sizes.memory_bytes) {
+    if (r.memory_base + words * 32 > m.layout->memory + m.sizes->memory_bytes) {
         r.halt = Halt::Overflow;
         return false;
     }

@@ -38,7 +38,7 @@ struct OpcodeTable {
     OpcodeTraits traits[256];
 };
 
-constexpr OpcodeTable make_opcode_table() {
+WG_FN constexpr OpcodeTable make_opcode_table() {
     OpcodeTable table = {};
     for (u32 i = 0; i < 256; ++i) table.traits[i] = opcode_traits(static_cast<u8>(i));
     return table;

@@ -73,11 +73,11 @@ WG_NOINLINE void write_sections(const M& m, const Outputs& outputs, Result& resu
         return;
     }
     u8* to = outputs.arena + result.output;
-    m.memory.copy_out(to, m.layout.accounts, accounts);
-    m.memory.copy_out(to + accounts, m.layout.slots, slots);
-    m.memory.copy_out(to + accounts + slots, m.layout.logs, result.log_bytes);
+    m.memory.copy_out(to, m.layout->accounts, accounts);
+    m.memory.copy_out(to + accounts, m.layout->slots, slots);
+    m.memory.copy_out(to + accounts + slots, m.layout->logs, result.log_bytes);
     u8* returned = to + accounts + slots + result.log_bytes;
-    m.memory.copy_out(returned, m.layout.returned, result.return_bytes);
+    m.memory.copy_out(returned, m.layout->returned, result.return_bytes);
     if (result.code_bytes) write_codes(m, to, returned + pad_chunk(result.return_bytes));
 }
 

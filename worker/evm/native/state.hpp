@@ -126,7 +126,7 @@ template <u32 LANES>
 struct State {
     const World* world;
     LaneMemory<LANES> memory;
-    ArenaLayout layout;
+    const ArenaLayout* layout;
     EntryIndex<LANES> accounts, slots;
     u32 journal_count, journal_max;
     u32 world_number;
@@ -135,14 +135,14 @@ struct State {
     Halt fault;       // Park or Overflow, once the transaction cannot go on here
     Request request;  // when Park
 
-    WG_FN void begin(const World* base, LaneMemory<LANES> lane, const ArenaSizes& sizes, u32 number,
-                     const BlockEnvironment& block) {
+    WG_FN void begin(const World* base, LaneMemory<LANES> lane, const ArenaSizes& sizes, const ArenaLayout* sections,
+                     u32 number, const BlockEnvironment& block) {
         world = base;
         memory = lane;
-        layout = lay_out(sizes);
-        accounts = {lane, layout.account_index, sizes.index_entries, layout.accounts + WG_OFFSET(AccountEntry, hash),
+        layout = sections;
+        accounts = {lane, layout->account_index, sizes.index_entries, layout->accounts + WG_OFFSET(AccountEntry, hash),
                     sizeof(AccountEntry), 0, 0, static_cast<u32>(sizes.accounts)};
-        slots = {lane, layout.slot_index, sizes.index_entries, layout.slots + WG_OFFSET(SlotEntry, hash),
+        slots = {lane, layout->slot_index, sizes.index_entries, layout->slots + WG_OFFSET(SlotEntry, hash),
                  sizeof(SlotEntry), 0, 0, static_cast<u32>(sizes.slots)};
         journal_count = 0;
         journal_max = static_cast<u32>(sizes.journal_entries);
@@ -153,7 +153,7 @@ struct State {
     }
 
     // ---- accounts: fields of entry i ----
-    WG_FN u64 account_at(u32 i) const { return layout.accounts + i * sizeof(AccountEntry); }
+    WG_FN u64 account_at(u32 i) const { return layout->accounts + i * sizeof(AccountEntry); }
     template <class T>
     WG_FN T account_field(u32 i, u64 offset) const {
         return memory.template load<T>(account_at(i) + offset);
@@ -261,7 +261,7 @@ struct State {
     }
 
     // ---- slots ----
-    WG_FN u64 slot_at(u32 i) const { return layout.slots + i * sizeof(SlotEntry); }
+    WG_FN u64 slot_at(u32 i) const { return layout->slots + i * sizeof(SlotEntry); }
     WG_FN u32 slot_flags(u32 i) const { return memory.template load<u32>(slot_at(i) + WG_OFFSET(SlotEntry, flags)); }
     WG_FN u256 slot_value(u32 i) const { return memory.load_word(slot_at(i) + WG_OFFSET(SlotEntry, value)); }
     WG_FN u256 slot_original(u32 i) const { return memory.load_word(slot_at(i) + WG_OFFSET(SlotEntry, original)); }
@@ -339,7 +339,7 @@ struct State {
             fault = Halt::Overflow;
             return;
         }
-        memory.store_struct(layout.journal + journal_count * sizeof(JournalEntry), entry);
+        memory.store_struct(layout->journal + journal_count * sizeof(JournalEntry), entry);
         ++journal_count;
     }
 
@@ -348,7 +348,7 @@ struct State {
         while (journal_count > length) {
             --journal_count;
             const auto old =
-                memory.template load_struct<JournalEntry>(layout.journal + journal_count * sizeof(JournalEntry));
+                memory.template load_struct<JournalEntry>(layout->journal + journal_count * sizeof(JournalEntry));
             const u32 i = old.entry & ~JOURNAL_SLOT;
             if (old.entry & JOURNAL_SLOT) {
                 memory.store_word(slot_at(i) + WG_OFFSET(SlotEntry, value), old.value);

@@ -199,7 +199,7 @@ WG_NOINLINE void begin_creation(M& m, typename M::Regs& r, u32 sender, u64 nonce
     if (message.code == NONE) return;
     copy_memory(m.region.base + m.region.code(message.code).bytes, m.batch->data + data, size);
     open_account(m, sender, message.self, message.value);
-    begin_frame(m, r, message, journal, m.layout.memory, 0);
+    begin_frame(m, r, message, journal, m.layout->memory, 0);
 }
 
 template <class M>
@@ -219,7 +219,7 @@ WG_NOINLINE void begin_call(M& m, typename M::Regs& r, u32 sender, i64 gas) {
     transfer(m, sender, message.self, message.value);
     const Precompile precompile =
         callee.delegated ? Precompile::None : precompile_at(reinterpret_cast<const u8*>(&target), m.fork());
-    begin_frame(m, r, message, journal, m.layout.memory, 0);
+    begin_frame(m, r, message, journal, m.layout->memory, 0);
     if (precompile == Precompile::None) return;
     PrecompileCall request = {precompile, data, message.input_bytes, true, static_cast<u64>(gas)};
     r.halt = call_precompile(m, request);
@@ -275,16 +275,15 @@ WG_NOINLINE Rejection begin_transaction(M& m, typename M::Regs& r, Result& resul
     return Rejection::None;
 }
 
-// Prepares a machine whose world, batch, block and granularity are set for one transaction in these arenas, and begins it.
+// Prepares a machine whose world, batch, block, granularity and arena sizes are set for one transaction, and begins it.
 template <class M>
 WG_NOINLINE Rejection open_machine(M& m, typename M::Regs& r, u64 index, LaneMemory<M::LANES> memory,
-                                   const ArenaSizes& sizes, u8* region, Result& result) {
+                                   u8* region, Result& result) {
+    const ArenaSizes& sizes = *m.sizes;
     m.index = index;
     m.memory = memory;
-    m.sizes = sizes;
-    m.layout = lay_out(sizes);
     m.region = {region, sizes.region_bytes, 0, 0, static_cast<u32>(sizes.codes)};
-    m.state.begin(m.world, memory, sizes, m.batch->world[index], *m.block);
+    m.state.begin(m.world, memory, sizes, m.layout, m.batch->world[index], *m.block);
     m.frame = {};
     m.depth = 0;
     m.logs = 0;
