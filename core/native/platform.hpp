@@ -41,46 +41,6 @@ static_assert(sizeof(u16) == 2 && sizeof(u32) == 4 && sizeof(u64) == 8 && sizeof
 
 namespace warpgrid {
 
-struct Wide {
-    u64 low, high;
-};
-
-// The 128-bit product.
-WG_FN Wide multiply_wide(u64 a, u64 b) {
-#if WG_ON_DEVICE
-    return {a * b, __umul64hi(a, b)};
-#else
-    const unsigned __int128 product = static_cast<unsigned __int128>(a) * b;
-    return {static_cast<u64>(product), static_cast<u64>(product >> 64)};
-#endif
-}
-
-// a + b + carry; carry (0 or 1) is replaced by the carry out.
-WG_FN u64 add_carry(u64 a, u64 b, u64& carry) {
-#if WG_ON_DEVICE
-    const u64 partial = a + b, sum = partial + carry;
-    carry = (partial < a) | (sum < partial);
-    return sum;
-#else
-    const unsigned __int128 sum = static_cast<unsigned __int128>(a) + b + carry;
-    carry = static_cast<u64>(sum >> 64);
-    return static_cast<u64>(sum);
-#endif
-}
-
-// a - b - borrow; borrow (0 or 1) is replaced by the borrow out.
-WG_FN u64 subtract_borrow(u64 a, u64 b, u64& borrow) {
-#if WG_ON_DEVICE
-    const u64 partial = a - b, difference = partial - borrow;
-    borrow = (a < b) | (partial < borrow);
-    return difference;
-#else
-    const unsigned __int128 difference = static_cast<unsigned __int128>(a) - b - borrow;
-    borrow = static_cast<u64>(difference >> 64) & 1;
-    return static_cast<u64>(difference);
-#endif
-}
-
 WG_FN u64 swap_bytes(u64 x) {
 #if WG_ON_DEVICE
     const u32 low = static_cast<u32>(x), high = static_cast<u32>(x >> 32);

@@ -5,7 +5,7 @@
 // (2011), so that neither back end needs a 128-bit division.
 #pragma once
 
-#include "core/native/platform.hpp"
+#include "core/native/crypto/limbs.hpp"
 
 namespace warpgrid {
 
@@ -27,39 +27,26 @@ WG_FN bool operator==(const u256& a, const u256& b) {
 }
 WG_FN bool operator!=(const u256& a, const u256& b) { return !(a == b); }
 
+// a + b modulo 2^256; `carry` becomes 1 when the sum needs more, else 0.
 WG_FN u256 add_with_carry(const u256& a, const u256& b, u64& carry) {
     u256 r;
-    r.w[0] = add_carry(a.w[0], b.w[0], carry);
-    r.w[1] = add_carry(a.w[1], b.w[1], carry);
-    r.w[2] = add_carry(a.w[2], b.w[2], carry);
-    r.w[3] = add_carry(a.w[3], b.w[3], carry);
-    return r;
-}
-
-WG_FN u256 subtract_with_borrow(const u256& a, const u256& b, u64& borrow) {
-    u256 r;
-    r.w[0] = subtract_borrow(a.w[0], b.w[0], borrow);
-    r.w[1] = subtract_borrow(a.w[1], b.w[1], borrow);
-    r.w[2] = subtract_borrow(a.w[2], b.w[2], borrow);
-    r.w[3] = subtract_borrow(a.w[3], b.w[3], borrow);
+    carry = add_limbs(r.w, a.w, b.w);
     return r;
 }
 
 WG_FN u256 operator+(const u256& a, const u256& b) {
-    u64 carry = 0;
-    return add_with_carry(a, b, carry);
+    u256 r;
+    add_limbs(r.w, a.w, b.w);
+    return r;
 }
 
 WG_FN u256 operator-(const u256& a, const u256& b) {
-    u64 borrow = 0;
-    return subtract_with_borrow(a, b, borrow);
+    u256 r;
+    subtract_limbs(r.w, a.w, b.w);
+    return r;
 }
 
-WG_FN bool operator<(const u256& a, const u256& b) {
-    u64 borrow = 0;
-    subtract_with_borrow(a, b, borrow);
-    return borrow != 0;
-}
+WG_FN bool operator<(const u256& a, const u256& b) { return less_than_limbs(a.w, b.w); }
 
 WG_FN bool signed_less(const u256& a, const u256& b) {
     return is_negative(a) != is_negative(b) ? is_negative(a) : a < b;
@@ -76,18 +63,6 @@ WG_FN u256 operator^(const u256& a, const u256& b) {
 }
 WG_FN u256 operator~(const u256& a) { return {{~a.w[0], ~a.w[1], ~a.w[2], ~a.w[3]}}; }
 
-// a * b + addend + carry as (low word, carry).
-WG_FN u64 multiply_add(u64 a, u64 b, u64 addend, u64& carry) {
-    const Wide product = multiply_wide(a, b);
-    u64 c = 0;
-    const u64 low = add_carry(product.low, addend, c);
-    u64 high = product.high + c;
-    c = 0;
-    const u64 sum = add_carry(low, carry, c);
-    carry = high + c;
-    return sum;
-}
-
 WG_FN u256 operator*(const u256& a, const u256& b) {
     u256 r = {};
     WG_UNROLL
@@ -98,19 +73,6 @@ WG_FN u256 operator*(const u256& a, const u256& b) {
         r.w[3] += a.w[3 - i] * b.w[i] + carry;
     }
     return r;
-}
-
-// product[8] = a * b.
-WG_FN void multiply_full(u64 (&product)[8], const u256& a, const u256& b) {
-    WG_UNROLL
-    for (u32 i = 0; i < 8; ++i) product[i] = 0;
-    WG_UNROLL
-    for (u32 i = 0; i < 4; ++i) {
-        u64 carry = 0;
-        WG_UNROLL
-        for (u32 j = 0; j < 4; ++j) product[i + j] = multiply_add(a.w[j], b.w[i], product[i + j], carry);
-        product[i + 4] = carry;
-    }
 }
 
 // a * b for a 64-bit b; `overflow` is set (never cleared) when the product needs more than 256 bits.
@@ -192,10 +154,9 @@ WG_FN u64 reciprocal_word(u64 d) {
 
 // Divides (high, low) by d, given high < d and d's reciprocal; returns the quotient, `rest` is the remainder.
 WG_FN u64 divide_two_words(u64 high, u64 low, u64 d, u64 reciprocal, u64& rest) {
-    const Wide product = multiply_wide(reciprocal, high);
-    u64 carry = 0;
-    const u64 q0 = add_carry(product.low, low, carry);
-    u64 q1 = product.high + high + carry + 1;
+    u64 upper = 0;
+    const u64 q0 = multiply_add(reciprocal, high, low, upper);  // (upper, q0) = reciprocal * high + low
+    u64 q1 = upper + high + 1;
     u64 r = low - q1 * d;
     if (r > q0) {
         --q1;
@@ -221,14 +182,14 @@ WG_FN u64 divide_step(u64* window, const u64* divisor, u32 size, u64 reciprocal)
     u64 borrow = 0, carry = 0;
     for (u32 i = 0; i < size; ++i) {
         const u64 low = multiply_add(divisor[i], digit, 0, carry);
-        window[i] = subtract_borrow(window[i], low, borrow);
+        window[i] = subtract_with_borrow(window[i], low, borrow);
     }
-    window[size] = subtract_borrow(window[size], carry, borrow);
+    window[size] = subtract_with_borrow(window[size], carry, borrow);
     while (borrow) {  // the estimate was at most two too large
         --digit;
         u64 c = 0;
-        for (u32 i = 0; i < size; ++i) window[i] = add_carry(window[i], divisor[i], c);
-        window[size] = add_carry(window[size], 0, c);
+        for (u32 i = 0; i < size; ++i) window[i] = add_with_carry(window[i], divisor[i], c);
+        window[size] = add_with_carry(window[size], 0, c);
         borrow -= c;
     }
     return digit;
@@ -283,7 +244,7 @@ WG_FN Division divide_signed(const u256& a, const u256& b) {
 WG_NOINLINE inline u256 add_modulo(const u256& a, const u256& b, const u256& modulus) {
     if (is_zero(modulus)) return {};
     u64 sum[5], quotient[5], carry = 0;
-    for (u32 i = 0; i < 4; ++i) sum[i] = add_carry(a.w[i], b.w[i], carry);
+    for (u32 i = 0; i < 4; ++i) sum[i] = add_with_carry(a.w[i], b.w[i], carry);
     sum[4] = carry;
     u256 remainder;
     divide_words(quotient, remainder, sum, 5, modulus);
@@ -293,7 +254,7 @@ WG_NOINLINE inline u256 add_modulo(const u256& a, const u256& b, const u256& mod
 WG_NOINLINE inline u256 multiply_modulo(const u256& a, const u256& b, const u256& modulus) {
     if (is_zero(modulus)) return {};
     u64 product[8], quotient[8];
-    multiply_full(product, a, b);
+    multiply_wide(product, a.w, b.w);
     u256 remainder;
     divide_words(quotient, remainder, product, 8, modulus);
     return remainder;

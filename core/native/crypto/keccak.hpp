@@ -2,7 +2,7 @@
 // version 3.0, section 1.2; rotation offsets and round constants as there.
 #pragma once
 
-#include "core/native/platform.hpp"
+#include "core/native/crypto/bytes.hpp"
 
 namespace warpgrid {
 
@@ -17,60 +17,61 @@ WG_CONSTANT u64 KECCAK_ROUND_CONSTANTS[24] = {
     0x8000000080008081ull, 0x8000000000008080ull, 0x0000000080000001ull, 0x8000000080008008ull,
 };
 
-WG_FN u64 rotate_left(u64 x, u32 bits) { return bits == 0 ? x : (x << bits) | (x >> (64 - bits)); }
+// Rotation of lane (x, y), at index x + 5y.
+WG_CONSTANT u8 KECCAK_ROTATIONS[25] = {
+    0, 1, 62, 28, 27, 36, 44, 6, 55, 20, 3, 10, 43, 25, 39, 41, 45, 15, 21, 8, 18, 2, 61, 56, 14,
+};
 
-// One lane of rho and pi: b[Y][2X+3Y] = rotl(a[X][Y]). Written out so that every index is a compile-time constant
-// and the state stays in registers on both back ends.
-WG_FN void keccak_round(u64 (&a)[25], u64 round_constant) {
-    u64 c[5], d[5], b[25];
-#pragma GCC unroll 5
+// One round from `a` to `e`. Rows are finished one after another, so that five new lanes and the ten words of theta are
+// all that lives beside the two states; every index is a compile-time constant on both back ends.
+WG_FN void keccak_round(u64 (&e)[25], const u64 (&a)[25], u64 round_constant) {
+    u64 c[5], d[5];
+    WG_UNROLL
     for (u32 x = 0; x < 5; ++x) c[x] = a[x] ^ a[x + 5] ^ a[x + 10] ^ a[x + 15] ^ a[x + 20];
-#pragma GCC unroll 5
-    for (u32 x = 0; x < 5; ++x) d[x] = c[(x + 4) % 5] ^ rotate_left(c[(x + 1) % 5], 1);
-#pragma GCC unroll 25
-    for (u32 i = 0; i < 25; ++i) a[i] ^= d[i % 5];
-
-    b[0] = a[0];
-    b[10] = rotate_left(a[1], 1);   b[20] = rotate_left(a[2], 62);  b[5] = rotate_left(a[3], 28);
-    b[15] = rotate_left(a[4], 27);  b[16] = rotate_left(a[5], 36);  b[1] = rotate_left(a[6], 44);
-    b[11] = rotate_left(a[7], 6);   b[21] = rotate_left(a[8], 55);  b[6] = rotate_left(a[9], 20);
-    b[7] = rotate_left(a[10], 3);   b[17] = rotate_left(a[11], 10); b[2] = rotate_left(a[12], 43);
-    b[12] = rotate_left(a[13], 25); b[22] = rotate_left(a[14], 39); b[23] = rotate_left(a[15], 41);
-    b[8] = rotate_left(a[16], 45);  b[18] = rotate_left(a[17], 15); b[3] = rotate_left(a[18], 21);
-    b[13] = rotate_left(a[19], 8);  b[14] = rotate_left(a[20], 18); b[24] = rotate_left(a[21], 2);
-    b[9] = rotate_left(a[22], 61);  b[19] = rotate_left(a[23], 56); b[4] = rotate_left(a[24], 14);
-
-#pragma GCC unroll 5
-    for (u32 y = 0; y < 25; y += 5) {
-#pragma GCC unroll 5
-        for (u32 x = 0; x < 5; ++x) a[y + x] = b[y + x] ^ (~b[y + (x + 1) % 5] & b[y + (x + 2) % 5]);
+    WG_UNROLL
+    for (u32 x = 0; x < 5; ++x) d[x] = c[(x + 4) % 5] ^ rotate_left64(c[(x + 1) % 5], 1);
+    WG_UNROLL
+    for (u32 y = 0; y < 5; ++y) {
+        // Row y of pi takes lane (x, y) from column (x + 3y) mod 5, row x.
+        u64 b[5];
+        WG_UNROLL
+        for (u32 x = 0; x < 5; ++x) {
+            const u32 column = (x + 3 * y) % 5;
+            b[x] = rotate_left64(a[5 * x + column] ^ d[column], KECCAK_ROTATIONS[5 * x + column]);
+        }
+        WG_UNROLL
+        for (u32 x = 0; x < 5; ++x) e[5 * y + x] = b[x] ^ (~b[(x + 1) % 5] & b[(x + 2) % 5]);
     }
-    a[0] ^= round_constant;
+    e[0] ^= round_constant;
 }
 
 WG_FN void keccak_permute(u64 (&state)[25]) {
-    for (u32 round = 0; round < 24; ++round) keccak_round(state, KECCAK_ROUND_CONSTANTS[round]);
+    u64 next[25];
+    for (u32 round = 0; round < 24; round += 2) {
+        keccak_round(next, state, KECCAK_ROUND_CONSTANTS[round]);
+        keccak_round(state, next, KECCAK_ROUND_CONSTANTS[round + 1]);
+    }
 }
 
-WG_FN void keccak_absorb_byte(u64 (&state)[25], u32 position, u8 value) {
-    state[position / 8] ^= static_cast<u64>(value) << (8 * (position % 8));
-}
-
-// digest[32] = keccak256(data[0..size)). The buffers may not overlap.
+// digest[32] = keccak256(data[0..size)). The buffers may overlap.
 WG_NOINLINE inline void keccak256(u8* digest, const u8* data, u64 size) {
     u64 state[25] = {};
-    u32 position = 0;
-    for (u64 i = 0; i < size; ++i) {
-        keccak_absorb_byte(state, position, data[i]);
-        if (++position == KECCAK256_RATE_BYTES) {
-            keccak_permute(state);
-            position = 0;
-        }
+    while (size >= KECCAK256_RATE_BYTES) {
+        WG_UNROLL
+        for (u32 i = 0; i < KECCAK256_RATE_BYTES / 8; ++i) state[i] ^= load_little64(data + 8 * i);
+        keccak_permute(state);
+        data += KECCAK256_RATE_BYTES;
+        size -= KECCAK256_RATE_BYTES;
     }
-    keccak_absorb_byte(state, position, 0x01);
-    keccak_absorb_byte(state, KECCAK256_RATE_BYTES - 1, 0x80);
+    u8 last[KECCAK256_RATE_BYTES];
+    read_padded(last, KECCAK256_RATE_BYTES, data, size, 0);
+    last[size] = 0x01;
+    last[KECCAK256_RATE_BYTES - 1] |= 0x80;
+    WG_UNROLL
+    for (u32 i = 0; i < KECCAK256_RATE_BYTES / 8; ++i) state[i] ^= load_little64(last + 8 * i);
     keccak_permute(state);
-    for (u32 i = 0; i < 32; ++i) digest[i] = static_cast<u8>(state[i / 8] >> (8 * (i % 8)));
+    WG_UNROLL
+    for (u32 i = 0; i < 4; ++i) store_little64(digest + 8 * i, state[i]);
 }
 
 }  // namespace warpgrid

@@ -1,0 +1,198 @@
+// Points of short Weierstrass curves y^2 = x^3 + a x + b over any field (prime or an extension), with a = 0 or a = -3.
+//
+// Affine points are never infinity; a Jacobian point (x / z^2, y / z^3) is infinity when z is 0. All cases are complete:
+// additions notice equal and opposite points. Nothing is constant-time, since nothing here is secret.
+#pragma once
+
+#include "core/native/crypto/limbs.hpp"
+
+namespace warpgrid {
+
+enum class CurveA { Zero, MinusThree };
+
+template <class F>
+struct Affine {
+    F x, y;
+    WG_FN Affine operator-() const { return {x, -y}; }
+    WG_FN bool operator==(const Affine& b) const { return x == b.x && y == b.y; }
+};
+
+template <class F>
+struct Jacobian {
+    F x, y, z;
+
+    static WG_FN Jacobian infinity() { return {F::one(), F::one(), F::zero()}; }
+    static WG_FN Jacobian from(const Affine<F>& p) { return {p.x, p.y, F::one()}; }
+    WG_FN bool is_infinity() const { return z.is_zero(); }
+    WG_FN Jacobian operator-() const { return {x, -y, z}; }
+};
+
+// p = 2p. 3M + 4S for a = 0 (the formula of libsecp256k1, which halves instead of multiplying by four and eight).
+template <CurveA A, class F>
+WG_NOINLINE inline void double_point(Jacobian<F>& p) {
+    const F yy = p.y.squared();
+    F slope;  // half of 3 x^2 + a z^4
+    if constexpr (A == CurveA::Zero) {
+        const F xx = p.x.squared();
+        slope = (xx.doubled() + xx).halved();
+    } else {
+        const F zz = p.z.squared();
+        const F t = (p.x - zz) * (p.x + zz);
+        slope = (t.doubled() + t).halved();
+    }
+    p.z = p.y * p.z;
+    const F xyy = p.x * yy;
+    p.x = slope.squared() - xyy.doubled();
+    p.y = slope * (xyy - p.x) - yy.squared();
+}
+
+// p += q. 8M + 3S.
+template <CurveA A, class F>
+WG_NOINLINE inline void add_affine(Jacobian<F>& p, const Affine<F>& q) {
+    if (p.is_infinity()) {
+        p = Jacobian<F>::from(q);
+        return;
+    }
+    const F zz = p.z.squared();
+    const F h = q.x * zz - p.x;
+    const F r = q.y * (zz * p.z) - p.y;
+    if (h.is_zero()) {
+        if (r.is_zero()) {
+            double_point<A>(p);
+        } else {
+            p = Jacobian<F>::infinity();
+        }
+        return;
+    }
+    p.z = p.z * h;
+    const F hh = h.squared();
+    const F hhh = hh * h;
+    const F v = p.x * hh;
+    p.x = r.squared() - hhh - v.doubled();
+    p.y = r * (v - p.x) - hhh * p.y;
+}
+
+// p += q. 12M + 4S.
+template <CurveA A, class F>
+WG_NOINLINE inline void add_jacobian(Jacobian<F>& p, const Jacobian<F>& q) {
+    if (q.is_infinity()) return;
+    if (p.is_infinity()) {
+        p = q;
+        return;
+    }
+    const F zz = p.z.squared(), qzz = q.z.squared();
+    const F u = p.x * qzz, s = p.y * (qzz * q.z);
+    const F h = q.x * zz - u;
+    const F r = q.y * (zz * p.z) - s;
+    if (h.is_zero()) {
+        if (r.is_zero()) {
+            double_point<A>(p);
+        } else {
+            p = Jacobian<F>::infinity();
+        }
+        return;
+    }
+    p.z = p.z * q.z * h;
+    const F hh = h.squared();
+    const F hhh = hh * h;
+    const F v = u * hh;
+    p.x = r.squared() - hhh - v.doubled();
+    p.y = r * (v - p.x) - hhh * s;
+}
+
+// Of a point that is not infinity.
+template <class F>
+WG_FN Affine<F> to_affine(const Jacobian<F>& p) {
+    const F inverse = p.z.inverse(), squared = inverse.squared();
+    return {p.x * squared, p.y * (squared * inverse)};
+}
+
+// Affine forms of COUNT points, none infinity, for one inversion (Montgomery's trick).
+template <u32 COUNT, class F>
+WG_NOINLINE inline void to_affine_all(Affine<F> (&out)[COUNT], const Jacobian<F> (&points)[COUNT]) {
+    F product = F::one();
+    for (u32 i = 0; i < COUNT; ++i) {
+        out[i].x = product;  // of the z before this one
+        product = product * points[i].z;
+    }
+    F inverse = product.inverse();
+    for (u32 i = COUNT; i-- > 0;) {
+        const F z_inverse = inverse * out[i].x, squared = z_inverse.squared();
+        inverse = inverse * points[i].z;
+        out[i] = {points[i].x * squared, points[i].y * (squared * z_inverse)};
+    }
+}
+
+// P, 3P, 5P, ... of a point whose order is prime and large. (No multiple in between is infinity.)
+template <CurveA A, u32 COUNT, class F>
+WG_NOINLINE inline void odd_multiples(Affine<F> (&out)[COUNT], const Affine<F>& p) {
+    Jacobian<F> multiples[COUNT], twice = Jacobian<F>::from(p);
+    multiples[0] = twice;
+    double_point<A>(twice);
+    for (u32 i = 1; i < COUNT; ++i) {
+        multiples[i] = multiples[i - 1];
+        add_jacobian<A>(multiples[i], twice);
+    }
+    to_affine_all(out, multiples);
+}
+
+// A scalar in signed digits: digit i weighs 2^i, is odd or 0, and lies within +-2^(WIDTH - 1), with at least WIDTH - 1
+// zeros after each (Solinas's wNAF). BITS bounds the scalar.
+template <u32 BITS>
+struct SignedDigits {
+    i8 digit[BITS + 1];
+
+    template <u32 WIDTH, u32 N>
+    WG_FN void recode(const u64 (&scalar)[N]) {
+        u32 carry = 0;
+        for (u32 i = 0; i <= BITS;) {
+            const u32 bit = i < 64 * N ? bit_at(scalar, i) : 0;
+            if (bit == carry) {
+                digit[i++] = 0;
+                continue;
+            }
+            const u32 width = BITS + 1 - i < WIDTH ? BITS + 1 - i : WIDTH;
+            u64 window = i / 64 < N ? scalar[i / 64] >> (i % 64) : 0;
+            if (i % 64 != 0 && i / 64 + 1 < N) window |= scalar[i / 64 + 1] << (64 - i % 64);
+            i32 value = static_cast<i32>(window & ((1u << width) - 1)) + static_cast<i32>(carry);
+            carry = static_cast<u32>(value >> (WIDTH - 1)) & 1;
+            value -= static_cast<i32>(carry << WIDTH);
+            digit[i++] = static_cast<i8>(value);
+            for (u32 k = 1; k < width; ++k) digit[i++] = 0;
+        }
+    }
+};
+
+// Entry for digit d (not 0) of a table of odd multiples.
+template <class F>
+WG_FN Affine<F> signed_entry(const Affine<F>* odd_multiples, i32 d) {
+    return d > 0 ? odd_multiples[d >> 1] : -odd_multiples[-d >> 1];
+}
+
+// scalar * p, for p of large prime order.
+template <CurveA A, u32 BITS, class F, u32 N>
+WG_NOINLINE inline Jacobian<F> multiply_point(const Affine<F>& p, const u64 (&scalar)[N]) {
+    Affine<F> table[8];
+    odd_multiples<A>(table, p);
+    SignedDigits<BITS> digits;
+    digits.template recode<5>(scalar);
+    Jacobian<F> sum = Jacobian<F>::infinity();
+    for (u32 i = BITS + 1; i-- > 0;) {
+        if (!sum.is_infinity()) double_point<A>(sum);
+        if (digits.digit[i] != 0) add_affine<A>(sum, signed_entry(table, digits.digit[i]));
+    }
+    return sum;
+}
+
+// scalar * p for any point, by doubling and adding; for the sparse constants of the pairings.
+template <CurveA A, class F>
+WG_NOINLINE inline Jacobian<F> multiply_point_sparse(const Jacobian<F>& p, u64 scalar) {
+    Jacobian<F> sum = Jacobian<F>::infinity();
+    for (u32 i = 64; i-- > 0;) {
+        if (!sum.is_infinity()) double_point<A>(sum);
+        if (scalar >> i & 1) add_jacobian<A>(sum, p);
+    }
+    return sum;
+}
+
+}  // namespace warpgrid

@@ -1,0 +1,108 @@
+// The optimal ate pairing of a curve with a sextic twist over Fp2, as a product over many pairs. The curve's description
+// C gives the fields, the twist and its type, the loop length and the final exponentiation.
+//
+// Line formulas: Costello, Lange, Naehrig, "Faster pairing computations on curves with high-degree twists" (2010), in
+// homogeneous coordinates. The squarings of the accumulator are shared by all pairs.
+#pragma once
+
+#include "core/native/crypto/curve.hpp"
+#include "core/native/crypto/extension.hpp"
+
+namespace warpgrid {
+
+template <class C>
+struct PairingState {
+    using F = typename C::Fp;
+    using F2 = Fp2<F>;
+    Affine<F> p;
+    Affine<F2> q;
+    F2 x, y, z;  // the running multiple of q
+};
+
+// f *= the line (a, b, c), scaled by the coordinates of p.
+template <class C, class F2 = Fp2<typename C::Fp>>
+WG_FN void multiply_by_line(Fp12<C>& f, const Affine<typename C::Fp>& p, const F2& a, const F2& b, const F2& c) {
+    if constexpr (C::D_TWIST) {
+        f = f.times_034(a * p.y, b * p.x, c);
+    } else {
+        f = f.times_014(c, b * p.x, a * p.y);
+    }
+}
+
+// T = 2T, and the tangent at T into f.
+template <class C>
+WG_NOINLINE inline void double_step(Fp12<C>& f, PairingState<C>& s) {
+    using F2 = Fp2<typename C::Fp>;
+    const F2 a = (s.x * s.y).halved();
+    const F2 b = s.y.squared(), c = s.z.squared();
+    const F2 e = C::twist_b() * c.tripled();
+    const F2 e3 = e.tripled();
+    const F2 g = (b + e3).halved();
+    const F2 h = (s.y + s.z).squared() - (b + c);
+    const F2 line_x = s.x.squared().tripled(), line_one = e - b;
+    s.x = a * (b - e3);
+    s.y = g.squared() - e.squared().tripled();
+    s.z = b * h;
+    multiply_by_line<C>(f, s.p, -h, line_x, line_one);
+}
+
+// T += q, and the line through both into f.
+template <class C>
+WG_NOINLINE inline void add_step(Fp12<C>& f, PairingState<C>& s, const Affine<Fp2<typename C::Fp>>& q) {
+    using F2 = Fp2<typename C::Fp>;
+    const F2 theta = s.y - q.y * s.z, lambda = s.x - q.x * s.z;
+    const F2 d = lambda.squared(), e = lambda * d;
+    const F2 g = s.x * d, h = e + s.z * theta.squared() - g.doubled();
+    s.x = lambda * h;
+    s.y = theta * (g - h) - e * s.y;
+    s.z = s.z * e;
+    multiply_by_line<C>(f, s.p, lambda, -theta, theta * q.x - lambda * q.y);
+}
+
+// The product of the Miller loops of `count` pairs, none of them infinity, before the final exponentiation.
+template <class C>
+WG_NOINLINE inline Fp12<C> miller_loop(PairingState<C>* states, u64 count) {
+    Fp12<C> f = Fp12<C>::one();
+    for (u64 k = 0; k < count; ++k) {
+        states[k].x = states[k].q.x;
+        states[k].y = states[k].q.y;
+        states[k].z = Fp2<typename C::Fp>::one();
+    }
+    for (u32 i = C::LOOP_DIGITS - 1; i-- > 0;) {  // the top digit is 1
+        f = f.squared();
+        const i32 digit = C::loop_digit(i);
+        for (u64 k = 0; k < count; ++k) {
+            double_step<C>(f, states[k]);
+            if (digit > 0) add_step<C>(f, states[k], states[k].q);
+            if (digit < 0) add_step<C>(f, states[k], -states[k].q);
+        }
+    }
+    return C::finish_loop(f, states, count);
+}
+
+// f^((p^6 - 1) (p^2 + 1)), which lands in the cyclotomic subgroup.
+template <class C>
+WG_NOINLINE inline Fp12<C> easy_exponentiation(const Fp12<C>& f) {
+    const Fp12<C> t = f.conjugate() * f.inverse();
+    return t.frobenius().frobenius() * t;
+}
+
+// f^exponent in the cyclotomic subgroup, for the sparse parameter of the curve.
+template <class C>
+WG_NOINLINE inline Fp12<C> cyclotomic_power(const Fp12<C>& f, u64 exponent) {
+    Fp12<C> r = f;
+    for (u32 i = 63 - count_leading_zeros(exponent); i-- > 0;) {
+        r = r.cyclotomic_squared();
+        if (exponent >> i & 1) r = r * f;
+    }
+    return r;
+}
+
+// Is the product of the pairings one? `states` hold the points; pairs with infinity have been left out.
+template <class C>
+WG_NOINLINE inline bool pairing_product_is_one(PairingState<C>* states, u64 count) {
+    if (count == 0) return true;
+    return C::final_exponentiation(miller_loop<C>(states, count)) == Fp12<C>::one();
+}
+
+}  // namespace warpgrid
