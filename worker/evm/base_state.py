@@ -119,6 +119,11 @@ class BaseState:
         key = np.ascontiguousarray(key, "<u8")
         self._library.warpgrid_evm_base_add_answer(self.handle, pointer(key), output, len(output), status)
 
+    def credit(self, address: bytes, amount: int, world: int = 0) -> None:
+        """Add wei to the balance of an account that was added before; counts as a change."""
+        words = limbs_from_ints([amount])
+        self._library.warpgrid_evm_base_credit(self.handle, world, address, pointer(words))
+
     def code(self, number: int) -> bytes:
         """The bytes of a code."""
         size = self._library.warpgrid_evm_base_code_size(self.handle, number)

@@ -170,6 +170,7 @@ class EntryFlag(IntFlag):
     TRANSIENT = 128
     STORAGE = 256
     NEW_CODE = 512
+    ASKED = 1024
 
 
 class Status(IntEnum):
@@ -195,6 +196,7 @@ class MessageKind(IntEnum):
     TRANSACTION = 0
     SIMULATION = 1
     SYSTEM = 2
+    CHECKED_CALL = 3
 
 
 class NativeFork(IntEnum):

@@ -21,6 +21,7 @@ _SIGNATURES: dict[str, tuple[object, list[object]]] = {
     "base_add_slots": (None, [_P, _U64, _P, _P, _P]),
     "base_add_block_hashes": (_U32, [_P, _U64, _P]),
     "base_add_answer": (None, [_P, _P, _P, _U32, _U32]),
+    "base_credit": (None, [_P, _U32, _P, _P]),
     "base_view": (None, [_P, _U32, _P, _P]),
     "base_change_counts": (None, [_P, _P, _P]),
     "base_changes": (None, [_P, *[_P] * 6]),

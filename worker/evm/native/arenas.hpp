@@ -37,6 +37,7 @@ enum EntryFlag : u32 {
     ENTRY_TRANSIENT = 128,  // slots: EIP-1153
     ENTRY_STORAGE = 256,    // accounts: had storage before the transaction
     ENTRY_NEW_CODE = 512,   // accounts: the code was set by this transaction
+    ENTRY_ASKED = 1024,     // accounts: an instruction depended on whether it was warm; never undone
 };
 
 struct alignas(16) AccountEntry {

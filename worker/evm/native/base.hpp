@@ -76,7 +76,7 @@ class Base {
 
     // ---- serial mode: the outcome of a transaction becomes the base of the next ----
 
-    void commit(const Result& result, const u8* sections, u32 world, const BlockEnvironment& block) {
+    void commit(const Result& result, const u8* sections, u32 world) {
         const auto* accounts = reinterpret_cast<const AccountEntry*>(sections);
         const auto* slots = reinterpret_cast<const SlotEntry*>(sections + result.accounts * sizeof(AccountEntry));
         const u8* codes = reinterpret_cast<const u8*>(slots + result.slots) + result.log_bytes +
@@ -93,7 +93,25 @@ class Base {
             if (record == NONE) record = enter_account(world, owner.address);
             commit_slot(record, slots[i]);
         }
-        pay_coinbase(result, accounts, world, block);
+    }
+
+    // Fees go to the coinbase after everything else; if this transaction destroyed it, they go with it.
+    void pay_coinbase(const Result& result, const u8* sections, u32 world, const BlockEnvironment& block) {
+        const auto* accounts = reinterpret_cast<const AccountEntry*>(sections);
+        for (u32 i = 0; i < result.accounts; ++i) {
+            if (accounts[i].address == block.coinbase && accounts[i].flags & ENTRY_DESTROYED) return;
+        }
+        credit(world, block.coinbase, result.coinbase_fee);
+    }
+
+    // Adds to a balance. An account that is empty afterwards is gone (EIP-161).
+    void credit(u32 world, const Address& address, const u256& amount) {
+        const u32 record = enter_account(world, address);
+        save_account(record);
+        AccountRecord& account = accounts_[record];
+        account.balance = account.balance + amount;
+        const bool empty = is_zero(account.balance) && account.nonce == 0 && account.code == CODE_EMPTY;
+        account.flags = empty ? account.flags & ~ACCOUNT_EXISTS : account.flags | ACCOUNT_EXISTS;
     }
 
     struct Saved {
@@ -231,19 +249,6 @@ class Base {
         slot.value = entry.value;
         save_account(account);
         if (!is_zero(entry.value)) accounts_[account].flags |= ACCOUNT_HAS_STORAGE;
-    }
-
-    // Fees go to the coinbase after everything else; if this transaction destroyed it, they go with it.
-    void pay_coinbase(const Result& result, const AccountEntry* accounts, u32 world, const BlockEnvironment& block) {
-        for (u32 i = 0; i < result.accounts; ++i) {
-            if (accounts[i].address == block.coinbase && accounts[i].flags & ENTRY_DESTROYED) return;
-        }
-        const u32 record = enter_account(world, block.coinbase);
-        save_account(record);
-        AccountRecord& account = accounts_[record];
-        account.balance = account.balance + result.coinbase_fee;
-        const bool empty = is_zero(account.balance) && account.nonce == 0 && account.code == CODE_EMPTY;
-        account.flags = empty ? account.flags & ~ACCOUNT_EXISTS : account.flags | ACCOUNT_EXISTS;
     }
 
     Granularity granularity_;

@@ -121,6 +121,11 @@ WG_EXPORT void warpgrid_evm_base_add_answer(Base* base, const u256* key, const u
     base->add_answer(*key, output, size, status);
 }
 
+// Adds to the balance of an account that was entered before (withdrawals).
+WG_EXPORT void warpgrid_evm_base_credit(Base* base, u32 world, const Address* address, const u256* amount) {
+    base->credit(world, *address, *amount);
+}
+
 WG_EXPORT void warpgrid_evm_base_view(Base* base, u32 accounts_complete, World* world, u64* sizes) {
     *world = base->world_view(accounts_complete);
     sizes[0] = base->code_count();
@@ -183,7 +188,10 @@ WG_EXPORT u64 warpgrid_evm_run_serial(Session* session, Base* base, u32 accounts
         const Result& result = results[row];
         if (result.status == Status::Parked || result.status == Status::Overflow) return row;
         if (result.status == Status::Rejected) continue;
-        base->commit(result, session->output.base() + result.output, batch->world[row], *block);
+        const u8* sections = session->output.base() + result.output;
+        base->commit(result, sections, batch->world[row]);
+        if (batch->kind[row] == static_cast<u8>(MessageKind::System)) continue;
+        base->pay_coinbase(result, sections, batch->world[row], *block);
         block->gas_available -= result.gas_used;
         if (batch->type[row] == TYPE_BLOB) {
             block->blob_gas_available -=

@@ -152,7 +152,7 @@ WG_FN u32 access_account(M& m, R& r, const u256& word) {
         r.halt = m.state.fault;
         return NONE;
     }
-    return r.charge(m.state.warm_account(entry) ? GAS_COLD_ACCOUNT : GAS_WARM) ? entry : NONE;
+    return r.charge(m.state.ask_account(entry) ? GAS_COLD_ACCOUNT : GAS_WARM) ? entry : NONE;
 }
 
 template <class M, class R>

@@ -151,12 +151,12 @@ template <class M>
 WG_NOINLINE Callee resolve_callee(M& m, const Address& target, u64& cost) {
     Callee callee = {m.state.account(target), CODE_EMPTY, false};
     if (callee.entry == NONE) return callee;
-    cost += m.state.warm_account(callee.entry) ? GAS_COLD_ACCOUNT : GAS_WARM;
+    cost += m.state.ask_account(callee.entry) ? GAS_COLD_ACCOUNT : GAS_WARM;
     callee.code = m.state.code(callee.entry);
     if (m.code_of(callee.code).flags & CODE_DELEGATION) {
         const u32 other = m.state.account(load_address(m.code_bytes(callee.code) + 3));
         if (other == NONE) return {NONE, 0, false};
-        cost += m.state.warm_account(other) ? GAS_COLD_ACCOUNT : GAS_WARM;
+        cost += m.state.ask_account(other) ? GAS_COLD_ACCOUNT : GAS_WARM;
         callee.code = m.state.code(other);
         callee.delegated = true;
     }
@@ -370,7 +370,7 @@ WG_NOINLINE void self_destruct(M& m, typename M::Regs& r) {
         r.halt = m.state.fault;
         return;
     }
-    u64 cost = m.state.warm_account(heir) ? GAS_COLD_ACCOUNT : 0;
+    u64 cost = m.state.ask_account(heir) ? GAS_COLD_ACCOUNT : 0;
     const u256 balance = m.state.balance(self);
     if (!is_zero(balance) && m.state.is_empty(heir)) cost += GAS_NEW_ACCOUNT;
     if (!r.charge(cost)) return;

@@ -231,6 +231,12 @@ struct State {
         return true;
     }
 
+    // The same for an instruction whose price depends on it, which eth_createAccessList wants to know.
+    WG_FN bool ask_account(u32 i) {
+        set_account_flags(i, account_flags(i) | ENTRY_ASKED);
+        return warm_account(i);
+    }
+
     WG_FN void set_account_flags(u32 i, u32 flags) {
         memory.template store<u32>(account_at(i) + WG_OFFSET(AccountEntry, flags), flags);
     }
@@ -357,7 +363,7 @@ struct State {
                 memory.template store<u64>(account_at(i) + WG_OFFSET(AccountEntry, nonce), old.nonce);
                 memory.store_word(account_at(i) + WG_OFFSET(AccountEntry, balance), old.value);
                 memory.template store<u32>(account_at(i) + WG_OFFSET(AccountEntry, code), old.code);
-                set_account_flags(i, old.flags);
+                set_account_flags(i, old.flags | (account_flags(i) & ENTRY_ASKED));
             }
         }
     }

@@ -43,23 +43,35 @@ struct Fees {
     u64 blob_gas;
 };
 
+template <class M>
+WG_FN MessageKind kind_of(const M& m) {
+    return static_cast<MessageKind>(m.batch->kind[m.index]);
+}
+
+// A simulation that names no price for blobs gets them for nothing.
+template <class M>
+WG_FN bool pays_for_blobs(const M& m) {
+    return kind_of(m) != MessageKind::Simulation || !is_zero(m.batch->max_fee_per_blob_gas[m.index]);
+}
+
 // What can be said without the state.
 template <class M>
 WG_FN Rejection check_fields(const M& m, const IntrinsicGas& intrinsic) {
     const Transactions& b = *m.batch;
     const u64 i = m.index, gas_limit = b.gas_limit[i];
     const u8 type = b.type[i];
-    const bool simulated = b.kind[i] == static_cast<u8>(MessageKind::Simulation);
+    const MessageKind kind = kind_of(m);
     if (type > (m.fork() < Fork::Prague ? TYPE_BLOB : TYPE_SET_CODE)) return Rejection::TypeNotSupported;
     if (type >= TYPE_BLOB && b.is_creation[i]) return Rejection::CreationNotAllowed;
     if (b.chain_id[i] != m.block->chain_id && !(type == 0 && b.chain_id[i] == 0)) return Rejection::ChainIdMismatch;
     if (intrinsic.gas > gas_limit) return Rejection::IntrinsicGas;
     if (intrinsic.floor > gas_limit) return Rejection::FloorGas;
-    if (b.nonce[i] == ~0ull) return Rejection::NonceOverflow;
+    if (b.nonce[i] == ~0ull && (kind != MessageKind::Simulation || b.is_creation[i])) return Rejection::NonceOverflow;
     const u64 data_bytes = b.data_offsets[i + 1] - b.data_offsets[i];
     if (b.is_creation[i] && data_bytes > INITCODE_SIZE_MAX) return Rejection::InitCodeTooLarge;
-    if (simulated) return Rejection::None;
-    if (m.fork() >= Fork::Osaka && gas_limit > GAS_LIMIT_MAX) return Rejection::TransactionGasLimit;
+    if (kind == MessageKind::Simulation) return Rejection::None;
+    const bool capped = kind == MessageKind::Transaction && m.fork() >= Fork::Osaka;
+    if (capped && gas_limit > GAS_LIMIT_MAX) return Rejection::TransactionGasLimit;
     if (gas_limit > m.block->gas_available) return Rejection::BlockGasLimit;
     return Rejection::None;
 }
@@ -74,7 +86,7 @@ WG_FN Rejection check_blobs(const M& m) {
     for (u64 i = 0; i < count; ++i) {
         if (b.blob_hash[32 * (first + i)] != 1) return Rejection::BlobHashVersion;
     }
-    if (b.max_fee_per_blob_gas[m.index] < m.block->blob_base_fee) return Rejection::BlobFeeTooLow;
+    if (pays_for_blobs(m) && b.max_fee_per_blob_gas[m.index] < m.block->blob_base_fee) return Rejection::BlobFeeTooLow;
     return Rejection::None;
 }
 
@@ -94,15 +106,17 @@ template <class M>
 WG_FN Rejection check_sender(const M& m, u32 sender, Fees& fees) {
     const Transactions& b = *m.batch;
     const u64 i = m.index;
-    if (b.kind[i] == static_cast<u8>(MessageKind::Transaction)) {
+    if (kind_of(m) != MessageKind::Simulation) {
         const u64 nonce = m.state.nonce(sender);
         if (nonce > b.nonce[i]) return Rejection::NonceTooLow;
         if (nonce < b.nonce[i]) return Rejection::NonceTooHigh;
+    }
+    if (kind_of(m) == MessageKind::Transaction) {
         const u32 code = m.state.code(sender);
         const bool delegated = m.fork() >= Fork::Prague && m.code_of(code).flags & CODE_DELEGATION;
         if (code != CODE_EMPTY && !delegated) return Rejection::SenderNotEoa;
     }
-    fees.blob_gas = b.type[i] == TYPE_BLOB ? GAS_PER_BLOB * (b.blob_hash_offsets[i + 1] - b.blob_hash_offsets[i]) : 0;
+    fees.blob_gas = b.type[i] == TYPE_BLOB && pays_for_blobs(m) ? GAS_PER_BLOB * (b.blob_hash_offsets[i + 1] - b.blob_hash_offsets[i]) : 0;
     bool overflow = false;
     u64 carry = 0;
     u256 most = multiply_checked(b.max_fee_per_gas[i], b.gas_limit[i], overflow);
@@ -251,7 +265,7 @@ WG_NOINLINE Rejection begin_transaction(M& m, typename M::Regs& r, Result& resul
     const u32 sender = m.state.account(b.sender[i]);
     if (sender == NONE) return Rejection::None;
     i64 gas = static_cast<i64>(b.gas_limit[i]);
-    if (b.kind[i] != static_cast<u8>(MessageKind::System)) {
+    if (kind_of(m) != MessageKind::System) {
         const IntrinsicGas intrinsic = intrinsic_gas(m);
         Fees fees = {};
         const Rejection rejection = validate(m, sender, intrinsic, fees);
@@ -312,7 +326,7 @@ WG_NOINLINE void finish_transaction(M& m, const typename M::Regs& r, Result& res
     result.gas_price = m.gas_price;
     result.halt = r.halt;
     result.status = is_success(r.halt) ? Status::Success : r.halt == Halt::Revert ? Status::Reverted : Status::Halted;
-    if (b.kind[m.index] == static_cast<u8>(MessageKind::System)) return;
+    if (kind_of(m) == MessageKind::System) return;
     bool overflow = false;
     const u32 sender = m.state.account(m.sender());
     m.state.set_balance(sender, m.state.balance(sender) + multiply_checked(m.gas_price, limit - used, overflow));

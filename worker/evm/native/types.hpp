@@ -143,8 +143,9 @@ static_assert(sizeof(BlockEnvironment) == 192);
 
 enum class MessageKind : u8 {
     Transaction = 0,  // everything is checked and charged
-    Simulation = 1,   // eth_call: nonce, sender's code and the sender's means are not checked, and no fee is charged
+    Simulation = 1,   // eth_call: the nonce, the sender's code and the limits on gas are not checked
     System = 2,       // EIP-4788 and the like: no intrinsic gas, no fee, no nonce
+    CheckedCall = 3,  // eth_simulateV1 with validation: only the sender's code and EIP-7825 are not checked
 };
 
 // core.transaction.TransactionColumns, by pointer, and what the host adds: authorities, worlds, blocks, kinds.
