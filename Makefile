@@ -47,6 +47,10 @@ bench: setup ## benchmarks; each appends JSON lines to tests/bench/results/
 soak: setup ## kill -9 and overload for minutes
 	@$(BIN)/python -m pytest -m soak tests/integration
 
+contracts: ## recompile the Solidity sources (needs node >= 20); fails when a committed artifact differed
+	@command -v npm >/dev/null || { echo "Recompiling contracts needs node >= 20 and npm. Run:  sudo apt-get install -y nodejs npm" >&2; exit 1; }
+	@cd deploy/contracts && npm ci --silent && node compile.mjs
+
 lock: ## resolve pyproject.toml anew into the two lock files
 	@$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes -q pyproject.toml -o requirements.lock
 	@$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes -q pyproject.toml --group dev -o requirements-dev.lock

@@ -131,6 +131,7 @@ def _schedule(config: Mapping[str, Any], names: Mapping[str, Fork]) -> tuple[tup
             continue
         if not isinstance(at, int) or at < 0:
             raise GenesisError(f"config.{name} must be a non-negative number, not {at!r}")
-        # Two names may stand for one fork (EIP-155 and EIP-158; Constantinople and its repair): the later one counts.
-        activations[fork] = max(at, activations.get(fork, 0))
+        # Two names may stand for one fork (EIP-155 and EIP-158; Constantinople and Petersburg): the earlier one counts.
+        # A chain that had Constantinople's EIP-1283 for a while, before Petersburg took it back, is not served exactly.
+        activations[fork] = min(at, activations.get(fork, at))
     return tuple(sorted(((at, fork) for fork, at in activations.items()), key=lambda pair: pair[1]))

@@ -121,10 +121,10 @@ class Mempool:
         queue = self._senders.get(sender)
         return queue.run_end if queue else (self._state.account(sender) or EMPTY_ACCOUNT).nonce
 
-    def best(self, base_fee: int, *, gas_max: int, count_max: int) -> list[PooledTransaction]:
+    def best(self, base_fee: int, *, gas_max: int, count_max: int, bytes_max: int) -> list[PooledTransaction]:
         """What the next block should take, in order: best tip first, each sender by nonce, arrival breaking ties.
 
-        Gas limits sum up to at most `gas_max`, so that no chosen one can fail to fit.
+        Gas limits sum up to at most `gas_max` and sizes to `bytes_max`, so that no chosen one can fail to fit.
         """
         runs = ((queue.run(), sender) for sender, queue in self._senders.items())
         heads = [
@@ -134,13 +134,13 @@ class Mempool:
         ]
         heapify(heads)
         chosen: list[PooledTransaction] = []
-        gas = 0
         while heads and len(chosen) < count_max:
             _, _, sender, entry, run = heads[0]
-            if gas + entry.transaction.gas_limit > gas_max:
+            if entry.transaction.gas_limit > gas_max or entry.size_bytes > bytes_max:
                 heappop(heads)  # a smaller one of another sender may still fit
                 continue
-            gas += entry.transaction.gas_limit
+            gas_max -= entry.transaction.gas_limit
+            bytes_max -= entry.size_bytes
             chosen.append(entry)
             following = next(run, None)
             if following and following.tip_at(base_fee) >= 0:

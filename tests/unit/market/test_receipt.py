@@ -80,8 +80,8 @@ def test_no_signature_is_refused(signature: bytes) -> None:
         ({"started_at_ms": 2**63}, "before its start"),
         ({"input_tokens": 2**32, "total_wei": 3 * 2**32 + 140}, "at most 32 bits"),
         ({"output_tokens": -1, "total_wei": 23}, "at most 32 bits"),
-        ({"job_id": b"\1" * 31}, "must be 32 bytes"),
-        ({"worker": b"\1" * 32}, "must be 20 bytes"),
+        ({"model_hash": b"\1" * 31}, "must be 32 bytes"),
+        ({"output_hash": b"\1" * 20}, "must be 32 bytes"),
     ],
 )
 def test_a_receipt_that_contradicts_itself_cannot_be_made(change: dict[str, object], complaint: str) -> None:

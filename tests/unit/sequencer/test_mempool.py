@@ -3,8 +3,9 @@
 import pytest
 
 from core.errors import TransactionError
+from core.gas import TRANSACTION_GAS_MAX
 from core.memory_state import AccountContents, MemoryState
-from core.transaction import AccessListEntry, TransactionType, decode_transaction
+from core.transaction import TransactionType
 from sequencer.errors import (
     AlreadyKnown,
     InsufficientFunds,
@@ -15,7 +16,6 @@ from sequencer.errors import (
     TransactionUnderpriced,
 )
 from sequencer.mempool import Mempool, MempoolLimits
-from sequencer.mempool.rules import TRANSACTION_GAS_MAX, floor_gas, intrinsic_gas
 from tests.unit.sequencer.fakes import CHAIN_ID, GWEI, ManualClock, Wallet, transfer
 
 ALICE, BOB, CAROL = Wallet(1), Wallet(2), Wallet(3)
@@ -34,7 +34,9 @@ def pool(
 
 
 def chosen_nonces(mempool: Mempool, base_fee: int = GWEI) -> list[tuple[bytes, int]]:
-    return [(one.sender, one.nonce) for one in mempool.best(base_fee, gas_max=BLOCK_GAS, count_max=1000)]
+    return [
+        (one.sender, one.nonce) for one in mempool.best(base_fee, gas_max=BLOCK_GAS, count_max=1000, bytes_max=10**6)
+    ]
 
 
 def test_gaps_wait_until_they_are_filled() -> None:
@@ -69,8 +71,11 @@ def test_count_and_gas_limits_of_a_block() -> None:
     for nonce in range(5):
         mempool.add(ALICE.raw(transfer(nonce)))
     mempool.add(BOB.raw(transfer(0, gas_limit=100_000, max_priority_fee_per_gas=2 * GWEI)))
-    assert len(mempool.best(GWEI, gas_max=BLOCK_GAS, count_max=3)) == 3
-    assert sum(one.transaction.gas_limit for one in mempool.best(GWEI, gas_max=65_000, count_max=9)) == 63_000
+    assert len(mempool.best(GWEI, gas_max=BLOCK_GAS, count_max=3, bytes_max=10**6)) == 3
+    assert (
+        sum(one.transaction.gas_limit for one in mempool.best(GWEI, gas_max=65_000, count_max=9, bytes_max=10**6))
+        == 63_000
+    )
 
 
 def test_replacement_needs_ten_percent_more_on_both_fees() -> None:
@@ -223,10 +228,3 @@ def test_listeners_hear_of_admitted_ones_only() -> None:
     with pytest.raises(AlreadyKnown):
         mempool.add(ALICE.raw(transfer(0)))
     assert heard == [admitted]
-
-
-def test_intrinsic_and_floor_gas() -> None:
-    access = (AccessListEntry(b"\1" * 20, (bytes(32), bytes(32))),)
-    tx = decode_transaction(ALICE.raw(transfer(0, to=None, data=b"\0\1" * 16, access_list=access, gas_limit=10**5)))
-    assert intrinsic_gas(tx) == 21_000 + 16 * 4 + 16 * 16 + 32_000 + 2 + 2_400 + 2 * 1_900
-    assert floor_gas(tx.data) == 21_000 + 10 * (16 + 64)

@@ -42,7 +42,7 @@ class MempoolMachine(RuleBasedStateMachine):
 
     @rule(base_fee=st.integers(0, 20), count=st.integers(1, 4))
     def make_block(self, base_fee: int, count: int) -> None:
-        chosen = self.mempool.best(base_fee * GWEI, gas_max=BLOCK_GAS, count_max=count)
+        chosen = self.mempool.best(base_fee * GWEI, gas_max=BLOCK_GAS, count_max=count, bytes_max=10**6)
         for entry in chosen:
             contents = self.accounts[entry.sender]
             assert entry.nonce == contents.nonce, "a block takes each sender's nonces in order, without a gap"
@@ -96,7 +96,7 @@ class MempoolMachine(RuleBasedStateMachine):
     @invariant()
     def order_is_by_tip(self) -> None:
         base_fee = 3 * GWEI
-        chosen = self.mempool.best(base_fee, gas_max=10**9, count_max=100)
+        chosen = self.mempool.best(base_fee, gas_max=10**9, count_max=100, bytes_max=10**6)
         heads: dict[bytes, int] = {}
         for entry in chosen:
             assert entry.tip_at(base_fee) >= 0

@@ -241,7 +241,7 @@ class NativeEngine:
         )
 
     def _held(self, array: NDArray[Any], dtype: type) -> int | None:
-        held = np.ascontiguousarray(array, dtype)
+        held: NDArray[Any] = np.ascontiguousarray(array, dtype)
         self._keep.append(held)
         return _address(held)
 

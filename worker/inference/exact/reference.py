@@ -71,8 +71,8 @@ def shift_right(x: Ints, count: Ints | int) -> Ints:
 
 
 def round_shift(x: Ints, count: Ints | int) -> Ints:
-    """rsh(x, count) for |x| < 2^62."""
-    count = np.minimum(np.asarray(count, dtype=np.int64), 62)
+    """rsh(x, count) for |x| < 2^62, for which it is 0 from 63 on."""
+    count = np.minimum(np.asarray(count, dtype=np.int64), 63)
     half = np.where(count >= 1, np.int64(1) << np.maximum(count - 1, 0), 0)
     return shift_right(x + half, count)
 

@@ -1,0 +1,12 @@
+"""The executors that the conformance suites run: one line each."""
+
+from collections.abc import Callable, Mapping
+
+from core.execution import Executor
+from worker.evm.reference import ReferenceExecutor
+
+__all__ = ["EXECUTORS"]
+
+EXECUTORS: Mapping[str, Callable[[], Executor]] = {
+    "reference": ReferenceExecutor,
+}
