@@ -11,7 +11,9 @@
     │   ├── StoreCorrupt          a record's checksum is wrong; names file, offset and block
     │   ├── StoreMismatch         another chain's or another version's data
     │   └── StatePruned           the state of that block is no longer kept
-    └── NativeLibraryMissing      the native library was not built
+    ├── NativeLibraryMissing      the native library was not built
+    └── GpuError                  a kernel could not be compiled or run
+        └── GpuUnavailable        there is no usable GPU; the message says what is missing
 
 Three kinds of failure are never mixed: an EVM outcome is a status value (`core.execution`), bad input is one of these,
 and a bug is an `assert`.
@@ -20,6 +22,8 @@ and a bug is an `assert`.
 __all__ = [
     "BlockError",
     "GenesisError",
+    "GpuError",
+    "GpuUnavailable",
     "InvalidInput",
     "NativeLibraryMissing",
     "ProofError",
@@ -81,3 +85,11 @@ class StatePruned(StoreError):
 
 class NativeLibraryMissing(WarpgridError):
     code = "native_library_missing"
+
+
+class GpuError(WarpgridError):
+    code = "gpu"
+
+
+class GpuUnavailable(GpuError):
+    code = "gpu_unavailable"

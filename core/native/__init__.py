@@ -18,11 +18,24 @@ LIBRARY_DIR = Path(__file__).resolve().parent / "lib"
 
 @cache
 def load(name: str) -> ctypes.CDLL:
-    """Load `lib<name>.so`, once per process.
+    """Load `lib<name>.so`, once per process: the build for BMI2 and ADX where there is one and this CPU has both.
 
     Raises NativeLibraryMissing when it was not built, naming the command that builds it.
     """
     path = LIBRARY_DIR / f"lib{name}.so"
+    adx_path = LIBRARY_DIR / "adx" / f"lib{name}.so"
+    if adx_path.exists() and {"bmi1", "bmi2", "adx"} <= _cpu_flags():
+        path = adx_path
     if not path.exists():
         raise NativeLibraryMissing(f"{path} is missing: run `make native` in a checkout, or reinstall the wheel")
     return ctypes.CDLL(str(path))
+
+
+@cache
+def _cpu_flags() -> frozenset[str]:
+    """What Linux says the processor can do; empty where it does not say."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return frozenset()
+    return frozenset(next((line for line in lines if line.startswith("flags")), "").split())

@@ -29,7 +29,7 @@ struct Jacobian {
 
 // p = 2p. 3M + 4S for a = 0 (the formula of libsecp256k1, which halves instead of multiplying by four and eight).
 template <CurveA A, class F>
-WG_NOINLINE inline void double_point(Jacobian<F>& p) {
+WG_FN void double_point_inline(Jacobian<F>& p) {
     const F yy = p.y.squared();
     F slope;  // half of 3 x^2 + a z^4
     if constexpr (A == CurveA::Zero) {
@@ -46,6 +46,40 @@ WG_NOINLINE inline void double_point(Jacobian<F>& p) {
     p.y = slope * (xyy - p.x) - yy.squared();
 }
 
+template <CurveA A, class F>
+WG_NOINLINE inline void double_point(Jacobian<F>& p) {
+    double_point_inline<A>(p);
+}
+
+// q - p on the way to their sum: with these, p += q is finish_addition.
+template <class F>
+struct Slope {
+    F h, r;
+};
+
+template <class F>
+WG_FN Slope<F> slope_to(const Jacobian<F>& p, const Affine<F>& q) {
+    const F zz = p.z.squared();
+    return {q.x * zz - p.x, q.y * (zz * p.z) - p.y};
+}
+
+template <class F>
+WG_FN void finish_addition(Jacobian<F>& p, const Slope<F>& slope) {
+    p.z = p.z * slope.h;
+    const F hh = slope.h.squared();
+    const F hhh = hh * slope.h;
+    const F v = p.x * hh;
+    p.x = slope.r.squared() - hhh - v.doubled();
+    p.y = slope.r * (v - p.x) - hhh * p.y;
+}
+
+// p += q, 8M + 3S, for p that is neither infinity nor q nor -q. Where it is one of these, z becomes (or stays) 0 and no
+// later doubling or addition changes that, so one look at the end of a chain finds every mishap.
+template <class F>
+WG_FN void add_affine_distinct(Jacobian<F>& p, const Affine<F>& q) {
+    finish_addition(p, slope_to(p, q));
+}
+
 // p += q. 8M + 3S.
 template <CurveA A, class F>
 WG_NOINLINE inline void add_affine(Jacobian<F>& p, const Affine<F>& q) {
@@ -53,23 +87,14 @@ WG_NOINLINE inline void add_affine(Jacobian<F>& p, const Affine<F>& q) {
         p = Jacobian<F>::from(q);
         return;
     }
-    const F zz = p.z.squared();
-    const F h = q.x * zz - p.x;
-    const F r = q.y * (zz * p.z) - p.y;
-    if (h.is_zero()) {
-        if (r.is_zero()) {
-            double_point<A>(p);
-        } else {
-            p = Jacobian<F>::infinity();
-        }
-        return;
+    const Slope<F> slope = slope_to(p, q);
+    if (!slope.h.is_zero()) {
+        finish_addition(p, slope);
+    } else if (slope.r.is_zero()) {
+        double_point<A>(p);
+    } else {
+        p = Jacobian<F>::infinity();
     }
-    p.z = p.z * h;
-    const F hh = h.squared();
-    const F hhh = hh * h;
-    const F v = p.x * hh;
-    p.x = r.squared() - hhh - v.doubled();
-    p.y = r * (v - p.x) - hhh * p.y;
 }
 
 // p += q. 12M + 4S.

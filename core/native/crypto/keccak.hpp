@@ -53,22 +53,30 @@ WG_FN void keccak_permute(u64 (&state)[25]) {
     }
 }
 
+// Word i of a message. A GPU loads words only where they are aligned; g++ makes one load of the bytes anywhere.
+WG_FN u64 keccak_word(const u8* data, u32 i, bool aligned) {
+    return aligned ? reinterpret_cast<const u64*>(data)[i] : load_little64(data + 8 * i);
+}
+
 // digest[32] = keccak256(data[0..size)). The buffers may overlap.
 WG_NOINLINE inline void keccak256(u8* digest, const u8* data, u64 size) {
+    constexpr u32 RATE_WORDS = KECCAK256_RATE_BYTES / 8;
+    const bool aligned = WG_ON_DEVICE && reinterpret_cast<u64>(data) % 8 == 0;
     u64 state[25] = {};
-    while (size >= KECCAK256_RATE_BYTES) {
+    for (; size >= KECCAK256_RATE_BYTES; size -= KECCAK256_RATE_BYTES, data += KECCAK256_RATE_BYTES) {
         WG_UNROLL
-        for (u32 i = 0; i < KECCAK256_RATE_BYTES / 8; ++i) state[i] ^= load_little64(data + 8 * i);
+        for (u32 i = 0; i < RATE_WORDS; ++i) state[i] ^= keccak_word(data, i, aligned);
         keccak_permute(state);
-        data += KECCAK256_RATE_BYTES;
-        size -= KECCAK256_RATE_BYTES;
     }
-    u8 last[KECCAK256_RATE_BYTES];
-    read_padded(last, KECCAK256_RATE_BYTES, data, size, 0);
-    last[size] = 0x01;
-    last[KECCAK256_RATE_BYTES - 1] |= 0x80;
+    const u32 whole_words = static_cast<u32>(size / 8), rest = static_cast<u32>(size % 8);
+    u64 last = 1ull << (8 * rest);
+    for (u32 i = 0; i < rest; ++i) last |= static_cast<u64>(data[8 * whole_words + i]) << (8 * i);
     WG_UNROLL
-    for (u32 i = 0; i < KECCAK256_RATE_BYTES / 8; ++i) state[i] ^= load_little64(last + 8 * i);
+    for (u32 i = 0; i < RATE_WORDS; ++i) {  // no index depends on data, so that the state stays in registers
+        if (i < whole_words) state[i] ^= keccak_word(data, i, aligned);
+        if (i == whole_words) state[i] ^= last;
+    }
+    state[RATE_WORDS - 1] ^= 0x80ull << 56;
     keccak_permute(state);
     WG_UNROLL
     for (u32 i = 0; i < 4; ++i) store_little64(digest + 8 * i, state[i]);

@@ -220,6 +220,16 @@ WG_FN bool secp256k1_lift(Affine<Secp256k1Field>& point, const u64 (&x)[4], u32 
     return true;
 }
 
+// u1 and u2 of a recovery with hash z: -z / r and s / r.
+WG_FN void recovery_scalars(u64 (&u1)[4], u64 (&u2)[4], const RecoverableSignature& signature,
+                            const Secp256k1Scalar& r_inverse) {
+    constexpr Limbs<4> N = modulus_limbs<Secp256k1Order>();
+    u64 z[4];
+    subtract_if_at_least(z, signature.hash, 0, N.w);
+    (-(Secp256k1Scalar::from_integer(z) * r_inverse)).to_integer(u1);
+    (Secp256k1Scalar::from_integer(signature.s) * r_inverse).to_integer(u2);
+}
+
 // u1 * G + u2 * R by one chain of 128 doublings: both scalars split in two, wNAF of width 7 for G and 5 for R.
 WG_NOINLINE inline Jacobian<Secp256k1Field> secp256k1_double_multiply(const u64 (&u1)[4], const u64 (&u2)[4],
                                                                       const Affine<Secp256k1Field>& r_point) {
@@ -253,33 +263,35 @@ WG_NOINLINE inline Jacobian<Secp256k1Field> secp256k1_double_multiply(const u64 
     return sum;
 }
 
-// public_key[64] = x || y of the signer, big-endian; false when there is none. The hash is taken modulo the order.
+// The public key's hash ends in the address.
+WG_FN void address_of_point(u8* address, const Affine<Secp256k1Field>& point) {
+    u8 public_key[64], digest[32];
+    store_big_limbs(public_key, point.x.reduced().w);
+    store_big_limbs(public_key + 32, point.y.reduced().w);
+    keccak256(digest, public_key, 64);
+    copy_bytes(address, digest + 12, 20);
+}
+
+// The public key of the signer; false when there is none. The hash is taken modulo the order.
 // Accepts s in both halves of its range, as the precompile does; transactions refuse the high half before (EIP-2).
-WG_NOINLINE inline bool recover_public_key(u8* public_key, const RecoverableSignature& signature) {
-    constexpr Limbs<4> N = modulus_limbs<Secp256k1Order>();
+WG_NOINLINE inline bool recover_public_key(Affine<Secp256k1Field>& public_key,
+                                           const RecoverableSignature& signature) {
     if (!is_secp256k1_scalar(signature.r) || !is_secp256k1_scalar(signature.s)) return false;
     Affine<Secp256k1Field> r_point;
     if (!secp256k1_lift(r_point, signature.r, signature.y_parity)) return false;
-    u64 z[4];
-    subtract_if_at_least(z, signature.hash, 0, N.w);
-    const Secp256k1Scalar r_inverse = Secp256k1Scalar::from_integer(signature.r).inverse();
     u64 u1[4], u2[4];
-    (-(Secp256k1Scalar::from_integer(z) * r_inverse)).to_integer(u1);
-    (Secp256k1Scalar::from_integer(signature.s) * r_inverse).to_integer(u2);
+    recovery_scalars(u1, u2, signature, Secp256k1Scalar::from_integer(signature.r).inverse());
     const Jacobian<Secp256k1Field> q = secp256k1_double_multiply(u1, u2, r_point);
     if (q.is_infinity()) return false;
-    const Affine<Secp256k1Field> point = to_affine(q);
-    store_big_limbs(public_key, point.x.reduced().w);
-    store_big_limbs(public_key + 32, point.y.reduced().w);
+    public_key = to_affine(q);
     return true;
 }
 
-// address[20] of the signer: the last 20 bytes of the hash of its public key.
+// address[20] of the signer; false when there is none.
 WG_FN bool recover_address(u8* address, const RecoverableSignature& signature) {
-    u8 public_key[64], digest[32];
+    Affine<Secp256k1Field> public_key;
     if (!recover_public_key(public_key, signature)) return false;
-    keccak256(digest, public_key, 64);
-    copy_bytes(address, digest + 12, 20);
+    address_of_point(address, public_key);
     return true;
 }
 
