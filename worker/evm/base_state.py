@@ -38,7 +38,7 @@ class Changes:
 class BaseState:
     """Tables of known accounts, slots and codes. Numbers of accounts and codes stay valid as the tables grow.
 
-    With `accounts_complete`, an account that was never added does not exist; without, it is unknown, and a transaction
+    `version` grows with every change made through this object. With `accounts_complete`, an account that was never added does not exist; without, it is unknown, and a transaction
     that needs it parks with a request.
     """
 
@@ -46,6 +46,7 @@ class BaseState:
         self._library = library.load()
         self.accounts_complete = accounts_complete
         self.single_step = single_step
+        self.version = 0
         self.handle = ctypes.c_void_p(self._library.warpgrid_evm_base_create(single_step))
 
     def __del__(self) -> None:
@@ -54,6 +55,7 @@ class BaseState:
 
     def add_codes(self, codes: Sequence[bytes]) -> int:
         """Add codes; the number of the first. They are decoded for execution here. Number 0 is the empty code."""
+        self.version += 1
         blob = np.frombuffer(b"".join(codes) or b"\0", "u1")
         offsets = np.cumsum([0, *map(len, codes)], dtype="<u8")
         return int(self._library.warpgrid_evm_base_add_codes(self.handle, len(codes), pointer(blob), pointer(offsets)))
@@ -62,6 +64,7 @@ class BaseState:
         self, worlds: Array, addresses: Array, nonces: Array, balances: Array, codes: Array, flags: Array
     ) -> Array:
         """Add or overwrite accounts, given as columns; u32[n] of their record numbers. Flags are AccountFlag."""
+        self.version += 1
         columns = [
             np.ascontiguousarray(column, dtype)
             for column, dtype in zip(
@@ -76,6 +79,7 @@ class BaseState:
 
     def add_slots(self, accounts: Array, keys: Array, values: Array) -> None:
         """Add or overwrite slots: record numbers of their accounts, u64[n, 4] keys and values."""
+        self.version += 1
         accounts, keys, values = (
             np.ascontiguousarray(column, dtype)
             for column, dtype in zip((accounts, keys, values), ("<u4", "<u8", "<u8"), strict=True)
@@ -111,16 +115,19 @@ class BaseState:
 
     def add_block_hashes(self, hashes: Sequence[bytes]) -> int:
         """Add 32-byte block hashes, ascending; where the first of them is kept."""
+        self.version += 1
         words = limbs_from_ints(int.from_bytes(one, "big") for one in hashes)
         return int(self._library.warpgrid_evm_base_add_block_hashes(self.handle, len(hashes), pointer(words)))
 
     def add_answer(self, key: Array, output: bytes, status: int) -> None:
         """Memoise the host's answer to a precompile request. `key` is u64[4], from the request."""
+        self.version += 1
         key = np.ascontiguousarray(key, "<u8")
         self._library.warpgrid_evm_base_add_answer(self.handle, pointer(key), output, len(output), status)
 
     def credit(self, address: bytes, amount: int, world: int = 0) -> None:
         """Add wei to the balance of an account that was added before; counts as a change."""
+        self.version += 1
         words = limbs_from_ints([amount])
         self._library.warpgrid_evm_base_credit(self.handle, world, address, pointer(words))
 

@@ -5,7 +5,7 @@ Knows nothing of where a batch runs.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -123,6 +123,11 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.transactions)
+
+    def take(self, rows: Array) -> "Batch":
+        """These rows, in this order, in the same blocks."""
+        taken = Batch.of(self.transactions.take(rows), self.blocks, self.worlds[rows], self.block_numbers[rows])
+        return replace(taken, kinds=np.ascontiguousarray(self.kinds[rows]))
 
     @cached_property
     def columns(self) -> dict[str, Array]:

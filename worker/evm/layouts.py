@@ -14,6 +14,7 @@ from core.execution import Halt, RejectionReason
 __all__ = [
     "ACCOUNT_ENTRY",
     "BLOCK_ENVIRONMENT",
+    "CODE",
     "CODE_EMPTY",
     "CODE_HEADER",
     "CODE_PRIVATE",
@@ -21,6 +22,7 @@ __all__ = [
     "HALTS",
     "LOG_HEADER",
     "NONE",
+    "PRECOMPILE_ANSWER",
     "REJECTIONS",
     "RESULT",
     "SLOT_ENTRY",
@@ -34,6 +36,7 @@ __all__ = [
     "RequestKind",
     "Status",
     "Transactions",
+    "LaunchArguments",
     "World",
     "check_layouts",
 ]
@@ -70,6 +73,7 @@ CODE = np.dtype(
         ("hash", "u1", 32),
     ]
 )
+PRECOMPILE_ANSWER = np.dtype([("key", "<u8", 4), ("output", "<u8"), ("size", "<u4"), ("status", "<u4")])
 BLOCK_ENVIRONMENT = np.dtype(
     [
         ("base_fee", "<u8", 4),
@@ -258,6 +262,8 @@ _POINTER, _U64, _U32 = ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint32
 
 
 class World(ctypes.Structure):
+    """Pointers to a base state's tables."""
+
     _fields_ = (
         *((name, _POINTER) for name in ("accounts", "account_index", "slots", "slot_index", "codes", "code_blob")),
         *((name, _POINTER) for name in ("block_hashes", "answers", "answer_blob")),
@@ -289,6 +295,26 @@ class ArenaSizes(ctypes.Structure):
             *("journal_entries", "log_bytes", "frames", "region_bytes", "codes"),
         )
     )
+
+
+class LaunchArguments(ctypes.Structure):
+    """What a kernel is given (native kernel.hpp)."""
+
+    _fields_ = (
+        ("world", World),
+        ("batch", Transactions),
+        *((name, _POINTER) for name in ("results", "arena", "used")),
+        ("capacity", _U64),
+        ("sizes", ArenaSizes),
+        ("layout", _U64 * 11),
+        ("rows", _POINTER),
+        ("count", _U64),
+        *((name, _POINTER) for name in ("next_row", "lanes", "regions")),
+        *((name, _U64) for name in ("warp_bytes", "region_stride")),
+    )
+
+
+assert ctypes.sizeof(LaunchArguments) == 608
 
 
 def check_layouts(library: ctypes.CDLL) -> None:

@@ -61,7 +61,7 @@ struct Session {
 
 void run_one(Worker& worker, const World& world, const Transactions& batch, const BlockEnvironment& block, u64 index,
              Granularity granularity, const Outputs& outputs) {
-    Machine<1> m;
+    Machine<1, Reach::Everything> m;
     m.world = &world;
     m.batch = &batch;
     m.block = &block;
@@ -229,6 +229,14 @@ WG_EXPORT u32 warpgrid_evm_base_code_size(const Base* base, u32 code) { return b
 WG_EXPORT const u8* warpgrid_evm_base_code(const Base* base, u32 code) { return base->code_bytes(code); }
 WG_EXPORT void warpgrid_evm_base_code_hash(const Base* base, u32 code, u8* hash) {
     std::memcpy(hash, base->code(code).hash, 32);
+}
+
+// How arenas of these sizes are divided: 11 offsets, then the bytes of a lane and of a region.
+WG_EXPORT void warpgrid_evm_lay_out(const ArenaSizes* sizes, u64* layout) {
+    const ArenaLayout sections = lay_out(*sizes);
+    std::memcpy(layout, &sections, sizeof(sections));
+    layout[11] = (lane_bytes(*sizes) + 15) & ~15ull;
+    layout[12] = (region_bytes(*sizes) + 15) & ~15ull;
 }
 
 // Sizes of the shared structures, in the order of worker/evm/layouts.py.

@@ -72,18 +72,39 @@ WG_NOINLINE bool answer_from_host(M& m, const PrecompileCall& call, const u8* in
     return true;
 }
 
+// The precompiles of the common class; HostNeeded for the others.
+WG_FN PrecompileStatus run_common_precompile(Precompile precompile, const u8* input, u64 size, u8* output,
+                                             u64& output_size) {
+    output_size = 0;
+    switch (precompile) {
+        case Precompile::Sha256: sha256(output, input, size); return fixed_output(true, 32, output_size);
+        case Precompile::Ripemd160: return ripemd160_word(input, size, output, output_size);
+        case Precompile::Identity: copy_memory(output, input, size); return fixed_output(true, size, output_size);
+        default: return PrecompileStatus::HostNeeded;
+    }
+}
+
 // Computes a precompile whose gas has been charged; its output becomes the return data. Halt::Return, PrecompileFailed,
 // or a fault.
 template <class M>
 WG_FN Halt compute_precompile(M& m, const PrecompileCall& call, const u8* input) {
     const u64 output_bytes = precompile_output_bytes(call.precompile, input, call.input_bytes);
-    const u64 scratch_words = precompile_scratch_words(call.precompile, input, call.input_bytes);
-    const u64 output = m.region.take(output_bytes), scratch_at = m.region.take(scratch_words * 8);
-    if (output == ~0ull || scratch_at == ~0ull || output_bytes > m.sizes->return_bytes) return Halt::Overflow;
-    Scratch scratch = {reinterpret_cast<u64*>(m.region.base + scratch_at), scratch_words};
+    const u64 output = m.region.take(output_bytes);
+    if (output == ~0ull) return Halt::Overflow;
     u64 size = 0;
-    PrecompileStatus status = run_precompile(call.precompile, input, call.input_bytes, m.fork(),
-                                             m.region.base + output, size, scratch);
+    PrecompileStatus status;
+    if constexpr (M::REACH == Reach::Common) {
+        status = run_common_precompile(call.precompile, input, call.input_bytes, m.region.base + output, size);
+        if (status == PrecompileStatus::HostNeeded) return Halt::Overflow;
+    } else {
+        const u64 scratch_words = precompile_scratch_words(call.precompile, input, call.input_bytes);
+        const u64 scratch_at = scratch_words < m.sizes->region_bytes ? m.region.take(scratch_words * 8) : ~0ull;
+        if (scratch_at == ~0ull) return Halt::Overflow;
+        const Scratch scratch = {reinterpret_cast<u64*>(m.region.base + scratch_at), scratch_words};
+        status = run_precompile(call.precompile, input, call.input_bytes, m.fork(), m.region.base + output, size,
+                                scratch);
+    }
+    if (size > m.sizes->return_bytes) return Halt::Overflow;
     if (status == PrecompileStatus::HostNeeded) {
         if (!answer_from_host(m, call, input, status)) return m.state.fault;
     } else {

@@ -1,70 +1,21 @@
-// Kernel entry points of the EVM: instances mode on a GPU, one transaction a thread.
-//
-// A grid of resident warps takes 32 rows of the batch at a time. The rows come sorted by (code, selector), so that a
-// warp's lanes mostly run the same instructions; after each one the lanes are brought together again, since the
-// compiler never does that in a loop around a switch. Private memory belongs to the resident thread, not to the
-// transaction, so that it stays in the caches.
-#include "worker/evm/native/results.hpp"
+// Entry point of the common class: most transactions, with little private memory, few registers and no stack to speak
+// of. What does not fit (memory, depth, a precompile beyond the hashes) ends as Overflow and runs in the heavy class.
+#include "worker/evm/native/kernel.hpp"
 
-using namespace warpgrid;
-using namespace warpgrid::evm;
+extern "C" __global__ void __launch_bounds__(128, 4)
+    warpgrid_evm_run_common(const warpgrid::evm::LaunchArguments* arguments) {
+    warpgrid::evm::run_rows<warpgrid::evm::Reach::Common>(*arguments);
+}
 
-struct LaunchArguments {
-    World world;
-    Transactions batch;
-    Outputs outputs;
-    ArenaSizes sizes;
-    ArenaLayout layout;
-    const u32* rows;
-    u64 count;
-    u64* next_row;  // shared counter, zero at launch
-    u8* lanes;      // lane_bytes for each resident thread, a warp's together
-    u8* regions;    // region_bytes for each resident thread
-};
-
-extern "C" __global__ void __launch_bounds__(128) warpgrid_evm_run_instances(const __grid_constant__ LaunchArguments a) {
-    const u64 thread = blockIdx.x * static_cast<u64>(blockDim.x) + threadIdx.x;
-    const u32 lane = threadIdx.x % 32;
-    const u64 warp_bytes = 32 * ((lane_bytes(a.sizes) + 15) & ~15ull);
-    const LaneMemory<32> memory = {a.lanes + thread / 32 * warp_bytes + lane * CHUNK_BYTES};
-    Machine<32> m;
-    m.world = &a.world;
-    m.batch = &a.batch;
-    m.sizes = &a.sizes;
-    m.layout = &a.layout;
-    m.granularity = Granularity::Block;
-    for (;;) {
-        u64 first = lane == 0 ? atomicAdd(a.next_row, 32ull) : 0;
-        first = __shfl_sync(0xffffffffu, first, 0);
-        if (first >= a.count) break;
-        const bool present = first + lane < a.count;
-        Registers<32> r;
-        Result result;
-        Rejection rejection = Rejection::None;
-        bool running = false;
-        if (present) {
-            const u32 row = a.rows[first + lane];
-            m.block = &a.batch.blocks[a.batch.block[row]];
-            Registers<32> begun;
-            rejection = open_machine(m, begun, row, memory, a.regions + thread * region_bytes(a.sizes), result);
-            r = begun;
-            running = rejection == Rejection::None && m.state.fault == Halt::None;
-        }
-        while (any_lane(running)) {
-            if (running) {
-                if (r.halt == Halt::None) step(m, r);
-                if (r.halt != Halt::None) {
-                    Registers<32> ended = r;
-                    running = leave_frame(m, ended);
-                    r = ended;
-                }
-            }
-            converge_lanes();
-        }
-        if (present) {
-            Registers<32> ended = r;
-            write_result(m, ended, rejection, a.outputs, result);
-        }
-        converge_lanes();
-    }
+// Sorting key of each row, so that neighbours run the same code: the account called, then the function selector.
+extern "C" __global__ void warpgrid_evm_sort_keys(const warpgrid::evm::LaunchArguments* arguments, warpgrid::u64* keys) {
+    using namespace warpgrid;
+    const evm::Transactions& batch = arguments->batch;
+    const u64 i = blockIdx.x * static_cast<u64>(blockDim.x) + threadIdx.x;
+    if (i >= arguments->count) return;
+    const u64 row = arguments->rows[i], data = batch.data_offsets[row];
+    u64 selector = 0;
+    for (u64 k = data; k < data + 4 && k < batch.data_offsets[row + 1]; ++k) selector = selector << 8 | batch.data[k];
+    const u64 target = batch.is_creation[row] ? 0 : evm::hash_account(0, batch.to[row]);
+    keys[i] = target << 32 | selector;
 }

@@ -49,9 +49,14 @@ struct Region {
     }
 };
 
-template <u32 LANES_>
+// Which precompiles a build of the engine computes. On a GPU the common class leaves all but the hashes to the heavy
+// one: what their code costs in registers and stack, every transaction would pay.
+enum class Reach : u8 { Common, Everything };
+
+template <u32 LANES_, Reach REACH_>
 struct Machine {
     static constexpr u32 LANES = LANES_;
+    static constexpr Reach REACH = REACH_;
     using Regs = Registers<LANES>;
 
     const World* world;
