@@ -18,8 +18,10 @@ __all__ = [
     "Block",
     "Header",
     "decode_block",
+    "decode_envelope",
     "decode_header",
     "encode_block",
+    "encode_envelope",
     "encode_header",
     "encoded_size_bytes",
     "header_hash",
@@ -204,6 +206,25 @@ def decode_block(raw: bytes) -> Block:
         raise BlockError(f"block: {error}") from error
     senders = recover_senders(transactions)
     return Block(header, TransactionColumns.from_transactions(transactions, senders), ommers, withdrawals)
+
+
+def encode_envelope(block: Block) -> bytes:
+    """RLP of a block without its transactions: header, ommers, withdrawals. For records that hold columns beside it."""
+    item: list[rlp.Item] = [_header_item(block.header), [_header_item(ommer) for ommer in block.ommers]]
+    if block.withdrawals is not None:
+        item.append([withdrawal_item(one) for one in block.withdrawals])
+    return rlp.encode(item)
+
+
+def decode_envelope(raw: bytes, transactions: TransactionColumns) -> Block:
+    """The block of an envelope and its transactions. Raises BlockError."""
+    try:
+        parts = rlp.read_list(rlp.decode(raw), "envelope", range(2, 4))
+        ommers = tuple(_read_header(item) for item in rlp.read_list(parts[1], "ommers"))
+        withdrawals = _read_withdrawals(parts[2]) if len(parts) > 2 else None
+        return Block(_read_header(parts[0]), transactions, ommers, withdrawals)
+    except RlpError as error:
+        raise BlockError(f"block: {error}") from error
 
 
 def _read_transaction(item: rlp.Item) -> Transaction:

@@ -2,7 +2,8 @@
 
 A table is a frozen dataclass of numpy arrays described by one LAYOUT. Rows come in groups: the first group is the
 table's own (one row a transaction, say); an *offsets* column of one group cuts another group into runs, so that row i
-owns rows offsets[i] .. offsets[i+1] of it. The same layout drives validation, the byte form that goes to disk and over
+owns rows offsets[i] .. offsets[i+1] of it. A group that nothing cuts is optional: it has one row for each row of the
+first group, or none at all. The same layout drives validation, the byte form that goes to disk and over
 the wire, selection and concatenation; concrete tables (transactions, receipts, state differences) only declare it.
 
 Integers are little-endian. A 256-bit integer is four u64 limbs, least significant first: u64[n, 4].
@@ -71,6 +72,9 @@ class Columns:
     def validate(self) -> None:
         """Raise ColumnsError naming the first array whose type, shape or offsets are wrong."""
         counts = self._row_counts()
+        for group in self._optional_groups():
+            if counts[group] not in (0, len(self)):
+                raise ColumnsError(f"{type(self).__name__}: {counts[group]} rows of {group} beside {len(self)}")
         for column, array in zip(self.LAYOUT, self.arrays(), strict=True):
             expected = (counts[column.rows] + bool(column.cuts), *column.width)
             if array.dtype != np.dtype(column.dtype) or array.shape != expected or not array.flags.c_contiguous:
@@ -128,6 +132,9 @@ class Columns:
     def take(self, indices: Sequence[int] | Array) -> Self:
         """The table of these rows of the first group, in this order, with all that they own."""
         picked = {self.LAYOUT[0].rows: np.asarray(indices, np.int64)}
+        counts = self._row_counts()
+        for group in self._optional_groups():
+            picked[group] = picked[self.LAYOUT[0].rows][: None if counts[group] else 0]
         for column in self.LAYOUT:
             if column.cuts:
                 offsets = getattr(self, column.name).astype(np.int64)
@@ -161,6 +168,11 @@ class Columns:
     @classmethod
     def _groups(cls) -> list[str]:
         return list(dict.fromkeys(column.rows for column in cls.LAYOUT))
+
+    @classmethod
+    def _optional_groups(cls) -> list[str]:
+        cut = {column.cuts for column in cls.LAYOUT}
+        return [group for group in cls._groups()[1:] if group not in cut]
 
     def _row_counts(self) -> dict[str, int]:
         counts: dict[str, int] = {}

@@ -221,8 +221,9 @@ class StructLog:
 class CallFrame:
     """One message and the messages it sent, as geth's callTracer shows them.
 
-    `kind` is CALL, STATICCALL, DELEGATECALL, CALLCODE, CREATE, CREATE2 or SELFDESTRUCT. `log_positions[i]` is how many
-    of `calls` had been sent when this frame emitted `logs[i]`.
+    `kind` is CALL, STATICCALL, DELEGATECALL, CALLCODE, CREATE, CREATE2 or SELFDESTRUCT. `logs` are all that
+    this frame emitted, also when it or the one that called it failed and they never came to be; `log_positions[i]` is
+    how many of `calls` had been sent when it emitted `logs[i]`.
     """
 
     kind: str

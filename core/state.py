@@ -10,7 +10,7 @@ from typing import ClassVar, Protocol
 
 import numpy as np
 
-from core.columns import Array, Column, Columns, int_from_limbs, limbs_from_ints
+from core.columns import Array, Column, Columns, limbs_from_ints
 from core.hashing import EMPTY_CODE_HASH, EMPTY_TRIE_ROOT
 
 __all__ = [
@@ -131,16 +131,25 @@ class StateDifference(Columns):
 
     def changes(self) -> Iterator[tuple[bytes, AccountChange]]:
         """The inverse of `from_changes`: address and change, ascending."""
+        # Whole columns become Python objects at once: one array access an item would be ten times as slow.
+        addresses, code_hashes, code = self.address.tobytes(), self.code_hash.tobytes(), self.code.tobytes()
+        balances, slots, values = map(_ints_from_limbs, (self.balance, self.slot, self.value))
+        nonces, exists, cleared = self.nonce.tolist(), self.exists.tolist(), self.storage_cleared.tolist()
+        slot_offsets, code_offsets = self.slot_offsets.tolist(), self.code_offsets.tolist()
         for row in range(len(self)):
-            account = Account(int(self.nonce[row]), int_from_limbs(self.balance[row]), self.code_hash[row].tobytes())
-            slots = range(*self.slot_offsets[row : row + 2].tolist())
-            code = self.code[slice(*self.code_offsets[row : row + 2].tolist())].tobytes()
+            run = slice(slot_offsets[row], slot_offsets[row + 1])
+            account = Account(nonces[row], balances[row], code_hashes[32 * row : 32 * row + 32])
             yield (
-                self.address[row].tobytes(),
+                addresses[20 * row : 20 * row + 20],
                 AccountChange(
-                    account=account if self.exists[row] else None,
-                    storage={int_from_limbs(self.slot[i]): int_from_limbs(self.value[i]) for i in slots},
-                    storage_cleared=bool(self.storage_cleared[row]),
-                    code=code or None,
+                    account=account if exists[row] else None,
+                    storage=dict(zip(slots[run], values[run], strict=True)),
+                    storage_cleared=bool(cleared[row]),
+                    code=code[code_offsets[row] : code_offsets[row + 1]] or None,
                 ),
             )
+
+
+def _ints_from_limbs(limbs: Array) -> list[int]:
+    raw = limbs.tobytes()
+    return [int.from_bytes(raw[at : at + 32], "little") for at in range(0, len(raw), 32)]

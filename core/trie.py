@@ -10,14 +10,24 @@ C speed. A *reference* is what a parent holds of a child: the child's own RLP wh
 0xa0 and its hash; 0x80 where there is no child.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from core import rlp
 from core.errors import ProofError, RlpError
 from core.hashing import EMPTY_TRIE_ROOT, keccak256
 
-__all__ = ["NodeReader", "TrieUpdate", "lookup", "ordered_root", "prove", "root_of", "update", "verify_proof"]
+__all__ = [
+    "NodeReader",
+    "TrieUpdate",
+    "entries",
+    "lookup",
+    "ordered_root",
+    "prove",
+    "root_of",
+    "update",
+    "verify_proof",
+]
 
 NodeReader = Callable[[str], bytes | None]
 """The RLP of the node stored at a path, or None. The root's path is ""; embedded nodes are not stored."""
@@ -55,6 +65,12 @@ def ordered_root(values: Sequence[bytes]) -> bytes:
 def lookup(read: NodeReader, key: bytes) -> bytes | None:
     """The value at a key, or None."""
     return _walk(read, key.hex())[0]
+
+
+def entries(read: NodeReader) -> Iterator[tuple[bytes, bytes]]:
+    """Every key and its value, in ascending order of keys."""
+    raw = read("")
+    return iter(()) if raw is None else _entries_below(read, "", _decode(raw))
 
 
 def prove(read: NodeReader, key: bytes) -> list[bytes]:
@@ -259,6 +275,23 @@ class _Update:
         if isinstance(node, _Extension):
             return _Extension(prefix + node.prefix, node.child)
         return _Extension(prefix, self._close(path, node))
+
+
+def _entries_below(read: NodeReader, path: str, node: _Node) -> Iterator[tuple[bytes, bytes]]:
+    if isinstance(node, _Leaf):
+        yield bytes.fromhex(path + node.suffix), node.value
+        return
+    if isinstance(node, _Extension):
+        children = [(path + node.prefix, node.child)]
+    else:
+        if node.value:
+            yield bytes.fromhex(path), node.value
+        children = [(path + digit, node.children[index]) for index, digit in enumerate(_HEX)]
+    for below, reference in children:
+        raw = read(below) if len(reference) == _REFERENCE_BYTES else reference
+        assert raw is not None, f"the trie has no node at path {below!r}"
+        if reference != _NO_CHILD:
+            yield from _entries_below(read, below, _decode(raw))
 
 
 def _walk(read: NodeReader, key: str) -> tuple[bytes | None, list[bytes]]:

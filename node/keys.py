@@ -24,7 +24,7 @@ from core.hashing import keccak256
 from node.errors import KeysError
 from protos.handshake import SEQUENCER_TLS_NAME
 
-__all__ = ["CertificateAuthority", "IdentityKey", "SequencerPin", "WorkerTls", "fingerprint_of"]
+__all__ = ["CertificateAuthority", "IdentityKey", "IssuedCertificate", "SequencerPin", "WorkerTls", "fingerprint_of"]
 
 _CERTIFICATE_DAYS = 3650
 _CLOCK_SKEW = datetime.timedelta(hours=1)
@@ -91,8 +91,8 @@ class CertificateAuthority:
         """SHA-256 of the certificate (DER)."""
         return self._certificate.fingerprint(hashes.SHA256())
 
-    def issue(self, signing_request: bytes, address: bytes) -> bytes:
-        """A client certificate (PEM) for the key of a PKCS#10 request (DER), in the name of `address`.
+    def issue(self, signing_request: bytes, address: bytes) -> "IssuedCertificate":
+        """A client certificate for the key of a PKCS#10 request (DER), in the name of `address`.
 
         Nothing but the key is taken over from the request. Raises InvalidInput when it is malformed or not signed by
         its own key.
@@ -113,7 +113,15 @@ class CertificateAuthority:
             .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=True)
             .sign(self._key, hashes.SHA256())
         )
-        return _pem(certificate)
+        return IssuedCertificate(_pem(certificate), certificate.fingerprint(hashes.SHA256()))
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedCertificate:
+    """A certificate (PEM) and its fingerprint, SHA-256 of the DER form."""
+
+    pem: bytes
+    fingerprint: bytes
 
 
 class WorkerTls:

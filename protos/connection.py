@@ -43,10 +43,10 @@ class StreamLimits:
 
 
 class Connection(Generic[_Out, _In]):
-    """Sends messages of one kind and receives those of the other.
+    """Sends messages of one kind and receives those of the other, from `start` to `finish`.
 
-    `run` must be running for `post` to have effect; it ends when the connection does. One task iterates `messages`.
-    Any frame counts as a sign of life, so a large message does not make its sender look dead.
+    One task iterates `messages`. Any frame counts as a sign of life, so a large message does not make its sender look
+    dead.
     """
 
     def __init__(
@@ -56,10 +56,28 @@ class Connection(Generic[_Out, _In]):
         self._writer = writer
         self._reader = reader
         self._limits = limits
+        self._silence_s = limits.silence_s
         self._frames: deque[bytes] = deque()
         self._queued_bytes = 0
         self._changed = asyncio.Condition()
         self._is_closing = False
+        self._sender: asyncio.Task[str] | None = None
+
+    def start(self) -> None:
+        """Begin to send what is posted."""
+        self._sender = asyncio.create_task(self._send())
+
+    async def finish(self) -> None:
+        """Accept no more messages, send what is queued while the peer takes it, and end the pipe."""
+        assert self._sender is not None, "the connection was never started"
+        await self._close()
+        try:
+            async with asyncio.timeout(self._limits.stall_s):
+                await self._sender
+        except TimeoutError:
+            self._sender.cancel()
+        finally:
+            await self._transport.close()
 
     async def post(self, message: _Out) -> None:
         """Queue a message; waits while too much is queued already. Raises PeerLost once the connection is ending."""
@@ -72,38 +90,45 @@ class Connection(Generic[_Out, _In]):
                 self._queued_bytes += len(frame)
             self._changed.notify_all()
 
-    async def run(self) -> None:
-        """Send what is posted until `close`; then what is still queued, and end. Raises PeerLost when the peer is gone
-        or takes nothing for `stall_s`."""
-        try:
-            while (frame := await self._next_frame()) is not None:
-                try:
-                    async with asyncio.timeout(self._limits.stall_s):
-                        await self._transport.send(frame)
-                except TimeoutError as error:
-                    raise PeerLost(f"the peer took nothing for {self._limits.stall_s:g} s") from error
-        finally:
-            self._is_closing = True
-            async with self._changed:
-                self._changed.notify_all()
-            await self._transport.close()
-
     async def messages(self) -> AsyncIterator[_In]:
         """The peer's messages, until it ends the stream. Raises PeerLost or a ProtocolError."""
-        while True:
-            try:
-                async with asyncio.timeout(self._limits.silence_s):
-                    frame = await self._transport.receive()
-            except TimeoutError as error:
-                raise PeerLost(f"the peer was silent for {self._limits.silence_s:g} s") from error
-            if frame is None:
-                return
+        while (frame := await self._receive()) is not None:
             message = self._reader.read(frame)
             if message is not None:
                 yield message
 
-    async def close(self) -> None:
-        """Accept no more messages; `run` ends once what is queued has gone out."""
+    def expect_sign_of_life_within(self, silence_s: float) -> None:
+        """From the next frame on, the peer may be silent for this long."""
+        self._silence_s = silence_s
+
+    async def _receive(self) -> bytes | None:
+        assert self._sender is not None, "the connection was never started"
+        receiving = asyncio.ensure_future(self._transport.receive())
+        try:
+            await asyncio.wait((receiving, self._sender), timeout=self._silence_s, return_when=asyncio.FIRST_COMPLETED)
+            if receiving.done():
+                return receiving.result()
+            if self._sender.done():
+                raise PeerLost(self._sender.result())
+            raise PeerLost(f"the peer was silent for {self._silence_s:g} s")
+        finally:
+            receiving.cancel()
+
+    async def _send(self) -> str:
+        """Send until closed; returns why it ended."""
+        try:
+            while (frame := await self._next_frame()) is not None:
+                async with asyncio.timeout(self._limits.stall_s):
+                    await self._transport.send(frame)
+        except TimeoutError:
+            return f"the peer took nothing for {self._limits.stall_s:g} s"
+        except PeerLost as error:
+            return str(error)
+        finally:
+            await self._close()
+        return "the connection is closed"
+
+    async def _close(self) -> None:
         async with self._changed:
             self._is_closing = True
             self._changed.notify_all()

@@ -41,7 +41,6 @@ __all__ = [
     "ExecuteBlock",
     "Failure",
     "GetBlocks",
-    "GetSnapshot",
     "Goodbye",
     "Gpu",
     "Hash",
@@ -64,7 +63,6 @@ __all__ = [
     "SignedReceipt",
     "Size",
     "SizeMax",
-    "SnapshotPiece",
     "SubmitJob",
     "WorkerMessage",
 ]
@@ -74,7 +72,6 @@ PROTOCOL_VERSION = 1
 TEXT_BYTES_MAX = 1024
 OUTPUT_PIECE_BYTES_MAX = 16 * 1024
 OUTPUT_BYTES_MAX = 1024 * 1024
-SNAPSHOT_PIECE_BYTES_MAX = 512 * 1024
 BLOCKS_MAX = 256
 WITHDRAWALS_MAX = 16
 
@@ -211,8 +208,15 @@ class BlockBody:
         if len(self.included) % 4:
             raise MalformedMessage("BlockBody.included is not a whole number of u32")
         included = np.frombuffer(self.included, "<u4")
-        rows = sorted([*included.tolist(), *(one.index for one in self.rejections)])
-        if rows != list(range(proposed)) or np.any(included[1:] <= included[:-1]):
+        rejected = np.fromiter((one.index for one in self.rejections), "<u8")
+        seen = np.zeros(proposed, np.bool_)
+        is_partition = len(included) + len(rejected) == proposed and bool(np.all(included[1:] > included[:-1]))
+        if is_partition and proposed:
+            is_partition = max(included.max(initial=0), rejected.max(initial=0)) < proposed
+        if is_partition:
+            seen[included] = True
+            seen[rejected] = True
+        if not is_partition or not seen.all():
             raise MalformedMessage(f"BlockBody: included and rejected rows are not the {proposed} that were proposed")
         if len(self.receipts) != len(included):
             raise MalformedMessage(f"BlockBody: {len(self.receipts)} receipts for {len(included)} transactions")
@@ -241,7 +245,6 @@ class BlockRefusal:
 class AnnounceBlock:
     hash: Hash
     header: Header
-    proposal_id: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,20 +261,6 @@ class Blocks:
     request_id: int
     blocks: Annotated[tuple[bytes, ...], CountMax(BLOCKS_MAX)]
     head: BlockReference
-
-
-@dataclass(frozen=True, slots=True)
-class GetSnapshot:
-    request_id: int
-
-
-@dataclass(frozen=True, slots=True)
-class SnapshotPiece:
-    request_id: int
-    block: BlockReference
-    offset: int
-    total_bytes: int
-    data: Annotated[bytes, SizeMax(SNAPSHOT_PIECE_BYTES_MAX)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -486,7 +475,6 @@ WorkerMessage = (
     | BlockAnswer
     | BlockRefusal
     | GetBlocks
-    | GetSnapshot
     | JobStarted
     | JobOutput
     | JobFinished
@@ -501,7 +489,6 @@ SequencerMessage = (
     | ExecuteBlock
     | AnnounceBlock
     | Blocks
-    | SnapshotPiece
     | AssignJob
     | CancelJob
     | ReceiptStored

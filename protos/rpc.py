@@ -242,6 +242,10 @@ class FrameReader(Generic[_M]):
         self._sequence = 0
         self._parts = bytearray()
 
+    def allow(self, message_bytes_max: int) -> None:
+        """Permit messages of this size from now on."""
+        self._message_bytes_max = message_bytes_max
+
     def read(self, raw: bytes) -> _M | None:
         """Take one frame; returns the message that it completes, if any.
 

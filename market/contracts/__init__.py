@@ -3,12 +3,11 @@
 They are predeployed: no deployment transaction, no owner. Their parameters are genesis storage.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 
 from core.contract import load_artifact
+from core.genesis import Predeploy
 
 __all__ = [
     "ESCROW_ADDRESS",
@@ -16,7 +15,6 @@ __all__ = [
     "REGISTRY_ADDRESS",
     "WORKER_REGISTRY",
     "MarketParameters",
-    "Predeploy",
     "predeploys",
 ]
 
@@ -52,17 +50,8 @@ class MarketParameters:
         assert self.unbonding_seconds > self.challenge_seconds, "stake must outlast the challenge of the last receipt"
 
 
-@dataclass(frozen=True, slots=True)
-class Predeploy:
-    """A contract in genesis: its code, and its storage as slot to word."""
-
-    address: bytes
-    code: bytes
-    storage: Mapping[int, int]
-
-
-def predeploys(parameters: MarketParameters) -> tuple[Predeploy, ...]:
-    """The market's part of a genesis block."""
+def predeploys(parameters: MarketParameters) -> dict[bytes, Predeploy]:
+    """The market's part of a genesis block, by address."""
     registry = WORKER_REGISTRY.encode_storage(
         {
             "escrow": ESCROW_ADDRESS,
@@ -80,7 +69,7 @@ def predeploys(parameters: MarketParameters) -> tuple[Predeploy, ...]:
             "penaltyMultiple": parameters.penalty_multiple,
         }
     )
-    return (
-        Predeploy(REGISTRY_ADDRESS, WORKER_REGISTRY.deployed_code, MappingProxyType(registry)),
-        Predeploy(ESCROW_ADDRESS, JOB_ESCROW.deployed_code, MappingProxyType(escrow)),
-    )
+    return {
+        REGISTRY_ADDRESS: Predeploy(WORKER_REGISTRY.deployed_code, registry),
+        ESCROW_ADDRESS: Predeploy(JOB_ESCROW.deployed_code, escrow),
+    }

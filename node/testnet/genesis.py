@@ -6,7 +6,7 @@ Makes the members' identity keys (they must be known to be funded); everything e
 import time
 from typing import Any
 
-from core.genesis import Predeploy, dev_genesis
+from core.genesis import dev_genesis
 from market.contracts import MarketParameters, predeploys
 from node.accounts import DEVELOPMENT_BALANCE_WEI, development_accounts
 from node.keys import IdentityKey
@@ -39,5 +39,4 @@ def testnet_genesis(network: Testnet) -> dict[str, Any]:
             unbonding_seconds=UNBONDING_SECONDS,
         )
     )
-    contracts = {one.address: Predeploy(one.code, one.storage) for one in market}
-    return dev_genesis(CHAIN_ID, balances, contracts, timestamp=int(time.time()))
+    return dev_genesis(CHAIN_ID, balances, market, timestamp=int(time.time()))

@@ -6,7 +6,7 @@ from core.chain import ChainReader
 from core.execution import Executor
 from sequencer.block_hashes import BlockHashes
 from sequencer.feed import Feed
-from sequencer.mempool import Mempool
+from sequencer.mempool import Admission, Mempool
 from sequencer.ports import Clock
 from sequencer.production import NewHead
 from sequencer.rpc_methods.chain_view import ChainView
@@ -36,7 +36,7 @@ class MethodLimits:
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """The chain, its executor and mempool, and the limits; `heads` announces new blocks.
+    """The chain, its executor, its mempool and the door to it, and the limits; `heads` announces new blocks.
 
     `states_kept` is how many recent states the chain answers for, 0 meaning all.
     """
@@ -44,6 +44,7 @@ class Services:
     chain: ChainReader
     executor: Executor
     mempool: Mempool
+    admission: Admission
     heads: Feed[NewHead]
     clock: Clock
     client_version: str

@@ -28,6 +28,7 @@ __all__ = [
     "receipts_json",
     "transaction_at",
     "transaction_json",
+    "withdrawals_json",
 ]
 
 
@@ -105,17 +106,21 @@ def block_json(sealed: SealedBlock, *, full_transactions: bool) -> dict[str, Jso
 def _body_json(block: Block) -> dict[str, Json]:
     body: dict[str, Json] = {"uncles": [data(header_hash(ommer)) for ommer in block.ommers]}
     if block.withdrawals is not None:
-        body["withdrawals"] = [_withdrawal_json(one) for one in block.withdrawals]
+        body["withdrawals"] = withdrawals_json(block.withdrawals)
     return body
 
 
-def _withdrawal_json(one: Withdrawal) -> dict[str, Json]:
-    return {
-        "index": quantity(one.index),
-        "validatorIndex": quantity(one.validator_index),
-        "address": data(one.address),
-        "amount": quantity(one.amount),
-    }
+def withdrawals_json(withdrawals: Sequence[Withdrawal]) -> list[Json]:
+    """EIP-4895."""
+    return [
+        {
+            "index": quantity(one.index),
+            "validatorIndex": quantity(one.validator_index),
+            "address": data(one.address),
+            "amount": quantity(one.amount),
+        }
+        for one in withdrawals
+    ]
 
 
 def transaction_at(sealed: SealedBlock, row: int) -> dict[str, Json]:

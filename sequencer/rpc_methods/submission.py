@@ -29,7 +29,7 @@ class SubmissionMethods:
     def methods(self) -> Mapping[str, Method]:
         """Name to method. Those that read the mempool run on the event loop, which owns it."""
         return {
-            "eth_sendRawTransaction": light(self.send_raw_transaction),
+            "eth_sendRawTransaction": connected(self.send_raw_transaction),
             "eth_sendRawTransactionSync": connected(self.send_raw_transaction_sync),
             "eth_pendingTransactions": light(self.pending_transactions),
             "txpool_content": light(self.content),
@@ -38,9 +38,10 @@ class SubmissionMethods:
             "txpool_status": light(self.status),
         }
 
-    def send_raw_transaction(self, parameters: Parameters) -> Json:
+    async def send_raw_transaction(self, parameters: Parameters, _: Connection) -> Json:
+        """Answered once the transaction is on disk."""
         parameters.at_most(1)
-        return data(self._submit(parameters.data(0)))
+        return data(await self._submit(parameters.data(0)))
 
     async def send_raw_transaction_sync(self, parameters: Parameters, _: Connection) -> Json:
         """Submit, wait for the block, answer the receipt (EIP-7966)."""
@@ -50,7 +51,7 @@ class SubmissionMethods:
         asked_s = (parameters.quantity(1) / 1000) if len(parameters) > 1 else longest_s
         listening = self._services.heads.listen()
         try:
-            transaction_hash = self._submit(raw)
+            transaction_hash = await self._submit(raw)
             with suppress(TimeoutError):
                 async with asyncio.timeout(min(asked_s, longest_s)):
                     async for head in listening:
@@ -85,9 +86,9 @@ class SubmissionMethods:
         counts = self._services.mempool.counts()
         return {"pending": quantity(counts.pending), "queued": quantity(counts.queued)}
 
-    def _submit(self, raw: bytes) -> bytes:
+    async def _submit(self, raw: bytes) -> bytes:
         try:
-            return self._services.mempool.add(raw)
+            return await self._services.admission.admit(raw)
         except (MempoolError, TransactionError) as error:
             raise RpcError(SERVER_ERROR, str(error)) from error
 

@@ -2,17 +2,29 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 from ethereum_rlp import rlp as codec
 
 from core.block import decode_block, header_hash
 from core.chain import SealedBlock
 from core.chain_rules import check_block, context_of, validate_header
-from core.execution import ExecutionOutcome, Executor
+from core.execution import BlockContext, ExecutionOutcome
 from core.genesis import Genesis
 from core.memory_state import MemoryState
+from core.state import StateReader
+from core.transaction import TransactionColumns
 
-__all__ = ["ExecutedBlock", "read_blocks", "replay"]
+__all__ = ["BlockExecutor", "ExecutedBlock", "read_blocks", "replay"]
+
+
+class BlockExecutor(Protocol):
+    """The part of an `Executor` that replaying uses."""
+
+    def execute_block(
+        self, state: StateReader, context: BlockContext, transactions: TransactionColumns
+    ) -> ExecutionOutcome:
+        """See `core.execution.Executor`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +45,7 @@ def read_blocks(raw: bytes) -> Iterator[SealedBlock]:
         raw = raw[length:]
 
 
-def replay(genesis: Genesis, blocks: Iterator[SealedBlock], executor: Executor) -> Iterator[ExecutedBlock]:
+def replay(genesis: Genesis, blocks: Iterator[SealedBlock], executor: BlockExecutor) -> Iterator[ExecutedBlock]:
     """Execute `blocks` on `genesis`; raises BlockError at the first whose header does not say what came out."""
     state = MemoryState().apply(genesis.difference)
     parent, hashes = genesis.block, [genesis.block.hash]

@@ -34,7 +34,7 @@ from tests.conformance.vectors import read
 
 __all__ = ["StateTest", "failure_of", "read_accounts", "read_state_tests"]
 
-TEST_TIME_LIMIT_S = 120
+TEST_TIME_LIMIT_S = 600
 
 
 @dataclass(frozen=True, slots=True)

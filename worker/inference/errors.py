@@ -4,8 +4,12 @@
     ├── CheckpointError           a float checkpoint that cannot be imported: missing, malformed, not finite
     ├── ModelError                an imported model that cannot be used
     │   ├── ModelNotFound         no model of that name or root in the store
-    │   ├── ModelCorrupt          bytes that do not hash to what the manifest says; names the file or tensor
-    │   └── ModelUnsupported      another specification, or shapes beyond its limits
+    │   ├── ModelCorrupt          bytes that are not the model they should be; names the file or tensor
+    │   ├── ModelUnsupported      another specification, or shapes beyond its limits
+    │   └── ModelTooLarge         more memory than this machine has to spare
+    ├── EngineError               the engine, not the request, is at fault; another worker may serve the same request
+    │   ├── EngineBusy            as many requests are waiting as this engine lets wait
+    │   └── EngineFailed          the engine gave up or answered what it must not
     ├── EngineUnavailable         no engine for this instruction set or device, or too little memory for it
     └── RequestError              a request that no model could serve as asked
         ├── TokenOutOfRange       a token that the vocabulary lacks
@@ -20,11 +24,15 @@ from core.errors import InvalidInput, WarpgridError
 __all__ = [
     "CheckpointError",
     "ContextExceeded",
+    "EngineBusy",
+    "EngineError",
+    "EngineFailed",
     "EngineUnavailable",
     "InferenceError",
     "ModelCorrupt",
     "ModelError",
     "ModelNotFound",
+    "ModelTooLarge",
     "ModelUnsupported",
     "RequestError",
     "SamplingInvalid",
@@ -54,6 +62,22 @@ class ModelCorrupt(ModelError):
 
 class ModelUnsupported(ModelError):
     code = "model_unsupported"
+
+
+class ModelTooLarge(ModelError):
+    code = "model_too_large"
+
+
+class EngineError(InferenceError):
+    code = "engine"
+
+
+class EngineBusy(EngineError):
+    code = "engine_busy"
+
+
+class EngineFailed(EngineError):
+    code = "engine_failed"
 
 
 class RequestError(InferenceError, InvalidInput):

@@ -4,29 +4,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from coincurve import PrivateKey
-from ethereum.forks.osaka.fork_types import Account as EelsAccount
-from ethereum.forks.osaka.fork_types import Address
-from ethereum.forks.osaka.state import (
-    State,
-    TransientStorage,
-    get_account,
-    set_account,
-    set_account_balance,
-    set_code,
-    set_storage,
-)
-from ethereum.forks.osaka.vm import BlockEnvironment, Message, TransactionEnvironment
-from ethereum.forks.osaka.vm.interpreter import process_message_call
-from ethereum_types.bytes import Bytes32
-from ethereum_types.numeric import U64, U256, Uint
 
 from core.contract import Artifact, ContractError, Event
+from core.execution import BlockContext, CallRequest, CallResult, Executor
+from core.fork import Fork
 from core.hashing import keccak256
-from core.receipts import Log
+from core.memory_state import AccountContents, MemoryState
 
 CHAIN_ID = 5747
 GENESIS_TIME = 1_800_000_000
 ETHER = 10**18
+GAS_LIMIT = 16_777_216  # a transaction's highest (EIP-7825)
 
 
 def key_of(name: str) -> PrivateKey:
@@ -65,76 +53,45 @@ class Sent:
 class Ledger:
     """Accounts and contracts that calls change one after another. `now` is the block's timestamp in seconds."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self, executor: Executor, accounts: dict[bytes, AccountContents], artifacts: dict[bytes, Artifact]
+    ) -> None:
+        """`artifacts` says which contract stands at which address."""
         self.now = GENESIS_TIME
-        self._state = State()
-        self._artifacts: dict[bytes, Artifact] = {}
-
-    def fund(self, address: bytes, amount_wei: int) -> None:
-        set_account_balance(self._state, Address(address), U256(amount_wei))
-
-    def place(self, address: bytes, artifact: Artifact, storage: dict[int, int]) -> None:
-        """Put a contract where it stands from genesis on."""
-        set_account(self._state, Address(address), EelsAccount(Uint(1), U256(0), b""))
-        set_code(self._state, Address(address), artifact.deployed_code)
-        for slot, word in storage.items():
-            set_storage(self._state, Address(address), Bytes32(slot.to_bytes(32, "big")), U256(word))
-        self._artifacts[address] = artifact
+        self._executor = executor
+        self._artifacts = artifacts
+        self._state = MemoryState(accounts)
 
     def balance(self, address: bytes) -> int:
-        return int(get_account(self._state, Address(address)).balance)
+        account = self._state.account(address)
+        return account.balance if account else 0
 
     def send(self, sender: bytes, to: bytes, function: str, *arguments: object, value: int = 0) -> Sent:
         """Call a contract and keep what it changed; raises Reverted, and then nothing changed."""
         artifact = self._artifacts[to]
-        output = self._message(sender, to, artifact.encode_call(function, *arguments), value)
-        if output.error is not None:
-            raise Reverted(artifact.decode_error(bytes(output.return_data)))
-        logs = [Log(bytes(log.address), tuple(map(bytes, log.topics)), bytes(log.data)) for log in output.logs]
-        events = tuple(event for log in logs if (event := self._artifacts[log.address].decode_log(log)))
-        result = artifact.decode_result(function, bytes(output.return_data))
-        return Sent(result, events, 30_000_000 - int(output.gas_left))
+        outcome = self._call(sender, to, artifact.encode_call(function, *arguments), value)
+        if not outcome.succeeded:
+            raise Reverted(artifact.decode_error(outcome.output))
+        self._state = self._state.apply(outcome.difference)
+        events = tuple(event for log in outcome.logs if (event := self._artifacts[log.address].decode_log(log)))
+        return Sent(artifact.decode_result(function, outcome.output), events, outcome.gas_used)
 
     def read(self, to: bytes, function: str, *arguments: object) -> Any:
         """What a view function returns."""
-        return self.send(bytes(20), to, function, *arguments).result
+        artifact = self._artifacts[to]
+        outcome = self._call(bytes(20), to, artifact.encode_call(function, *arguments), 0)
+        assert outcome.succeeded, f"{function} failed: {outcome.halt}"
+        return artifact.decode_result(function, outcome.output)
 
-    def _message(self, sender: bytes, to: bytes, data: bytes, value: int) -> Any:
-        env = BlockEnvironment(
-            U64(CHAIN_ID),
-            self._state,
-            Uint(30_000_000),
-            [],
-            Address(bytes(20)),
-            Uint(1),
-            Uint(0),
-            U256(self.now),
-            Bytes32(bytes(32)),
-            U64(0),
-            Bytes32(bytes(32)),
-        )
-        tx = TransactionEnvironment(
-            Address(sender), Uint(0), Uint(30_000_000), set(), set(), TransientStorage(), (), (), None, None
-        )
-        code = get_account(self._state, Address(to)).code
-        return process_message_call(
-            Message(
-                env,
-                tx,
-                Address(sender),
-                Address(to),
-                Address(to),
-                Uint(30_000_000),
-                U256(value),
-                data,
-                Address(to),
-                code,
-                Uint(0),
-                True,
-                False,
-                {Address(to)},
-                set(),
-                False,
-                None,
-            )
-        )
+    def variable(self, contract: bytes, name: str, key: bytes | None = None) -> int:
+        """A state variable straight from storage, or a mapping's value at an address: cheaper than a call."""
+        slot, _, _ = self._artifacts[contract].storage[name]
+        if key is not None:
+            slot = int.from_bytes(keccak256(key.rjust(32, b"\0") + slot.to_bytes(32, "big")), "big")
+        return self._state.storage(contract, slot)
+
+    def _call(self, sender: bytes, to: bytes, data: bytes, value: int) -> CallResult:
+        context = BlockContext(Fork.OSAKA, CHAIN_ID, 1, self.now, gas_limit=60_000_000, coinbase=b"\xfe" * 20)
+        outcome = self._executor.call(self._state, context, CallRequest(sender, to, GAS_LIMIT, value, data))
+        assert outcome.rejection is None, outcome.rejection
+        return outcome

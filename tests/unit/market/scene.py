@@ -5,8 +5,10 @@ from dataclasses import dataclass, field, replace
 from eth_account import Account as EthAccount
 from eth_account.messages import encode_typed_data
 
+from core.contract import Artifact
 from core.jobs.receipt import Receipt, ReceiptDomain, sign_receipt
 from core.jobs.request import Tier
+from core.memory_state import AccountContents
 from market.contracts import (
     ESCROW_ADDRESS,
     JOB_ESCROW,
@@ -16,6 +18,7 @@ from market.contracts import (
     predeploys,
 )
 from tests.unit.market.ledger import CHAIN_ID, ETHER, GENESIS_TIME, Ledger, Sent, address_of, key_of
+from worker.evm.reference import ReferenceExecutor
 
 PARAMETERS = MarketParameters(
     arbiter=address_of("arbiter"),
@@ -28,6 +31,7 @@ PARAMETERS = MarketParameters(
 DOMAIN = ReceiptDomain(CHAIN_ID, ESCROW_ADDRESS)
 MODEL = b"\x11" * 32
 REQUEST = b"\x22" * 32
+ATTACKER_ADDRESS = b"\xaa" * 20
 FUNDED_WEI = 1000 * ETHER
 ACCOUNTS = ("client", "other client", "coordinator", "worker", "second worker", "finder", "arbiter")
 
@@ -111,13 +115,16 @@ def identity_of(worker: str, endpoint: str = "grpc://127.0.0.1:7000") -> tuple[o
 class Scene:
     """A fresh chain with both contracts and funded accounts; `worker` and `second worker` are bonded."""
 
-    def __init__(self, parameters: MarketParameters = PARAMETERS) -> None:
-        self.ledger = Ledger()
-        for predeploy in predeploys(parameters):
-            artifact = WORKER_REGISTRY if predeploy.address == REGISTRY_ADDRESS else JOB_ESCROW
-            self.ledger.place(predeploy.address, artifact, dict(predeploy.storage))
-        for name in ACCOUNTS:
-            self.ledger.fund(address_of(name), FUNDED_WEI)
+    def __init__(self, parameters: MarketParameters = PARAMETERS, attacker: Artifact | None = None) -> None:
+        """An `attacker` contract, if there is one, stands at ATTACKER_ADDRESS."""
+        artifacts = {REGISTRY_ADDRESS: WORKER_REGISTRY, ESCROW_ADDRESS: JOB_ESCROW}
+        accounts = {address_of(name): AccountContents(balance=FUNDED_WEI) for name in ACCOUNTS}
+        for address, predeploy in predeploys(parameters).items():
+            accounts[address] = AccountContents(1, predeploy.balance_wei, predeploy.code, predeploy.storage)
+        if attacker:
+            artifacts[ATTACKER_ADDRESS] = attacker
+            accounts[ATTACKER_ADDRESS] = AccountContents(1, code=attacker.deployed_code)
+        self.ledger = Ledger(ReferenceExecutor(), accounts, artifacts)
         self.register("worker")
         self.register("second worker")
 
@@ -147,5 +154,4 @@ class Scene:
         return ("unknown", "funded", "settling", "paid", "refunded", "expired", "rejected")[number]
 
     def credit(self, name: str, contract: bytes = ESCROW_ADDRESS) -> int:
-        credit: int = self.ledger.read(contract, "creditWei", address_of(name))
-        return credit
+        return self.ledger.variable(contract, "creditWei", address_of(name))

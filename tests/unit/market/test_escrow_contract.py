@@ -12,7 +12,17 @@ from core.native import SOURCE_ROOT
 from market.contracts import ESCROW_ADDRESS, REGISTRY_ADDRESS
 from market.receipt_tree import leaf_of, proof_of, root_of
 from tests.unit.market.ledger import CHAIN_ID, ETHER, GENESIS_TIME, Reverted, address_of, key_of
-from tests.unit.market.scene import DOMAIN, FUNDED_WEI, PARAMETERS, Order, Scene, binding_of, identity_of, receipt_for
+from tests.unit.market.scene import (
+    ATTACKER_ADDRESS,
+    DOMAIN,
+    FUNDED_WEI,
+    PARAMETERS,
+    Order,
+    Scene,
+    binding_of,
+    identity_of,
+    receipt_for,
+)
 
 DAY = 86_400
 
@@ -295,10 +305,10 @@ def test_an_id_is_used_once_even_after_its_job_ended(scene: Scene) -> None:
     assert scene.open("other client") != job
 
 
-def test_reentering_a_withdrawal_gains_nothing(scene: Scene) -> None:
-    attacker = b"\xaa" * 20
+def test_reentering_a_withdrawal_gains_nothing() -> None:
+    attacker = ATTACKER_ADDRESS
     folder = SOURCE_ROOT / "tests/unit/market/contracts/artifacts"
-    scene.ledger.place(attacker, load_artifact(folder / "ReentrantPayee.json"), {})
+    scene = Scene(attacker=load_artifact(folder / "ReentrantPayee.json"))
     order = Order(price_max_wei=5_000)
     scene.open("other client", price_max_wei=7_000)
     scene.ledger.send(address_of("client"), attacker, "deposit", ESCROW_ADDRESS, order.solidity(), value=5_000)

@@ -28,7 +28,8 @@ class Market(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.scene = Scene()
-        self.jobs: dict[bytes, tuple[int, str]] = {}
+        self.jobs: dict[bytes, int] = {}
+        self.ended: set[bytes] = set()
         self.withdrawn: dict[str, int] = dict.fromkeys(ACCOUNTS, 0)
         self.deposited_wei = 0
 
@@ -48,7 +49,7 @@ class Market(RuleBasedStateMachine):
     def open_job(self, client: str, price: int, lifetime: int) -> None:
         deadline = self.scene.ledger.now + lifetime
         job = self.scene.open(client, nonce=len(self.jobs), price_max_wei=price, deadline=deadline)
-        self.jobs[job] = (price, client)
+        self.jobs[job] = price
         self.deposited_wei += price
 
     @precondition(lambda self: self.jobs)
@@ -95,17 +96,19 @@ class Market(RuleBasedStateMachine):
 
     @invariant()
     def what_went_in_is_held_or_owed_or_gone(self) -> None:
-        held = sum(price for job, (price, _) in self.jobs.items() if self.scene.status(job) in STATUSES_HELD)
+        for job in self.jobs.keys() - self.ended:
+            if self.scene.status(job) not in STATUSES_HELD:
+                self.ended.add(job)
+        held = sum(price for job, price in self.jobs.items() if job not in self.ended)
         owed = sum(self.scene.credit(name) for name in ACCOUNTS)
         assert self.deposited_wei == held + owed + sum(self.withdrawn.values())
         assert self.scene.ledger.balance(ESCROW_ADDRESS) == held + owed
 
     @invariant()
     def stakes_are_bonded_owed_or_burned(self) -> None:
-        read = self.scene.ledger.read
-        staked = sum(read(REGISTRY_ADDRESS, "workerOf", address_of(name))[0] for name in WORKERS)
+        staked = sum(self.scene.ledger.read(REGISTRY_ADDRESS, "workerOf", address_of(name))[0] for name in WORKERS)
         owed = self.scene.credit("finder", REGISTRY_ADDRESS)
-        burned = read(REGISTRY_ADDRESS, "burnedWei")
+        burned = self.scene.ledger.variable(REGISTRY_ADDRESS, "burnedWei")
         assert self.scene.ledger.balance(REGISTRY_ADDRESS) == staked + owed + burned == 4 * ETHER
 
     @invariant()

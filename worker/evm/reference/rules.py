@@ -7,7 +7,7 @@ block or a call is put together (`worker.evm.reference.run`).
 
 from collections.abc import Callable, Mapping
 from dataclasses import fields
-from functools import cache, cached_property
+from functools import cache
 from importlib import import_module
 from types import FunctionType, ModuleType
 from typing import Any
@@ -99,36 +99,32 @@ def logs_of(logs: tuple[Any, ...]) -> tuple[Log, ...]:
 @cache
 def rules_of(fork: Fork) -> "ForkRules":
     """The rules of one fork, loaded on first use."""
-    return ForkRules(fork)
+    return ForkRules(fork, f"ethereum.forks.{fork.name.lower()}")
 
 
 class ForkRules:
-    """One fork's modules and the constructors of its types."""
+    """One fork's modules, found in `package`, and the constructors of its types."""
 
-    def __init__(self, fork: Fork) -> None:
+    def __init__(self, fork: Fork, package: str) -> None:
         self.number = fork
-        self._package = f"ethereum.forks.{fork.name.lower()}"
-        self.fork = self._module("fork")
-        self.vm = self._module("vm")
-        self.interpreter = self._module("vm.interpreter")
-        self.state = self._module("state")
-        self.trie = self._module("trie")
-        self.transactions = self._module("transactions")
-        self.blocks = self._module("blocks")
-        self.account = self._module("fork_types").Account
+        self._package = package
+        self.fork = self.module("fork")
+        self.vm = self.module("vm")
+        self.interpreter = self.module("vm.interpreter")
+        self.state = self.module("state")
+        self.trie = self.module("trie")
+        self.transactions = self.module("transactions")
+        self.blocks = self.module("blocks")
+        self.account = self.module("fork_types").Account
 
-    def _module(self, name: str) -> ModuleType:
+    def module(self, name: str) -> ModuleType:
+        """A module of the fork, by its name within the fork."""
         return import_module(f"{self._package}.{name}")
 
-    @cached_property
+    @property
     def precompiles(self) -> frozenset[bytes]:
         """The addresses of this fork's precompiled contracts."""
-        return frozenset(self._module("vm.precompiled_contracts.mapping").PRE_COMPILED_CONTRACTS)
-
-    @property
-    def refund_quotient(self) -> int:
-        """The part of the used gas that refunds may give back at most: one in so many (EIP-3529)."""
-        return 5 if self.number >= Fork.LONDON else 2
+        return frozenset(self.module("vm.precompiled_contracts.mapping").PRE_COMPILED_CONTRACTS)
 
     def block_environment(self, context: BlockContext) -> Any:
         """EELS's BlockEnvironment of this block, without a state yet."""
@@ -191,7 +187,7 @@ class ForkRules:
         return self.transactions.Access(Bytes20(entry.address), tuple(map(Bytes32, entry.storage_keys)))
 
     def _authorization(self, one: Authorization) -> Any:
-        return self._module("fork_types").Authorization(
+        return self.module("fork_types").Authorization(
             chain_id=U256(one.chain_id),
             address=Bytes20(one.address),
             nonce=U64(one.nonce),

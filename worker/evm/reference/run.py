@@ -19,12 +19,14 @@ from core.receipts import Log
 from core.state import EMPTY_ACCOUNT, StateReader
 from core.transaction import AccessListEntry, Transaction, TransactionType
 from worker.evm.reference.accesses import Accesses
-from worker.evm.reference.rules import ForkRules, Refused, halt_of, logs_of, rebind, rules_of
+from worker.evm.reference.rules import ForkRules, Refused, halt_of, logs_of, rebind
+from worker.evm.reference.simulation import bent, rules_for
 from worker.evm.reference.working_state import WorkingState
 
 __all__ = ["BlockRun", "Effect"]
 
 _UNLIMITED_GAS = Uint(2**64 - 1)
+_NONCE_MAX = 2**64 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,7 @@ class BlockRun:
     """A block being executed over a state. Its methods follow the order of a block: begin, transact..., finish."""
 
     def __init__(self, state: StateReader, context: BlockContext) -> None:
-        self.rules: ForkRules = rules_of(context.fork)
+        self.rules: ForkRules = rules_for(context)
         self.working = WorkingState(state, self.rules)
         self._reader = state
         self._context = context
@@ -111,33 +113,45 @@ class BlockRun:
     def call(self, request: CallRequest) -> Effect:
         """Run an unsigned message as a transaction; raises Refused like `transact`."""
         tx = self._unsigned(request)
-        sender = Bytes20(request.sender)
-        if request.validate:
-            check = rebind(self.rules.fork.check_transaction, recover_sender=lambda *_: sender)
-            return self._process(tx, check_transaction=check)
-        return self._process(tx, **self._lenient(request, sender))
+        if tx.nonce == _NONCE_MAX and request.to is None and not request.validate:
+            raise Refused(RejectionReason.NONCE_OVERFLOW, "an account of nonce 2^64 - 1 cannot create a contract")
+        return self._process(tx, **self._call_rules(request, Bytes20(request.sender)))
 
-    def _lenient(self, request: CallRequest, sender: Bytes20) -> dict[str, Callable[..., Any]]:
-        """The checks of geth's eth_call: any sender, any gas limit, blobs free of charge unless a fee is offered."""
+    def _call_rules(self, request: CallRequest, sender: Bytes20) -> dict[str, Callable[..., Any]]:
+        """The names in EELS's process_transaction that mean something else for an unsigned message."""
         fork = self.rules.fork
-        names: dict[str, Callable[..., Any]] = {
-            "validate_transaction": rebind(
-                self.rules.transactions.validate_transaction, TX_MAX_GAS_LIMIT=_UNLIMITED_GAS
-            )
-        }
+        validate = rebind(self.rules.transactions.validate_transaction, TX_MAX_GAS_LIMIT=_UNLIMITED_GAS)
         changed: dict[str, Callable[..., Any]] = {
             "recover_sender": lambda *_: sender,
             "get_account": lambda state, address: self._codeless(fork.get_account(state, address)),
         }
+        if request.validate:
+            check = rebind(fork.check_transaction, **changed)
+            return {"validate_transaction": validate, "check_transaction": check}
+        names: dict[str, Callable[..., Any]] = {}
         if request.max_fee_per_blob_gas == 0:
             changed["calculate_blob_gas_price"] = lambda *_: Uint(0)
             names["calculate_data_fee"] = lambda *_: Uint(0)
         check = rebind(fork.check_transaction, **changed)
 
+        def validate_transaction(tx: Any) -> Any:
+            return validate(replace(tx, nonce=type(tx.nonce)(0)))
+
         def check_transaction(block_env: Any, block_output: Any, tx: Any) -> Any:
             return check(replace(block_env, block_gas_limit=_UNLIMITED_GAS), block_output, tx)
 
-        return {**names, "check_transaction": check_transaction}
+        return {
+            **names,
+            "validate_transaction": validate_transaction,
+            "check_transaction": check_transaction,
+            "increment_nonce": self._increment_wrapping,
+        }
+
+    def _increment_wrapping(self, state: Any, address: Bytes20) -> None:
+        def increment(account: Any) -> None:
+            account.nonce = Uint((int(account.nonce) + 1) % (_NONCE_MAX + 1))
+
+        self.rules.state.modify_state(state, address, increment)
 
     def _codeless(self, account: Any) -> Any:
         return self.rules.account(account.nonce, account.balance, b"")
@@ -260,7 +274,8 @@ class BlockRun:
     def _step(self, step: Callable[[], object]) -> None:
         """Run one step on a State of its own, and keep what it did unless it raises."""
         self._environment.state = self.working.open()
-        step()
+        with bent(self._context):
+            step()
         self.working.fold(self._environment.state)
 
 

@@ -4,7 +4,7 @@ EELS announces each instruction but not each message: a message is known by the 
 from, and one that never started (no balance, too deep, address taken) by a call instruction after which none came.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from threading import Lock, get_ident
 from types import TracebackType
 from typing import Any
@@ -70,6 +70,7 @@ class _OpenFrame:
     evm: Any
     kind: str
     logs: list[Log] = field(default_factory=list)
+    log_positions: list[int] = field(default_factory=list)
     calls: list[CallFrame] = field(default_factory=list)
     op: int = _STOP
     op_name: str = ""
@@ -186,6 +187,7 @@ class Tracer:
     def _end(self, frame: _OpenFrame) -> None:
         if _LOG0 <= frame.op <= _LOG4:
             frame.logs += logs_of(frame.evm.logs[-1:])
+            frame.log_positions.append(len(frame.calls))
         if frame.attempt is not None and len(frame.calls) == frame.calls_before:
             frame.calls.append(frame.attempt)
         frame.instruction = None
@@ -242,7 +244,7 @@ class Tracer:
             return None
         creates = frame.op in _CREATES
         value = stack[0] if creates else stack[2] if frame.op in _VALUE_CALLS else 0
-        if evm.message.depth >= _CALL_DEPTH_MAX:
+        if int(evm.message.depth) >= _CALL_DEPTH_MAX:
             halt = Halt.CALL_DEPTH
         elif value > int(account.balance):
             halt = Halt.INSUFFICIENT_BALANCE
@@ -275,13 +277,10 @@ def _closed(frame: _OpenFrame, parent: Any) -> CallFrame:
         data=bytes(message.code if creates else message.data),
         output=bytes(evm.output),
         halt=halt,
-        logs=() if halt != Halt.NONE else tuple(frame.logs),
-        calls=tuple(frame.calls) if halt == Halt.NONE else tuple(map(_without_logs, frame.calls)),
+        logs=tuple(frame.logs),
+        calls=tuple(frame.calls),
+        log_positions=tuple(frame.log_positions),
     )
-
-
-def _without_logs(frame: CallFrame) -> CallFrame:
-    return replace(frame, logs=(), calls=tuple(map(_without_logs, frame.calls)))
 
 
 def _message(kind: str, sender: bytes, to: bytes | None, value: int, gas: int, data: bytes, halt: Halt) -> CallFrame:

@@ -385,22 +385,18 @@ class AnnounceBlock(_message.Message):
 
     HASH_FIELD_NUMBER: _builtins.int
     HEADER_FIELD_NUMBER: _builtins.int
-    PROPOSAL_ID_FIELD_NUMBER: _builtins.int
     hash: _builtins.bytes
     header: _builtins.bytes
     """RLP"""
-    proposal_id: _builtins.int
-    """the proposal it came from in this session, or 0"""
     def __init__(
         self,
         *,
         hash: _builtins.bytes = ...,
         header: _builtins.bytes = ...,
-        proposal_id: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["hash", b"hash", "header", b"header", "proposal_id", b"proposal_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hash", b"hash", "header", b"header"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -464,64 +460,3 @@ class Blocks(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Blocks: _TypeAlias = Blocks  # noqa: Y015
-
-@_typing.final
-class GetSnapshot(_message.Message):
-    """Worker to sequencer: send a whole state, so as not to execute the chain from its beginning."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    REQUEST_ID_FIELD_NUMBER: _builtins.int
-    request_id: _builtins.int
-    def __init__(
-        self,
-        *,
-        request_id: _builtins.int = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___GetSnapshot: _TypeAlias = GetSnapshot  # noqa: Y015
-
-@_typing.final
-class SnapshotPiece(_message.Message):
-    """Sequencer to worker: one piece of a snapshot. The pieces in order make what core.store writes as a snapshot; the
-    worker believes it only when its state root is the header's.
-    """
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    REQUEST_ID_FIELD_NUMBER: _builtins.int
-    BLOCK_FIELD_NUMBER: _builtins.int
-    OFFSET_FIELD_NUMBER: _builtins.int
-    TOTAL_BYTES_FIELD_NUMBER: _builtins.int
-    DATA_FIELD_NUMBER: _builtins.int
-    request_id: _builtins.int
-    offset: _builtins.int
-    """bytes before this piece"""
-    total_bytes: _builtins.int
-    data: _builtins.bytes
-    """at most 512 KiB"""
-    @_builtins.property
-    def block(self) -> Global___BlockReference:
-        """the state is the one after this block"""
-
-    def __init__(
-        self,
-        *,
-        request_id: _builtins.int = ...,
-        block: Global___BlockReference | None = ...,
-        offset: _builtins.int = ...,
-        total_bytes: _builtins.int = ...,
-        data: _builtins.bytes = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["block", b"block"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["block", b"block", "data", b"data", "offset", b"offset", "request_id", b"request_id", "total_bytes", b"total_bytes"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___SnapshotPiece: _TypeAlias = SnapshotPiece  # noqa: Y015

@@ -90,7 +90,6 @@ class WorkerMessage(_message.Message):
     BLOCK_ANSWER_FIELD_NUMBER: _builtins.int
     BLOCK_REFUSAL_FIELD_NUMBER: _builtins.int
     GET_BLOCKS_FIELD_NUMBER: _builtins.int
-    GET_SNAPSHOT_FIELD_NUMBER: _builtins.int
     JOB_STARTED_FIELD_NUMBER: _builtins.int
     JOB_OUTPUT_FIELD_NUMBER: _builtins.int
     JOB_FINISHED_FIELD_NUMBER: _builtins.int
@@ -111,8 +110,6 @@ class WorkerMessage(_message.Message):
     def block_refusal(self) -> _chain_pb2.BlockRefusal: ...
     @_builtins.property
     def get_blocks(self) -> _chain_pb2.GetBlocks: ...
-    @_builtins.property
-    def get_snapshot(self) -> _chain_pb2.GetSnapshot: ...
     @_builtins.property
     def job_started(self) -> _jobs_pb2.JobStarted: ...
     @_builtins.property
@@ -137,7 +134,6 @@ class WorkerMessage(_message.Message):
         block_answer: _chain_pb2.BlockAnswer | None = ...,
         block_refusal: _chain_pb2.BlockRefusal | None = ...,
         get_blocks: _chain_pb2.GetBlocks | None = ...,
-        get_snapshot: _chain_pb2.GetSnapshot | None = ...,
         job_started: _jobs_pb2.JobStarted | None = ...,
         job_output: _jobs_pb2.JobOutput | None = ...,
         job_finished: _jobs_pb2.JobFinished | None = ...,
@@ -146,11 +142,11 @@ class WorkerMessage(_message.Message):
         failure: Global___Failure | None = ...,
         chunk: Global___Chunk | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["block_answer", b"block_answer", "block_refusal", b"block_refusal", "body", b"body", "chunk", b"chunk", "failure", b"failure", "get_blocks", b"get_blocks", "get_snapshot", b"get_snapshot", "goodbye", b"goodbye", "heartbeat", b"heartbeat", "hello", b"hello", "job_failed", b"job_failed", "job_finished", b"job_finished", "job_output", b"job_output", "job_started", b"job_started", "register", b"register"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["block_answer", b"block_answer", "block_refusal", b"block_refusal", "body", b"body", "chunk", b"chunk", "failure", b"failure", "get_blocks", b"get_blocks", "goodbye", b"goodbye", "heartbeat", b"heartbeat", "hello", b"hello", "job_failed", b"job_failed", "job_finished", b"job_finished", "job_output", b"job_output", "job_started", b"job_started", "register", b"register"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_answer", b"block_answer", "block_refusal", b"block_refusal", "body", b"body", "chunk", b"chunk", "failure", b"failure", "get_blocks", b"get_blocks", "get_snapshot", b"get_snapshot", "goodbye", b"goodbye", "heartbeat", b"heartbeat", "hello", b"hello", "job_failed", b"job_failed", "job_finished", b"job_finished", "job_output", b"job_output", "job_started", b"job_started", "register", b"register", "sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_answer", b"block_answer", "block_refusal", b"block_refusal", "body", b"body", "chunk", b"chunk", "failure", b"failure", "get_blocks", b"get_blocks", "goodbye", b"goodbye", "heartbeat", b"heartbeat", "hello", b"hello", "job_failed", b"job_failed", "job_finished", b"job_finished", "job_output", b"job_output", "job_started", b"job_started", "register", b"register", "sequence", b"sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["hello", "register", "heartbeat", "block_answer", "block_refusal", "get_blocks", "get_snapshot", "job_started", "job_output", "job_finished", "job_failed", "goodbye", "failure", "chunk"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["hello", "register", "heartbeat", "block_answer", "block_refusal", "get_blocks", "job_started", "job_output", "job_finished", "job_failed", "goodbye", "failure", "chunk"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -167,7 +163,6 @@ class SequencerMessage(_message.Message):
     EXECUTE_BLOCK_FIELD_NUMBER: _builtins.int
     ANNOUNCE_BLOCK_FIELD_NUMBER: _builtins.int
     BLOCKS_FIELD_NUMBER: _builtins.int
-    SNAPSHOT_PIECE_FIELD_NUMBER: _builtins.int
     ASSIGN_JOB_FIELD_NUMBER: _builtins.int
     CANCEL_JOB_FIELD_NUMBER: _builtins.int
     RECEIPT_STORED_FIELD_NUMBER: _builtins.int
@@ -187,8 +182,6 @@ class SequencerMessage(_message.Message):
     def announce_block(self) -> _chain_pb2.AnnounceBlock: ...
     @_builtins.property
     def blocks(self) -> _chain_pb2.Blocks: ...
-    @_builtins.property
-    def snapshot_piece(self) -> _chain_pb2.SnapshotPiece: ...
     @_builtins.property
     def assign_job(self) -> _jobs_pb2.AssignJob: ...
     @_builtins.property
@@ -211,7 +204,6 @@ class SequencerMessage(_message.Message):
         execute_block: _chain_pb2.ExecuteBlock | None = ...,
         announce_block: _chain_pb2.AnnounceBlock | None = ...,
         blocks: _chain_pb2.Blocks | None = ...,
-        snapshot_piece: _chain_pb2.SnapshotPiece | None = ...,
         assign_job: _jobs_pb2.AssignJob | None = ...,
         cancel_job: _jobs_pb2.CancelJob | None = ...,
         receipt_stored: _jobs_pb2.ReceiptStored | None = ...,
@@ -219,11 +211,11 @@ class SequencerMessage(_message.Message):
         failure: Global___Failure | None = ...,
         chunk: Global___Chunk | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["announce_block", b"announce_block", "assign_job", b"assign_job", "blocks", b"blocks", "body", b"body", "cancel_job", b"cancel_job", "challenge", b"challenge", "chunk", b"chunk", "execute_block", b"execute_block", "failure", b"failure", "goodbye", b"goodbye", "heartbeat", b"heartbeat", "receipt_stored", b"receipt_stored", "registered", b"registered", "snapshot_piece", b"snapshot_piece"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["announce_block", b"announce_block", "assign_job", b"assign_job", "blocks", b"blocks", "body", b"body", "cancel_job", b"cancel_job", "challenge", b"challenge", "chunk", b"chunk", "execute_block", b"execute_block", "failure", b"failure", "goodbye", b"goodbye", "heartbeat", b"heartbeat", "receipt_stored", b"receipt_stored", "registered", b"registered"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["announce_block", b"announce_block", "assign_job", b"assign_job", "blocks", b"blocks", "body", b"body", "cancel_job", b"cancel_job", "challenge", b"challenge", "chunk", b"chunk", "execute_block", b"execute_block", "failure", b"failure", "goodbye", b"goodbye", "heartbeat", b"heartbeat", "receipt_stored", b"receipt_stored", "registered", b"registered", "sequence", b"sequence", "snapshot_piece", b"snapshot_piece"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["announce_block", b"announce_block", "assign_job", b"assign_job", "blocks", b"blocks", "body", b"body", "cancel_job", b"cancel_job", "challenge", b"challenge", "chunk", b"chunk", "execute_block", b"execute_block", "failure", b"failure", "goodbye", b"goodbye", "heartbeat", b"heartbeat", "receipt_stored", b"receipt_stored", "registered", b"registered", "sequence", b"sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["challenge", "registered", "heartbeat", "execute_block", "announce_block", "blocks", "snapshot_piece", "assign_job", "cancel_job", "receipt_stored", "goodbye", "failure", "chunk"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["challenge", "registered", "heartbeat", "execute_block", "announce_block", "blocks", "assign_job", "cancel_job", "receipt_stored", "goodbye", "failure", "chunk"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 

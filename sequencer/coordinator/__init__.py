@@ -1,0 +1,1 @@
+"""Coordinates the workers: who is attached, what they are asked, and what becomes of jobs."""

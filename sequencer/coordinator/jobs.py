@@ -1,0 +1,528 @@
+"""The coordinator of jobs: takes them from clients, gives them to workers, and sees every one to its end.
+
+A job is checked against its escrow, written to the log, queued, assigned, streamed, and finished by a valid receipt;
+when a worker fails, leaves or is late, the next one gets it, until its deadline. A drawn share of the answers is made
+again by a second, comparable worker and compared. Money moves in `sequencer.coordinator.settlement`.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Executor as ThreadExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import structlog
+
+from core.errors import InvalidInput
+from core.hashing import keccak256
+from core.jobs.receipt import Receipt, recover_signer
+from core.jobs.request import output_hash, request_hash
+from protos.messages import (
+    AssignJob,
+    CancelJob,
+    JobEvent,
+    JobFailed,
+    JobFinished,
+    JobList,
+    JobOutput,
+    JobQuery,
+    JobRecord,
+    JobStarted,
+    ListJobs,
+    Model,
+    ReceiptStored,
+    SubmitJob,
+)
+from sequencer.coordinator.assignment import Candidate, JobNeeds, choose
+from sequencer.coordinator.errors import JobConflict, JobNotFunded, JobUnknown, QueueFull
+from sequencer.coordinator.escrow import EscrowStatus, JobTerms, MarketChain, Standing
+from sequencer.coordinator.fleet import DUTY_INFERENCE, Fleet, Member
+from sequencer.coordinator.job_log import (
+    Assigned,
+    AttemptFailed,
+    Audited,
+    Ended,
+    Finished,
+    JobLog,
+    JobLogRecord,
+    Submitted,
+)
+from sequencer.coordinator.job_table import Attempt, Job, JobTable
+
+__all__ = ["JobCoordinator", "JobsConfig"]
+
+_LIST_MAX = 256
+_CLOCK_TOLERANCE_MS = 60_000
+_AUDIT_ATTEMPT = 2**31
+
+_log = structlog.get_logger(__name__)
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class JobsConfig:
+    """`audit_percent` of the finished jobs are made again; an attempt may say nothing for `stall_timeout_ms`."""
+
+    queued_max: int = 256
+    attempts_max: int = 5
+    stall_timeout_ms: int = 30_000
+    audit_timeout_ms: int = 60_000
+    audit_percent: int = 25
+    retry_after_ms: int = 1_000
+    standing_ttl_ms: int = 10_000
+    tick_s: float = 0.25
+
+
+class JobCoordinator:
+    """Implements `sequencer.rpc.JobDesk`. `operator` is the account (20 bytes) that orders must name as coordinator.
+
+    `audit_seed` is secret and random: workers cannot foresee which answers are checked. `log.replay` is read on
+    construction.
+    """
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        market: MarketChain,
+        log: JobLog,
+        config: JobsConfig,
+        threads: ThreadExecutor,
+        *,
+        operator: bytes,
+        audit_seed: bytes,
+        now_ms: Callable[[], int],
+    ) -> None:
+        self._fleet = fleet
+        self._market = market
+        self._log = log
+        self._config = config
+        self._threads = threads
+        self._operator = operator
+        self._audit_seed = audit_seed
+        self._now_ms = now_ms
+        self._lock = asyncio.Lock()
+        self._wake = asyncio.Event()
+        self._heard_ms: dict[tuple[bytes, int], int] = {}
+        self._standings: dict[bytes, tuple[Standing, int]] = {}
+        self._audits: dict[bytes, tuple[int, bytes, int]] = {}
+        self.table = JobTable()
+        for record in log.replay():
+            self.table.apply(record)
+        fleet.on(JobStarted, self._on_started)
+        fleet.on(JobOutput, self._on_output)
+        fleet.on(JobFinished, self._on_finished)
+        fleet.on(JobFailed, self._on_failed)
+        fleet.observe(self)
+
+    # What clients ask.
+
+    async def submit(self, request: SubmitJob) -> AsyncIterator[JobEvent]:
+        """Take a job in, or find it again, and tell its events. The job is on disk before the first event comes."""
+        job = self.table.jobs.get(request.job_id)
+        if job is None:
+            job = await self._take_in(request)
+        elif job.terms.salt != request.salt:
+            raise JobConflict(f"job 0x{request.job_id.hex()} was handed in with another salt")
+        async for event in job.follow():
+            yield event
+
+    def status(self, query: JobQuery) -> JobRecord:
+        job = self._job(query.job_id)
+        return job.record(with_contents=query.salt == job.terms.salt)
+
+    def list_jobs(self, request: ListJobs) -> JobList:
+        count = min(request.count_max or _LIST_MAX, _LIST_MAX)
+        newest_first = [*reversed(self.table.jobs.values())]
+        chosen = newest_first[request.offset : request.offset + count]
+        return JobList(tuple(job.record(with_contents=False) for job in chosen))
+
+    async def cancel(self, query: JobQuery) -> JobRecord:
+        job = self._job(query.job_id)
+        if query.salt != job.terms.salt:
+            raise JobConflict("only whoever knows the job's salt may cancel it")
+        async with self._lock:
+            if job.has_ended:
+                raise JobConflict(f"the job is {job.state} already")
+            await self._end(job, "cancelled", "cancelled by its client")
+        return job.record(with_contents=True)
+
+    async def _take_in(self, request: SubmitJob) -> Job:
+        terms = await self._in_thread(self._market.terms, request.job_id)
+        self._require_funded(request, terms)
+        assert terms is not None
+        async with self._lock:
+            known = self.table.jobs.get(request.job_id)
+            if known is not None:
+                return known
+            waiting = sum(1 for _ in self.table.queued())
+            if waiting >= self._config.queued_max:
+                raise QueueFull(f"{waiting} jobs are waiting already; try again later", self._config.retry_after_ms)
+            await self._record(
+                Submitted(
+                    request.job_id,
+                    request.request,
+                    request.salt,
+                    terms.client,
+                    terms.worker,
+                    terms.model_hash,
+                    terms.request_hash,
+                    terms.price_max_wei,
+                    terms.deadline_ms,
+                    self._now_ms(),
+                )
+            )
+        self._wake.set()
+        return self.table.jobs[request.job_id]
+
+    def _require_funded(self, request: SubmitJob, terms: JobTerms | None) -> None:
+        name = f"job 0x{request.job_id.hex()}"
+        if terms is None or terms.status != EscrowStatus.FUNDED:
+            raise JobNotFunded(f"{name} holds no money in the escrow: open it there first")
+        if terms.coordinator != self._operator:
+            raise JobNotFunded(f"{name} was opened for another coordinator, 0x{terms.coordinator.hex()}")
+        if terms.request_hash != request_hash(request.request, request.salt):
+            raise JobNotFunded(f"{name} was opened for another request or salt")
+        if terms.tier != request.request.tier:
+            raise JobNotFunded(f"{name} was opened for tier {terms.tier.name}")
+        if terms.deadline_ms <= self._now_ms():
+            raise JobNotFunded(f"{name} is past its deadline")
+
+    def _job(self, job_id: bytes) -> Job:
+        job = self.table.jobs.get(job_id)
+        if job is None:
+            raise JobUnknown(f"no job 0x{job_id.hex()} was handed in here")
+        return job
+
+    # What is done without being asked.
+
+    async def run(self) -> None:
+        """Assign, watch deadlines and audits, until cancelled."""
+        while True:
+            self._wake.clear()
+            async with self._lock:
+                await self._expire()
+                for job in [*self.table.queued()]:
+                    await self._assign(job)
+                await self._audit()
+            try:
+                async with asyncio.timeout(self._config.tick_s):
+                    await self._wake.wait()
+            except TimeoutError:
+                continue
+
+    async def _expire(self) -> None:
+        """End what is past its deadline, and attempts of which nothing was heard for too long."""
+        now_ms = self._now_ms()
+        for job in [*self.table.open.values()]:
+            if job.has_ended:
+                continue
+            if now_ms > job.terms.deadline_ms:
+                await self._end(job, "failed", f"not answered by its deadline; {job.detail}")
+            elif job.state == "running":
+                attempt = job.attempts[job.attempt]
+                heard_ms = self._heard_ms.get((job.terms.job_id, job.attempt), attempt.assigned_at_ms)
+                if now_ms - heard_ms > self._config.stall_timeout_ms:
+                    await self._fail(job, job.attempt, "late", f"nothing came for {now_ms - heard_ms} ms")
+
+    async def _assign(self, job: Job) -> None:
+        if len(job.attempts) >= self._config.attempts_max:
+            await self._end(job, "failed", f"{len(job.attempts)} attempts failed; {job.detail}")
+            return
+        tried = frozenset(one.worker for one in job.attempts.values())
+        needs = self._needs(job, tried)
+        choice = choose(needs, self._candidates())
+        if choice.address is None and tried:
+            choice = choose(self._needs(job, frozenset()), self._candidates())
+        member = None if choice.address is None else self._fleet.member(choice.address)
+        if member is None or choice.model is None:
+            if job.detail != choice.explain():
+                job.detail = choice.explain()
+                job.tell(self._now_ms(), detail=job.detail)
+            return
+        number = job.attempt + 1
+        model = choice.model
+        await self._record(
+            Assigned(
+                job.terms.job_id,
+                number,
+                member.address,
+                model.input_token_wei,
+                model.output_token_wei,
+                self._now_ms(),
+            )
+        )
+        if not await member.post(self._assignment(job, number, model, is_audit=False)):
+            await self._fail(job, number, "gone", "the worker left")
+
+    def _needs(self, job: Job, tried: frozenset[bytes]) -> JobNeeds:
+        terms = job.terms
+        deadline_s = -(-terms.deadline_ms // 1000)
+        return JobNeeds(terms.request, terms.model_hash, terms.worker, terms.price_max_wei, deadline_s, tried)
+
+    def _candidates(self) -> list[Candidate]:
+        load: dict[bytes, int] = {}
+        for job in self.table.running():
+            load[job.worker] = load.get(job.worker, 0) + 1
+        for _, worker, _ in self._audits.values():
+            load[worker] = load.get(worker, 0) + 1
+        return [self._candidate(member, load.get(member.address, 0)) for member in self._fleet.members(DUTY_INFERENCE)]
+
+    def _candidate(self, member: Member, jobs_running: int) -> Candidate:
+        known = self._standings.get(member.address)
+        reliability = self.table.reliability.get(member.address)
+        return Candidate(
+            address=member.address,
+            models=member.capabilities.models,
+            job_slots=max(1, member.capabilities.job_slots),
+            jobs_running=jobs_running,
+            is_ready=member.has_beaten,
+            is_draining=member.is_draining,
+            bonded_until=known[0].bonded_until if known else None,
+            reliability_per_mille=reliability.per_mille() if reliability else 500,
+        )
+
+    def _assignment(self, job: Job, attempt: int, model: Model, *, is_audit: bool) -> AssignJob:
+        terms = job.terms
+        return AssignJob(
+            job_id=terms.job_id,
+            attempt=attempt,
+            request=terms.request,
+            salt=terms.salt,
+            model_hash=terms.model_hash,
+            deadline_ms=self._now_ms() + self._config.audit_timeout_ms if is_audit else terms.deadline_ms,
+            input_token_wei=model.input_token_wei,
+            output_token_wei=model.output_token_wei,
+            price_max_wei=terms.price_max_wei,
+            audit=is_audit,
+        )
+
+    async def _end(self, job: Job, state: str, detail: str) -> None:
+        running = job.attempt if job.state == "running" else 0
+        await self._record(Ended(job.terms.job_id, state, detail[:512], self._now_ms()))
+        if running:
+            await self._withdraw(job, running, detail)
+
+    async def _withdraw(self, job: Job, number: int, reason: str) -> None:
+        """Tell the worker of an attempt that its answer is not wanted any more."""
+        member = self._fleet.member(job.attempts[number].worker)
+        if member is not None:
+            await member.post(CancelJob(job.terms.job_id, number, reason[:256]))
+
+    async def _fail(self, job: Job, number: int, code: str, detail: str) -> None:
+        _log.info("attempt_failed", job=job.terms.job_id.hex(), attempt=number, code=code, detail=detail)
+        await self._record(AttemptFailed(job.terms.job_id, number, code, detail[:512], self._now_ms()))
+        self._heard_ms.pop((job.terms.job_id, number), None)
+        await self._withdraw(job, number, detail)
+        self._wake.set()
+
+    async def _record(self, record: JobLogRecord) -> None:
+        await self._log.append(record)
+        self.table.apply(record)
+
+    async def record(self, record: JobLogRecord) -> None:
+        """Write a record and apply it, in turn with everything else; for the settlement."""
+        async with self._lock:
+            await self._record(record)
+
+    # What workers say.
+
+    def _attempt(self, member: Member, job_id: bytes, number: int) -> tuple[Job, Attempt] | None:
+        """The attempt that this worker was given, or None for anything else."""
+        job = self.table.jobs.get(job_id)
+        attempt = job.attempts.get(number) if job else None
+        if job is None or attempt is None or attempt.worker != member.address:
+            return None
+        return job, attempt
+
+    async def _on_started(self, member: Member, message: JobStarted) -> None:
+        if self._attempt(member, message.job_id, message.attempt):
+            self._heard_ms[message.job_id, message.attempt] = self._now_ms()
+
+    async def _on_output(self, member: Member, message: JobOutput) -> None:
+        found = self._attempt(member, message.job_id, message.attempt)
+        if found is None or found[0].state != "running" or found[0].attempt != message.attempt:
+            return
+        job, attempt = found
+        if message.index != attempt.pieces or not job.has_room():
+            return  # the whole answer comes with the receipt
+        attempt.pieces += 1
+        self._heard_ms[message.job_id, message.attempt] = self._now_ms()
+        job.tell(self._now_ms(), text=message.text)
+
+    async def _on_failed(self, member: Member, message: JobFailed) -> None:
+        async with self._lock:
+            if await self._audit_failed(member, message):
+                return
+            found = self._attempt(member, message.job_id, message.attempt)
+            if found is not None and not found[0].has_ended and not found[1].has_failed:
+                await self._fail(found[0], message.attempt, message.code, message.detail)
+
+    async def _on_finished(self, member: Member, message: JobFinished) -> None:
+        standing = await self._standing(member.address)
+        async with self._lock:
+            if await self._audit_finished(member, message, standing):
+                return
+            found = self._attempt(member, message.job_id, message.attempt)
+            if found is not None and not found[0].has_ended:
+                job, attempt = found
+                try:
+                    self._check_receipt(job, attempt, message, standing)
+                except InvalidInput as error:
+                    if not attempt.has_failed:
+                        await self._fail(job, message.attempt, "receipt_invalid", str(error))
+                else:
+                    current = job.attempt if job.state == "running" else 0
+                    await self._record(
+                        Finished(
+                            message.job_id,
+                            message.attempt,
+                            message.output,
+                            message.signed,
+                            "pending" if self._is_drawn(message.signed.receipt) else "none",
+                            self._now_ms(),
+                        )
+                    )
+                    self._heard_ms.pop((message.job_id, message.attempt), None)
+                    if current not in (0, message.attempt):
+                        await self._withdraw(job, current, "answered by another worker")
+        # Whatever it was, this node needs it no more: it is on disk, or it will never count.
+        await member.post(ReceiptStored(message.job_id, message.attempt))
+        self._wake.set()
+
+    def _check_receipt(self, job: Job, attempt: Attempt, message: JobFinished, standing: Standing) -> None:
+        """Raise InvalidInput unless the receipt is what this attempt may be paid for."""
+        receipt, terms = message.signed.receipt, job.terms
+        expected = {
+            "job_id": terms.job_id,
+            "worker": attempt.worker,
+            "tier": terms.request.tier,
+            "model_hash": terms.model_hash,
+            "request_hash": terms.request_hash,
+            "output_hash": output_hash(message.output, terms.salt),
+            "input_token_wei": attempt.input_token_wei,
+            "output_token_wei": attempt.output_token_wei,
+        }
+        for name, value in expected.items():
+            if getattr(receipt, name) != value:
+                raise InvalidInput(f"the receipt's {name} is not what it must be")
+        if receipt.total_wei > terms.price_max_wei:
+            raise InvalidInput(f"the receipt asks {receipt.total_wei} wei, the job pays {terms.price_max_wei}")
+        if receipt.output_tokens > terms.request.sampling.tokens_max:
+            raise InvalidInput(f"{receipt.output_tokens} output tokens, {terms.request.sampling.tokens_max} were asked")
+        earliest_ms = attempt.assigned_at_ms - _CLOCK_TOLERANCE_MS
+        if receipt.started_at_ms < earliest_ms or receipt.finished_at_ms > terms.deadline_ms:
+            raise InvalidInput("the receipt's times are outside the attempt's")
+        if recover_signer(receipt, self._market.domain, message.signed.signature) != standing.signer:
+            raise InvalidInput("the receipt is not signed by the worker's registered key")
+        if not message.output.startswith(job.streamed(message.attempt)):
+            raise InvalidInput("the answer is not the one that was streamed")
+
+    # Second opinions. An audit's attempts are numbered from 2^31 on, so that they never meet a real attempt's.
+
+    def _is_drawn(self, receipt: Receipt) -> bool:
+        digest = keccak256(self._audit_seed + receipt.digest(self._market.domain))
+        return int.from_bytes(digest[:8], "big") % 100 < self._config.audit_percent
+
+    async def _audit(self) -> None:
+        now_ms = self._now_ms()
+        for job_id, (_, _, until_ms) in [*self._audits.items()]:
+            if now_ms > until_ms:
+                del self._audits[job_id]
+                await self._judge(self.table.jobs[job_id], "unavailable", "the second worker did not answer in time")
+        for job in [*self.table.open.values()]:
+            if job.state == "finished" and job.audit == "pending" and job.terms.job_id not in self._audits:
+                await self._begin_audit(job)
+
+    async def _begin_audit(self, job: Job) -> None:
+        original = self._fleet.member(job.worker)
+        comparable = [
+            one
+            for one in self._candidates()
+            if one.address != job.worker
+            and original is not None
+            and _same_machine_kind(self._fleet.member(one.address), original)
+        ]
+        choice = choose(self._needs(job, frozenset({job.worker})), comparable)
+        member = None if choice.address is None else self._fleet.member(choice.address)
+        assert job.signed is not None
+        given_up_ms = job.signed.receipt.finished_at_ms + self._config.audit_timeout_ms
+        if member is None or choice.model is None:
+            if not comparable or self._now_ms() > given_up_ms:
+                await self._judge(job, "unavailable", f"nobody comparable: {choice.explain()}")
+            return
+        number = _AUDIT_ATTEMPT
+        self._audits[job.terms.job_id] = (number, member.address, self._now_ms() + self._config.audit_timeout_ms)
+        if not await member.post(self._assignment(job, number, choice.model, is_audit=True)):
+            del self._audits[job.terms.job_id]
+
+    async def _audit_finished(self, member: Member, message: JobFinished, standing: Standing) -> bool:
+        """Whether the message was the answer of an audit, which it then settles."""
+        audit = self._audits.get(message.job_id)
+        if audit is None or audit[:2] != (message.attempt, member.address):
+            return message.attempt >= _AUDIT_ATTEMPT
+        job = self.table.jobs[message.job_id]
+        del self._audits[message.job_id]
+        receipt = message.signed.receipt
+        is_signed = recover_signer(receipt, self._market.domain, message.signed.signature) == standing.signer
+        if not is_signed or receipt.output_hash != output_hash(message.output, job.terms.salt):
+            await self._judge(job, "unavailable", "the second worker's receipt is not valid")
+        elif message.output == job.output:
+            await self._judge(job, "agreed", "")
+        else:
+            detail = f"worker 0x{member.address.hex()} answered the same request otherwise"
+            await self._judge(job, "disagreed", detail)
+        return True
+
+    async def _audit_failed(self, member: Member, message: JobFailed) -> bool:
+        audit = self._audits.get(message.job_id)
+        if audit is None or audit[:2] != (message.attempt, member.address):
+            return message.attempt >= _AUDIT_ATTEMPT
+        del self._audits[message.job_id]
+        if message.code not in ("busy", "draining"):
+            detail = f"the second worker failed: {message.detail} [{message.code}]"
+            await self._judge(self.table.jobs[message.job_id], "unavailable", detail)
+        return True
+
+    async def _judge(self, job: Job, verdict: str, detail: str) -> None:
+        _log.info("job_audited", job=job.terms.job_id.hex(), verdict=verdict, detail=detail)
+        await self._record(Audited(job.terms.job_id, verdict, detail, self._now_ms()))
+
+    # Who comes and goes (FleetObserver).
+
+    async def joined(self, member: Member) -> None:
+        if member.has_duty(DUTY_INFERENCE):
+            await self._standing(member.address, is_stale=True)
+
+    async def heard(self, member: Member) -> None:
+        if member.has_duty(DUTY_INFERENCE):
+            await self._standing(member.address)
+            self._wake.set()
+
+    async def left(self, member: Member, reason: str) -> None:
+        async with self._lock:
+            for job in [*self.table.running()]:
+                if job.worker == member.address:
+                    await self._fail(job, job.attempt, "gone", f"the worker left: {reason}")
+            for job_id, (_, worker, _) in [*self._audits.items()]:
+                if worker == member.address:
+                    del self._audits[job_id]
+        self._wake.set()
+
+    async def _standing(self, worker: bytes, *, is_stale: bool = False) -> Standing:
+        """The worker's record on chain, at most `standing_ttl_ms` old."""
+        known = self._standings.get(worker)
+        if known is None or is_stale or self._now_ms() - known[1] > self._config.standing_ttl_ms:
+            known = (await self._in_thread(self._market.standing, worker), self._now_ms())
+            self._standings[worker] = known
+        return known[0]
+
+    async def _in_thread(self, work: Callable[[bytes], _T], argument: bytes) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work, argument)
+
+
+def _same_machine_kind(one: Member | None, other: Member) -> bool:
+    """Whether float engines on both must give the same bytes: same software on the same kind of processor."""
+    if one is None:
+        return False
+    mine, theirs = one.capabilities, other.capabilities
+    return (mine.software, mine.cpu_model) == (theirs.software, theirs.cpu_model)

@@ -1,0 +1,195 @@
+"""Moves the money: settles finished jobs in batches, refunds those that failed, in transactions of the operator.
+
+One transaction is on its way at a time. It is written to the log, with its bytes, before it is sent; so after a crash
+the same bytes are sent again, and no job is paid twice. Which jobs are due is the job table's to say.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import Executor as ThreadExecutor
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import structlog
+
+from core.chain import ChainReader
+from core.chain_rules import next_base_fee
+from core.errors import WarpgridError
+from core.transaction import (
+    Transaction,
+    TransactionType,
+    decode_transaction,
+    encode_transaction,
+    signing_hash,
+    transaction_hash,
+)
+from market.contracts import ESCROW_ADDRESS, JOB_ESCROW
+from protos.handshake import Signer
+from sequencer.coordinator.escrow import CallFailed, MarketChain
+from sequencer.coordinator.job_log import BatchDone, BatchSent, Unpayable
+from sequencer.coordinator.job_table import Job
+from sequencer.coordinator.jobs import JobCoordinator
+
+__all__ = ["Settlement", "SettlementConfig"]
+
+_RECOVERY_OFFSET = 27
+_GAS_MARGIN = 30_000
+
+_log = structlog.get_logger(__name__)
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class SettlementConfig:
+    """Every `interval_s` due jobs are settled, `batch_max` at once; what is not mined is resent every `resend_s`."""
+
+    interval_s: float = 2.0
+    batch_max: int = 64
+    resend_s: float = 10.0
+    priority_fee_wei: int = 10**9
+
+
+class Settlement:
+    """Runs beside a JobCoordinator.
+
+    `submit` hands a raw transaction to the mempool, and raises WarpgridError when it is refused.
+    """
+
+    def __init__(
+        self,
+        coordinator: JobCoordinator,
+        chain: ChainReader,
+        market: MarketChain,
+        operator: Signer,
+        submit: Callable[[bytes], Awaitable[None]],
+        config: SettlementConfig,
+        threads: ThreadExecutor,
+        *,
+        now_ms: Callable[[], int],
+    ) -> None:
+        self._coordinator = coordinator
+        self._chain = chain
+        self._market = market
+        self._operator = operator
+        self._submit = submit
+        self._config = config
+        self._threads = threads
+        self._now_ms = now_ms
+        self._sent_at_s: dict[bytes, float] = {}
+
+    async def run(self) -> None:
+        """Settle until cancelled."""
+        while True:
+            await self.step()
+            await asyncio.sleep(self._config.interval_s)
+
+    async def step(self) -> None:
+        """Look after the transaction on its way, or begin the next one."""
+        table = self._coordinator.table
+        if table.batches:
+            for sent in list(table.batches.values()):
+                await self._follow(sent)
+            return
+        due = table.to_settle()[: self._config.batch_max]
+        if due:
+            await self._begin("settle", due)
+            return
+        for job in table.to_refund()[:1]:
+            await self._begin("refund", [job])
+
+    async def _begin(self, purpose: str, jobs: Sequence[Job]) -> None:
+        """Send one transaction for these jobs; where it would revert, for each of them alone, or end that job."""
+        data = _settle_call(jobs) if purpose == "settle" else _refund_call(jobs[0])
+        try:
+            gas = await self._in_thread(lambda: self._market.check(self._operator.address, data))
+        except CallFailed as error:
+            if len(jobs) > 1:
+                for job in jobs:
+                    if not self._coordinator.table.batches:
+                        await self._begin(purpose, [job])
+            else:
+                await self._give_up(purpose, jobs[0], str(error))
+            return
+        raw, name = await self._in_thread(lambda: self._signed(data, gas))
+        ids = tuple(job.terms.job_id for job in jobs)
+        sent = BatchSent(purpose, name, raw, ids, self._now_ms())
+        await self._coordinator.record(sent)
+        await self._send(sent)
+
+    async def _give_up(self, purpose: str, job: Job, reason: str) -> None:
+        """A job whose transaction cannot succeed: an unsettled one is refunded next, an unrefunded one is left."""
+        _log.error("unpayable", job=job.terms.job_id.hex(), purpose=purpose, reason=reason)
+        await self._coordinator.record(Unpayable(job.terms.job_id, purpose, reason[:512], self._now_ms()))
+
+    async def _follow(self, sent: BatchSent) -> None:
+        outcome = await self._in_thread(lambda: self._outcome(sent))
+        if outcome is not None:
+            _log.info("batch_done", purpose=sent.purpose, outcome=outcome, jobs=len(sent.job_ids))
+            self._sent_at_s.pop(sent.transaction_hash, None)
+            await self._coordinator.record(BatchDone(sent.transaction_hash, outcome, self._now_ms()))
+            return
+        age_s = asyncio.get_running_loop().time() - self._sent_at_s.get(sent.transaction_hash, float("-inf"))
+        if age_s >= self._config.resend_s:
+            await self._send(sent)
+
+    def _outcome(self, sent: BatchSent) -> str | None:
+        """What became of a transaction, or None while it may still be mined."""
+        place = self._chain.find_transaction(sent.transaction_hash)
+        if place is not None:
+            succeeded = bool(self._chain.receipts(place.number).succeeded[place.row])
+            return "succeeded" if succeeded else "reverted"
+        nonce = decode_transaction(sent.raw).nonce
+        return "lost" if self._account_nonce() > nonce else None
+
+    async def _send(self, sent: BatchSent) -> None:
+        self._sent_at_s[sent.transaction_hash] = asyncio.get_running_loop().time()
+        try:
+            await self._submit(sent.raw)
+        except WarpgridError as error:
+            _log.warning("transaction_refused", purpose=sent.purpose, code=error.code, reason=str(error))
+
+    def _signed(self, data: bytes, gas: int) -> tuple[bytes, bytes]:
+        """The operator's transaction, raw, and its hash."""
+        header = self._chain.head().block.header
+        tx = Transaction(
+            type=TransactionType.FEE_MARKET,
+            chain_id=self._chain.config.chain_id,
+            nonce=self._account_nonce(),
+            gas_limit=gas + gas // 4 + _GAS_MARGIN,
+            max_fee_per_gas=16 * next_base_fee(header) + self._config.priority_fee_wei,
+            max_priority_fee_per_gas=self._config.priority_fee_wei,
+            to=ESCROW_ADDRESS,
+            value=0,
+            data=data,
+            y_parity=0,
+            r=0,
+            s=0,
+        )
+        signature = self._operator.sign(signing_hash(tx))
+        signed = replace(
+            tx,
+            r=int.from_bytes(signature[:32], "big"),
+            s=int.from_bytes(signature[32:64], "big"),
+            y_parity=signature[64] - _RECOVERY_OFFSET,
+        )
+        return encode_transaction(signed), transaction_hash(signed)
+
+    def _account_nonce(self) -> int:
+        account = self._chain.state(self._chain.head().number).account(self._operator.address)
+        return account.nonce if account is not None else 0
+
+    async def _in_thread(self, work: Callable[[], _T]) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+
+def _settle_call(jobs: Sequence[Job]) -> bytes:
+    receipts, signatures = [], []
+    for job in jobs:
+        assert job.signed is not None, "a finished job has a receipt"
+        receipts.append(job.signed.receipt.solidity())
+        signatures.append(job.signed.signature)
+    return JOB_ESCROW.encode_call("settle", receipts, signatures)
+
+
+def _refund_call(job: Job) -> bytes:
+    return JOB_ESCROW.encode_call("refund", job.terms.job_id)

