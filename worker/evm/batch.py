@@ -204,6 +204,13 @@ class Outcomes:
         start = self._logs_start(row) + int(self.results["log_bytes"][row])
         return self.arena[start : start + int(self.results["return_bytes"][row])].tobytes()
 
+    def sections(self, row: int) -> bytes:
+        """Everything that row `row` wrote: accounts, slots, logs, output, codes."""
+        result = self.results[row]
+        codes = self._logs_start(row) + int(result["log_bytes"]) + _padded(int(result["return_bytes"]))
+        start, end = int(result["output"]), codes + int(result["code_bytes"])
+        return self.arena[start:end].tobytes()
+
     def code(self, row: int, entry: Array) -> tuple[bytes, bytes]:
         """(bytes, hash) of the new code of one of this row's accounts."""
         result = self.results[row]

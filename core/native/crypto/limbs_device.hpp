@@ -1,54 +1,155 @@
 // limbs.hpp for a GPU: 32-bit words, the carry flag, and products that fuse into IMAD.WIDE.
+//
+// Each carry chain is one asm statement. Split over statements it is wrong: the compiler puts its own 128-bit additions,
+// which use the same flag, between them (seen with nvcc 13.0 as a carry lost once in 500 products).
 #pragma once
 
 #include "core/native/platform.hpp"
 
 namespace warpgrid {
 
-// PTX carry chains. Each statement reads and writes the carry flag, so they stay in program order (volatile) and
-// nothing else may be put between two links of a chain.
-#define WG_PTX2(name, instruction, type, constraint)                                                     \
-    __device__ __forceinline__ type name(type a, type b) {                                               \
-        type r;                                                                                          \
-        asm volatile(instruction " %0, %1, %2;" : "=" constraint(r) : constraint(a), constraint(b));     \
-        return r;                                                                                        \
-    }
-#define WG_PTX3(name, instruction)                                                                       \
-    __device__ __forceinline__ u32 name(u32 a, u32 b, u32 c) {                                           \
-        u32 r;                                                                                           \
-        asm volatile(instruction " %0, %1, %2, %3;" : "=r"(r) : "r"(a), "r"(b), "r"(c));                 \
-        return r;                                                                                        \
-    }
-WG_PTX2(ptx_add_cc64, "add.cc.u64", u64, "l")
-WG_PTX2(ptx_addc_cc64, "addc.cc.u64", u64, "l")
-WG_PTX2(ptx_addc64, "addc.u64", u64, "l")
-WG_PTX2(ptx_sub_cc64, "sub.cc.u64", u64, "l")
-WG_PTX2(ptx_subc_cc64, "subc.cc.u64", u64, "l")
-WG_PTX2(ptx_subc64, "subc.u64", u64, "l")
-WG_PTX2(ptx_add_cc, "add.cc.u32", u32, "r")
-WG_PTX2(ptx_addc_cc, "addc.cc.u32", u32, "r")
-WG_PTX2(ptx_addc, "addc.u32", u32, "r")
-WG_PTX3(ptx_mad_lo_cc, "mad.lo.cc.u32")
-WG_PTX3(ptx_madc_lo_cc, "madc.lo.cc.u32")
-WG_PTX3(ptx_madc_hi_cc, "madc.hi.cc.u32")
-WG_PTX3(ptx_madc_hi, "madc.hi.u32")
-#undef WG_PTX2
-#undef WG_PTX3
-
 template <u32 N>
 WG_FN u64 add_limbs(u64 (&r)[N], const u64 (&a)[N], const u64 (&b)[N]) {
-    r[0] = ptx_add_cc64(a[0], b[0]);
+    static_assert(N == 4 || N == 5 || N == 8);
+    u64 t[N], carry;
+    if constexpr (N == 4) {
+        asm("add.cc.u64 %0, %5, %9;\n\t"
+            "addc.cc.u64 %1, %6, %10;\n\t"
+            "addc.cc.u64 %2, %7, %11;\n\t"
+            "addc.cc.u64 %3, %8, %12;\n\t"
+            "addc.u64 %4, 0, 0;"
+            : "=l"(t[0]), "=l"(t[1]), "=l"(t[2]), "=l"(t[3]), "=l"(carry)
+            : "l"(a[0]), "l"(a[1]), "l"(a[2]), "l"(a[3]), "l"(b[0]), "l"(b[1]), "l"(b[2]), "l"(b[3]));
+    }
+    if constexpr (N == 5) {
+        asm("add.cc.u64 %0, %6, %11;\n\t"
+            "addc.cc.u64 %1, %7, %12;\n\t"
+            "addc.cc.u64 %2, %8, %13;\n\t"
+            "addc.cc.u64 %3, %9, %14;\n\t"
+            "addc.cc.u64 %4, %10, %15;\n\t"
+            "addc.u64 %5, 0, 0;"
+            : "=l"(t[0]), "=l"(t[1]), "=l"(t[2]), "=l"(t[3]), "=l"(t[4]), "=l"(carry)
+            : "l"(a[0]), "l"(a[1]), "l"(a[2]), "l"(a[3]), "l"(a[4]), "l"(b[0]), "l"(b[1]), "l"(b[2]),
+              "l"(b[3]), "l"(b[4]));
+    }
+    if constexpr (N == 8) {
+        asm("add.cc.u64 %0, %9, %17;\n\t"
+            "addc.cc.u64 %1, %10, %18;\n\t"
+            "addc.cc.u64 %2, %11, %19;\n\t"
+            "addc.cc.u64 %3, %12, %20;\n\t"
+            "addc.cc.u64 %4, %13, %21;\n\t"
+            "addc.cc.u64 %5, %14, %22;\n\t"
+            "addc.cc.u64 %6, %15, %23;\n\t"
+            "addc.cc.u64 %7, %16, %24;\n\t"
+            "addc.u64 %8, 0, 0;"
+            : "=l"(t[0]), "=l"(t[1]), "=l"(t[2]), "=l"(t[3]), "=l"(t[4]), "=l"(t[5]), "=l"(t[6]),
+              "=l"(t[7]), "=l"(carry)
+            : "l"(a[0]), "l"(a[1]), "l"(a[2]), "l"(a[3]), "l"(a[4]), "l"(a[5]), "l"(a[6]), "l"(a[7]),
+              "l"(b[0]), "l"(b[1]), "l"(b[2]), "l"(b[3]), "l"(b[4]), "l"(b[5]), "l"(b[6]), "l"(b[7]));
+    }
     WG_UNROLL
-    for (u32 i = 1; i < N; ++i) r[i] = ptx_addc_cc64(a[i], b[i]);
-    return ptx_addc64(0, 0);
+    for (u32 i = 0; i < N; ++i) r[i] = t[i];
+    return carry;
 }
 
 template <u32 N>
 WG_FN u64 subtract_limbs(u64 (&r)[N], const u64 (&a)[N], const u64 (&b)[N]) {
-    r[0] = ptx_sub_cc64(a[0], b[0]);
+    static_assert(N == 4 || N == 5 || N == 8);
+    u64 t[N], carry;
+    if constexpr (N == 4) {
+        asm("sub.cc.u64 %0, %5, %9;\n\t"
+            "subc.cc.u64 %1, %6, %10;\n\t"
+            "subc.cc.u64 %2, %7, %11;\n\t"
+            "subc.cc.u64 %3, %8, %12;\n\t"
+            "subc.u64 %4, 0, 0;"
+            : "=l"(t[0]), "=l"(t[1]), "=l"(t[2]), "=l"(t[3]), "=l"(carry)
+            : "l"(a[0]), "l"(a[1]), "l"(a[2]), "l"(a[3]), "l"(b[0]), "l"(b[1]), "l"(b[2]), "l"(b[3]));
+    }
+    if constexpr (N == 5) {
+        asm("sub.cc.u64 %0, %6, %11;\n\t"
+            "subc.cc.u64 %1, %7, %12;\n\t"
+            "subc.cc.u64 %2, %8, %13;\n\t"
+            "subc.cc.u64 %3, %9, %14;\n\t"
+            "subc.cc.u64 %4, %10, %15;\n\t"
+            "subc.u64 %5, 0, 0;"
+            : "=l"(t[0]), "=l"(t[1]), "=l"(t[2]), "=l"(t[3]), "=l"(t[4]), "=l"(carry)
+            : "l"(a[0]), "l"(a[1]), "l"(a[2]), "l"(a[3]), "l"(a[4]), "l"(b[0]), "l"(b[1]), "l"(b[2]),
+              "l"(b[3]), "l"(b[4]));
+    }
+    if constexpr (N == 8) {
+        asm("sub.cc.u64 %0, %9, %17;\n\t"
+            "subc.cc.u64 %1, %10, %18;\n\t"
+            "subc.cc.u64 %2, %11, %19;\n\t"
+            "subc.cc.u64 %3, %12, %20;\n\t"
+            "subc.cc.u64 %4, %13, %21;\n\t"
+            "subc.cc.u64 %5, %14, %22;\n\t"
+            "subc.cc.u64 %6, %15, %23;\n\t"
+            "subc.cc.u64 %7, %16, %24;\n\t"
+            "subc.u64 %8, 0, 0;"
+            : "=l"(t[0]), "=l"(t[1]), "=l"(t[2]), "=l"(t[3]), "=l"(t[4]), "=l"(t[5]), "=l"(t[6]),
+              "=l"(t[7]), "=l"(carry)
+            : "l"(a[0]), "l"(a[1]), "l"(a[2]), "l"(a[3]), "l"(a[4]), "l"(a[5]), "l"(a[6]), "l"(a[7]),
+              "l"(b[0]), "l"(b[1]), "l"(b[2]), "l"(b[3]), "l"(b[4]), "l"(b[5]), "l"(b[6]), "l"(b[7]));
+    }
     WG_UNROLL
-    for (u32 i = 1; i < N; ++i) r[i] = ptx_subc_cc64(a[i], b[i]);
-    return ptx_subc64(0, 0) & 1;
+    for (u32 i = 0; i < N; ++i) r[i] = t[i];
+    return carry & 1;
+}
+
+// s[0..2 PAIRS) += the products of b with a[0], a[2], ...; returns the carry out of s.
+template <u32 PAIRS>
+WG_FN u32 add_products(u32* s, const u32* a, u32 b) {
+    static_assert(PAIRS >= 1 && PAIRS <= 4);
+    u32 carry;
+    if constexpr (PAIRS == 1) {
+        asm("mad.lo.cc.u32 %0, %3, %4, %0;\n\t"
+            "madc.hi.cc.u32 %1, %3, %4, %1;\n\t"
+            "addc.u32 %2, 0, 0;"
+            : "+r"(s[0]), "+r"(s[1]), "=r"(carry)
+            : "r"(a[0]), "r"(b));
+    }
+    if constexpr (PAIRS == 2) {
+        asm("mad.lo.cc.u32 %0, %5, %7, %0;\n\t"
+            "madc.hi.cc.u32 %1, %5, %7, %1;\n\t"
+            "madc.lo.cc.u32 %2, %6, %7, %2;\n\t"
+            "madc.hi.cc.u32 %3, %6, %7, %3;\n\t"
+            "addc.u32 %4, 0, 0;"
+            : "+r"(s[0]), "+r"(s[1]), "+r"(s[2]), "+r"(s[3]), "=r"(carry)
+            : "r"(a[0]), "r"(a[2]), "r"(b));
+    }
+    if constexpr (PAIRS == 3) {
+        asm("mad.lo.cc.u32 %0, %7, %10, %0;\n\t"
+            "madc.hi.cc.u32 %1, %7, %10, %1;\n\t"
+            "madc.lo.cc.u32 %2, %8, %10, %2;\n\t"
+            "madc.hi.cc.u32 %3, %8, %10, %3;\n\t"
+            "madc.lo.cc.u32 %4, %9, %10, %4;\n\t"
+            "madc.hi.cc.u32 %5, %9, %10, %5;\n\t"
+            "addc.u32 %6, 0, 0;"
+            : "+r"(s[0]), "+r"(s[1]), "+r"(s[2]), "+r"(s[3]), "+r"(s[4]), "+r"(s[5]), "=r"(carry)
+            : "r"(a[0]), "r"(a[2]), "r"(a[4]), "r"(b));
+    }
+    if constexpr (PAIRS == 4) {
+        asm("mad.lo.cc.u32 %0, %9, %13, %0;\n\t"
+            "madc.hi.cc.u32 %1, %9, %13, %1;\n\t"
+            "madc.lo.cc.u32 %2, %10, %13, %2;\n\t"
+            "madc.hi.cc.u32 %3, %10, %13, %3;\n\t"
+            "madc.lo.cc.u32 %4, %11, %13, %4;\n\t"
+            "madc.hi.cc.u32 %5, %11, %13, %5;\n\t"
+            "madc.lo.cc.u32 %6, %12, %13, %6;\n\t"
+            "madc.hi.cc.u32 %7, %12, %13, %7;\n\t"
+            "addc.u32 %8, 0, 0;"
+            : "+r"(s[0]), "+r"(s[1]), "+r"(s[2]), "+r"(s[3]), "+r"(s[4]), "+r"(s[5]), "+r"(s[6]), "+r"(s[7]), "=r"(carry)
+            : "r"(a[0]), "r"(a[2]), "r"(a[4]), "r"(a[6]), "r"(b));
+    }
+    return carry;
+}
+
+template <u32 N>
+WG_FN u64 add_multiple(u64 (&t)[N], const u64 (&a)[N], u64 b) {
+    u64 carry = 0;
+    WG_UNROLL
+    for (u32 i = 0; i < N; ++i) t[i] = multiply_add(a[i], b, t[i], carry);
+    return carry;
 }
 
 template <u32 N>
@@ -62,92 +163,69 @@ WG_FN void split_words(u32 (&words)[2 * N], const u64 (&limbs)[N]) {
 
 // limbs = even + odd * 2^32, the last step of every product: 64-bit products at even word positions gather in `even`,
 // those at odd positions one word lower in `odd`, so that each low/high pair fuses into one IMAD.WIDE.
-template <u32 W>
-WG_FN void merge_even_odd(u64 (&limbs)[W / 2], u32 (&even)[W], const u32 (&odd)[W]) {
-    even[1] = ptx_add_cc(even[1], odd[0]);
-    WG_UNROLL
-    for (u32 k = 2; k < W - 1; ++k) even[k] = ptx_addc_cc(even[k], odd[k - 1]);
-    even[W - 1] = ptx_addc(even[W - 1], odd[W - 2]);
-    WG_UNROLL
-    for (u32 i = 0; i < W / 2; ++i) limbs[i] = static_cast<u64>(even[2 * i + 1]) << 32 | even[2 * i];
-}
-
 template <u32 N>
-WG_FN u64 add_multiple(u64 (&t)[N], const u64 (&a)[N], u64 b) {
-    u64 carry = 0;
+WG_FN void merge_even_odd(u64 (&limbs)[N], const u32 (&even)[2 * N], const u32 (&odd)[2 * N]) {
+    u64 low[N], high[N];
     WG_UNROLL
-    for (u32 i = 0; i < N; ++i) t[i] = multiply_add(a[i], b, t[i], carry);
-    return carry;
+    for (u32 i = 0; i < N; ++i) {
+        low[i] = static_cast<u64>(even[2 * i + 1]) << 32 | even[2 * i];
+        high[i] = static_cast<u64>(odd[2 * i]) << 32 | (i > 0 ? odd[2 * i - 1] : 0);
+    }
+    add_limbs(limbs, low, high);
 }
 
 template <u32 N>
 WG_FN void multiply_wide(u64 (&r)[2 * N], const u64 (&a_limbs)[N], const u64 (&b_limbs)[N]) {
     constexpr u32 W = 2 * N;
-    u32 a[W], b[W], sums[2][2 * W];
+    u32 a[W], b[W], even[2 * W], odd[2 * W];
     split_words(a, a_limbs);
     split_words(b, b_limbs);
     WG_UNROLL
-    for (u32 k = 0; k < 2 * W; ++k) sums[0][k] = sums[1][k] = 0;
+    for (u32 k = 0; k < 2 * W; ++k) even[k] = odd[k] = 0;
     WG_UNROLL
-    for (u32 i = 0; i < W; ++i) {
-        WG_UNROLL
-        for (u32 odd = 0; odd < 2; ++odd) {
-            u32(&sum)[2 * W] = sums[odd];
-            const u32 first = (i + odd) % 2;  // words j of a with i + j even, or odd
-            WG_UNROLL
-            for (u32 j = first; j < W; j += 2) {
-                const u32 k = i + j - odd;
-                sum[k] = j == first ? ptx_mad_lo_cc(a[j], b[i], sum[k]) : ptx_madc_lo_cc(a[j], b[i], sum[k]);
-                sum[k + 1] = ptx_madc_hi_cc(a[j], b[i], sum[k + 1]);
-            }
-            if (first == 0 && i + W - odd < 2 * W) sum[i + W - odd] = ptx_addc(0, 0);
-        }
+    for (u32 i = 0; i < W; i += 2) {
+        // Words of a with the parity of the position; the carries land in words that are still 0, or out of an odd row,
+        // whose top word cannot overflow.
+        even[i + W] = add_products<N>(even + i, a, b[i]);
+        add_products<N>(odd + i, a + 1, b[i]);
+        odd[i + W] = add_products<N>(odd + i, a, b[i + 1]);
+        add_products<N>(even + i + 2, a + 1, b[i + 1]);
     }
-    merge_even_odd(r, sums[0], sums[1]);
+    merge_even_odd(r, even, odd);
 }
 
-// r = a * a: the products above the diagonal once, doubled, then the squares.
+// Row I of a square: the products of a[I] with the words above it, to their places, and their carries.
+template <u32 I, u32 N>
+WG_FN void add_square_row(u32 (&even)[4 * N], u32 (&odd)[4 * N], const u32 (&a)[2 * N]) {
+    constexpr u32 W = 2 * N, ODD_PAIRS = (W - I) / 2, EVEN_PAIRS = (W - I - 1) / 2;
+    if constexpr (ODD_PAIRS > 0) {
+        const u32 carry = add_products<ODD_PAIRS>(odd + 2 * I, a + I + 1, a[I]);
+        if constexpr (2 * I + 2 * ODD_PAIRS < 2 * W) odd[2 * I + 2 * ODD_PAIRS] += carry;
+    }
+    if constexpr (EVEN_PAIRS > 0) {
+        const u32 carry = add_products<EVEN_PAIRS>(even + 2 * I + 2, a + I + 2, a[I]);
+        if constexpr (2 * I + 2 + 2 * EVEN_PAIRS < 2 * W) even[2 * I + 2 + 2 * EVEN_PAIRS] += carry;
+    }
+    if constexpr (I + 2 < W) add_square_row<I + 1, N>(even, odd, a);
+}
+
+// The products above the diagonal once, doubled, then the squares.
 template <u32 N>
 WG_FN void square_wide(u64 (&r)[2 * N], const u64 (&a_limbs)[N]) {
     constexpr u32 W = 2 * N;
-    u32 a[W], sums[2][2 * W], t[2 * W];
+    u32 a[W], even[2 * W], odd[2 * W];
     split_words(a, a_limbs);
     WG_UNROLL
-    for (u32 k = 0; k < 2 * W; ++k) sums[0][k] = sums[1][k] = 0;
+    for (u32 k = 0; k < 2 * W; ++k) even[k] = odd[k] = 0;
+    add_square_row<0, N>(even, odd, a);
+    u64 t[2 * N], squares[2 * N];
+    merge_even_odd(t, even, odd);
     WG_UNROLL
-    for (u32 i = 0; i + 1 < W; ++i) {
-        WG_UNROLL
-        for (u32 step = 1; step <= 2; ++step) {  // j = i + 1, i + 3, ... lie at odd positions; i + 2, ... at even ones
-            u32(&sum)[2 * W] = sums[step % 2];
-            const u32 odd = step % 2;
-            u32 end = 0;
-            WG_UNROLL
-            for (u32 j = i + step; j < W; j += 2) {
-                const u32 k = i + j - odd;
-                sum[k] = j == i + step ? ptx_mad_lo_cc(a[j], a[i], sum[k]) : ptx_madc_lo_cc(a[j], a[i], sum[k]);
-                sum[k + 1] = ptx_madc_hi_cc(a[j], a[i], sum[k + 1]);
-                end = k + 2;
-            }
-            if (end != 0 && end < 2 * W) sum[end] = ptx_addc(sum[end], 0);
-        }
-    }
-    t[0] = 0;
-    t[1] = sums[1][0];
-    t[2] = ptx_add_cc(sums[0][2], sums[1][1]);
+    for (u32 i = 2 * N - 1; i > 0; --i) t[i] = t[i] << 1 | t[i - 1] >> 63;
+    t[0] <<= 1;
     WG_UNROLL
-    for (u32 k = 3; k < 2 * W - 1; ++k) t[k] = ptx_addc_cc(sums[0][k], sums[1][k - 1]);
-    t[2 * W - 1] = ptx_addc(sums[0][2 * W - 1], sums[1][2 * W - 2]);
-    WG_UNROLL
-    for (u32 k = 2 * W - 1; k > 0; --k) t[k] = t[k] << 1 | t[k - 1] >> 31;
-    t[0] = ptx_mad_lo_cc(a[0], a[0], t[0]);
-    t[1] = ptx_madc_hi_cc(a[0], a[0], t[1]);
-    WG_UNROLL
-    for (u32 i = 1; i < W; ++i) {
-        t[2 * i] = ptx_madc_lo_cc(a[i], a[i], t[2 * i]);
-        t[2 * i + 1] = ptx_madc_hi_cc(a[i], a[i], t[2 * i + 1]);
-    }
-    WG_UNROLL
-    for (u32 i = 0; i < W; ++i) r[i] = static_cast<u64>(t[2 * i + 1]) << 32 | t[2 * i];
+    for (u32 i = 0; i < W; ++i) squares[i] = static_cast<u64>(a[i]) * a[i];
+    add_limbs(r, t, squares);
 }
 
 template <u32 LOW, u32 N>
@@ -162,20 +240,9 @@ WG_FN u64 add_multiple_33(u64 (&t)[N], const u64 (&a_limbs)[N]) {
         odd[2 * i] = a[2 * i];  // a * 2^32, one word lower
         odd[2 * i + 1] = a[2 * i + 1];
     }
-    WG_UNROLL
-    for (u32 j = 0; j < W; j += 2) {
-        even[j] = j == 0 ? ptx_mad_lo_cc(a[j], LOW, even[j]) : ptx_madc_lo_cc(a[j], LOW, even[j]);
-        even[j + 1] = ptx_madc_hi_cc(a[j], LOW, even[j + 1]);
-    }
-    even[W] = ptx_addc(0, 0);
-    even[W + 1] = 0;
-    WG_UNROLL
-    for (u32 j = 0; j < W; j += 2) {
-        odd[j] = j == 0 ? ptx_mad_lo_cc(a[j + 1], LOW, odd[j]) : ptx_madc_lo_cc(a[j + 1], LOW, odd[j]);
-        odd[j + 1] = ptx_madc_hi_cc(a[j + 1], LOW, odd[j + 1]);
-    }
-    odd[W] = ptx_addc(0, 0);
-    odd[W + 1] = 0;
+    even[W] = add_products<N>(even, a, LOW);
+    odd[W] = add_products<N>(odd, a + 1, LOW);
+    even[W + 1] = odd[W + 1] = 0;
     u64 sum[N + 1];
     merge_even_odd(sum, even, odd);
     WG_UNROLL

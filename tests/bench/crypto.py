@@ -1,0 +1,180 @@
+"""Rates of hashing, signature recovery and every precompile: this machine's CPU, and its GPU where there is one.
+
+Each figure is the best of several runs, after the results were checked. `python -m tests.bench.crypto [--gpu]` prints
+them and appends JSON lines to tests/bench/results/crypto.jsonl.
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import tarfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from core import crypto
+from core.crypto_gpu import GpuCrypto
+from core.fork import Fork
+from core.gpu import Device
+
+__all__ = ["main", "signed_batch"]
+
+RESULTS = Path(__file__).parent / "results" / "crypto.jsonl"
+VECTORS = Path(__file__).parents[3] / "shared/vectors/precompiles/precompiles.tar.gz"
+REPEATS = 5
+SECONDS_MIN = 0.05
+
+Bytes = npt.NDArray[np.uint8]
+
+FAMILIES = {
+    "ecRecover": (0x01, Fork.OSAKA),
+    "modexp_eip7883": (0x05, Fork.OSAKA),
+    "bn256Add": (0x06, Fork.OSAKA),
+    "bn256ScalarMul": (0x07, Fork.OSAKA),
+    "bn256Pairing": (0x08, Fork.OSAKA),
+    "blake2F": (0x09, Fork.OSAKA),
+    "pointEvaluation": (0x0A, Fork.OSAKA),
+    "blsG1Add": (0x0B, Fork.OSAKA),
+    "blsG1Mul": (0x0C, Fork.OSAKA),
+    "blsG1MultiExp": (0x0C, Fork.OSAKA),
+    "blsG2Add": (0x0D, Fork.OSAKA),
+    "blsG2Mul": (0x0E, Fork.OSAKA),
+    "blsG2MultiExp": (0x0E, Fork.OSAKA),
+    "blsPairing": (0x0F, Fork.OSAKA),
+    "blsMapG1": (0x10, Fork.OSAKA),
+    "blsMapG2": (0x11, Fork.OSAKA),
+    "p256Verify": (0x100, Fork.OSAKA),
+}
+
+
+def signed_batch(count: int, seed: int) -> tuple[Bytes, Bytes, Bytes]:
+    """Hashes, signatures and parities that all recover to some key: random scalars over a pool of 4,096 points."""
+    random = np.random.default_rng(seed)
+    pool = random.integers(0, 256, (16384, 64), dtype=np.uint8)
+    pool[:, [0, 32]] >>= 1  # below the order
+    zeros = np.zeros(len(pool), dtype=np.uint8)
+    pool = pool[crypto.recover_batch(pool[:, :32].copy(), pool, zeros).valid][:4096]
+    signatures = random.integers(0, 256, (count, 64), dtype=np.uint8)
+    signatures[:, 32] >>= 1
+    signatures[:, :32] = pool[random.integers(0, len(pool), count), :32]
+    parities = random.integers(0, 2, count, dtype=np.uint8)
+    return random.integers(0, 256, (count, 32), dtype=np.uint8), signatures, parities
+
+
+def seconds_of(run: Callable[[], Any]) -> float:
+    """Best time of one call, over REPEATS measurements of at least SECONDS_MIN each."""
+    calls, best = 1, float("inf")
+    for _ in range(REPEATS):
+        while True:
+            start = time.perf_counter()
+            for _ in range(calls):
+                run()
+            spent = time.perf_counter() - start
+            if spent >= SECONDS_MIN:
+                break
+            calls *= 2
+        best = min(best, spent / calls)
+    return best
+
+
+def mgas_per_s(address: int, data: bytes, fork: Fork, expected: str | None) -> float:
+    """Gas per second of one call, checked first against the expected output where there is one."""
+    result = crypto.run_precompile(address, data, fork)
+    assert result.success
+    assert expected is None or result.output.hex() == expected, f"precompile {address:#x} gave {result.output.hex()}"
+    return result.gas / seconds_of(lambda: crypto.run_precompile(address, data, fork)) / 1e6
+
+
+def bench_precompiles() -> Iterator[dict[str, Any]]:
+    """Gas per second of each family's slowest and median vector; one thread, the call from Python (1 us) included."""
+    for name, (address, fork) in FAMILIES.items():
+        with tarfile.open(VECTORS) as archive:
+            member = archive.extractfile(f"precompiles/{name}.json")
+            assert member is not None
+            cases = json.load(member)[:40]
+        rates = sorted(mgas_per_s(address, bytes.fromhex(one["Input"]), fork, one["Expected"]) for one in cases)
+        yield {"what": name, "mgas_per_s_min": round(rates[0]), "mgas_per_s_median": round(rates[len(rates) // 2])}
+    for name, address in (("sha256", 0x02), ("ripemd160", 0x03), ("identity", 0x04)):
+        rate = mgas_per_s(address, bytes(1 << 16), Fork.OSAKA, None)
+        yield {"what": f"{name} 64 KiB", "mgas_per_s_min": round(rate)}
+
+
+def bench_cpu(threads: int) -> Iterator[dict[str, Any]]:
+    """Recoveries and hashes a second on `threads` threads."""
+    count = 4096 * threads
+    batch = signed_batch(count, seed=1)
+    assert crypto.recover_batch(*batch, threads=threads).valid.all()
+    seconds = seconds_of(lambda: crypto.recover_batch(*batch, threads=threads))
+    yield {"what": "recover", "threads": threads, "batch": count, "per_s": round(count / seconds)}
+    items = np.zeros(64 * count, dtype=np.uint8)
+    offsets = np.arange(count + 1, dtype=np.uint64) * 64
+    seconds = seconds_of(lambda: crypto.keccak256_batch(items, offsets, threads=threads))
+    yield {"what": "keccak 64 B", "threads": threads, "batch": count, "per_s": round(count / seconds)}
+
+
+def bench_gpu(gpu: GpuCrypto, counts: tuple[int, ...]) -> Iterator[dict[str, Any]]:
+    """Recoveries and hashes a second on the device: kernels alone, and with copies from and to pageable memory."""
+    cupy = gpu.device.cupy
+    for count in counts:
+        batch = signed_batch(count, seed=count)
+        expected, found = crypto.recover_batch(*batch), gpu.recover_batch(*batch)
+        assert (expected.addresses == found.addresses).all()
+        assert (expected.valid == found.valid).all()
+        on_device = gpu.upload(*batch)
+        seconds = device_seconds(cupy, lambda on_device=on_device: gpu.recover_on_device(on_device))
+        whole = seconds_of(lambda batch=batch: gpu.recover_batch(*batch))
+        yield {"what": "recover", "batch": count, "per_s": round(count / seconds), "with_copies": round(count / whole)}
+    for size, permutations in ((64, 1), (136, 2), (1360, 11)):
+        count = (1 << 28) // size
+        items = np.random.default_rng(size).integers(0, 256, count * size, dtype=np.uint8)
+        offsets = np.arange(count + 1, dtype=np.uint64) * size
+        held_items, held_offsets = cupy.asarray(items), cupy.asarray(offsets)
+        digests = gpu.hash_on_device(held_items, held_offsets)[:5000].get()
+        assert (digests == crypto.keccak256_batch(items, offsets[:5001])).all()
+        seconds = device_seconds(cupy, lambda held=(held_items, held_offsets): gpu.hash_on_device(*held))
+        yield {"what": f"keccak {size} B", "batch": count, "permutations_per_s": round(count * permutations / seconds)}
+
+
+def device_seconds(cupy: Any, run: Callable[[], Any]) -> float:
+    """Median time of one call between two events on the device."""
+    run()
+    times = []
+    for _ in range(2 * REPEATS + 1):
+        start, stop = cupy.cuda.Event(), cupy.cuda.Event()
+        start.record()
+        run()
+        stop.record()
+        stop.synchronize()
+        times.append(cupy.cuda.get_elapsed_time(start, stop) / 1e3)
+    return sorted(times)[len(times) // 2]
+
+
+def main() -> None:
+    """Print and record every figure that this machine can give."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--gpu", action="store_true", help="also on GPU 0")
+    arguments = parser.parse_args()
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    processor = platform.processor() or platform.machine()
+    rows = [("cpu", row) for row in bench_precompiles()]
+    rows += [("cpu", row) for threads in sorted({1, os.cpu_count() or 1}) for row in bench_cpu(threads)]
+    if arguments.gpu:
+        device = Device(0, Path.home() / ".cache/warpgrid/kernels")
+        processor = device.name
+        rows += [("gpu", row) for row in bench_gpu(GpuCrypto(device), (1 << 12, 1 << 16, 1 << 20, 1 << 22))]
+    RESULTS.parent.mkdir(exist_ok=True)
+    with RESULTS.open("a") as results:
+        for executor, row in rows:
+            line = {"bench": "crypto", "commit": commit.stdout.strip(), "device": processor, "on": executor, **row}
+            results.write(json.dumps(line) + "\n")
+            print(json.dumps(line))  # noqa: T201 - a benchmark's output
+
+
+if __name__ == "__main__":
+    main()
