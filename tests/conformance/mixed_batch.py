@@ -136,8 +136,10 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("paths", nargs="+", type=Path)
     parser.add_argument("--engine", choices=("cpu", "gpu"), default="cpu")
     parser.add_argument("--like-cpu", action="store_true")
+    parser.add_argument("--skip", action="append", default=[], help="leave out tests whose name contains this")
     options = parser.parse_args(arguments)
     tests = [test for path in options.paths for name, raw in read(path) for test in read_state_tests(name, raw)]
+    tests = [test for test in tests if not any(word in test.name for word in options.skip)]
     mixed = MixedBatch.of(tests)
     print(f"{len(tests)} tests, {len(mixed.tests)} in the batch", flush=True)  # noqa: T201
     engine = GpuEngine(Device(0, Path("build/kernels"))) if options.engine == "gpu" else Engine()
