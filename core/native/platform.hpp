@@ -41,6 +41,14 @@ static_assert(sizeof(u16) == 2 && sizeof(u32) == 4 && sizeof(u64) == 8 && sizeof
 
 namespace warpgrid {
 
+WG_FN u32 count_set_bits(u64 x) {
+#if WG_ON_DEVICE
+    return static_cast<u32>(__popcll(x));
+#else
+    return static_cast<u32>(__builtin_popcountll(x));
+#endif
+}
+
 WG_FN u64 swap_bytes(u64 x) {
 #if WG_ON_DEVICE
     const u32 low = static_cast<u32>(x), high = static_cast<u32>(x >> 32);
@@ -81,6 +89,21 @@ WG_FN void store_as(u8* to, const T& value) {
     *reinterpret_cast<T*>(to) = value;
 #else
     __builtin_memcpy(to, &value, sizeof(T));
+#endif
+}
+
+// The 8 bytes at any address, little-endian. On a GPU, which has no unaligned loads, this reads the aligned words
+// around them: buffers given to it end at least 8 bytes before their allocation does.
+WG_FN u64 load_unaligned64(const u8* from) {
+#if WG_ON_DEVICE
+    const u64 address = reinterpret_cast<u64>(from);
+    const u64* words = reinterpret_cast<const u64*>(address & ~7ull);
+    const u32 shift = static_cast<u32>(address & 7) * 8;
+    return shift == 0 ? words[0] : words[0] >> shift | words[1] << (64 - shift);
+#else
+    u64 value;
+    __builtin_memcpy(&value, from, 8);
+    return value;
 #endif
 }
 

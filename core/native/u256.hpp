@@ -278,9 +278,8 @@ WG_FN u256 from_big_endian_words(u64 first, u64 second, u64 third, u64 fourth) {
 }
 
 WG_FN u256 load_big_endian(const u8* bytes) {
-    u64 words[4];
-    for (u32 i = 0; i < 32; ++i) reinterpret_cast<u8*>(words)[i] = bytes[i];
-    return from_big_endian_words(words[0], words[1], words[2], words[3]);
+    return from_big_endian_words(load_unaligned64(bytes), load_unaligned64(bytes + 8), load_unaligned64(bytes + 16),
+                                 load_unaligned64(bytes + 24));
 }
 
 WG_FN void store_big_endian(u8* bytes, const u256& value) {

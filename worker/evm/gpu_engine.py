@@ -114,6 +114,7 @@ class GpuEngine:
         self._heavy = self._class(
             "kernel_heavy.cu", "warpgrid_evm_run_heavy", HEAVY_ARENAS, max(1, min(processors, heavy_bytes // block_bytes))
         )
+        self._functions: dict[str, Any] = {}
         self._arenas: dict[str, tuple[Any, Any]] = {}
         self._base_on_device: tuple[int, int, World, list[Any]] | None = None
         self.kernel_ms: list[tuple[str, int, float]] = []
@@ -166,6 +167,12 @@ class GpuEngine:
         results[rows] = others.results
         results["output"][rows] += np.uint64(len(outcomes.arena))
         return Outcomes(results, np.concatenate([outcomes.arena, others.arena]))
+
+    def function(self, kind: _Class, name: str) -> Any:
+        """An entry point of a class's source, looked up once."""
+        if name not in self._functions:
+            self._functions[name] = self._device.kernels(kind.source).module.get_function(name)
+        return self._functions[name]
 
     def base_on_device(self, base: BaseState) -> World:
         """The base's tables on the device, copied when they changed."""
@@ -230,7 +237,7 @@ class Launch:
         """Rows on the device, those that call the same function of the same account side by side."""
         keys = self._cupy.empty(len(rows), "u8")
         self._set_arguments(self._engine.classes[0], rows)
-        kernel = self._engine.device.kernels(self._engine.classes[0].source).module.get_function("warpgrid_evm_sort_keys")
+        kernel = self._engine.function(self._engine.classes[0], "warpgrid_evm_sort_keys")
         kernel((-(-len(rows) // _THREADS_PER_BLOCK),), (_THREADS_PER_BLOCK,), (self._arguments, keys))
         return rows[self._cupy.argsort(keys)]
 
@@ -238,7 +245,7 @@ class Launch:
         """Run rows (on the device) in one class; the kernel's duration in ms."""
         self._set_arguments(kind, rows)
         blocks = min(kind.blocks_max, -(-len(rows) // _THREADS_PER_BLOCK))
-        kernel = self._engine.device.kernels(kind.source).module.get_function(kind.entry_point)
+        kernel = self._engine.function(kind, kind.entry_point)
         begin, end = self._cupy.cuda.Event(), self._cupy.cuda.Event()
         begin.record()
         kernel((blocks,), (_THREADS_PER_BLOCK,), (self._arguments,))

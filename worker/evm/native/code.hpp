@@ -16,7 +16,7 @@ constexpr u32 NO_JUMP = NONE;
 
 // operation in the low byte of `head`; above it what the operation wants:
 // BLOCK: stack inputs (11 bits) and growth (11 bits); DUP, SWAP, LOG: n. `immediate`: gas, value, target or index.
-struct Instruction {
+struct alignas(8) Instruction {
     u32 head;
     u32 immediate;
 };

@@ -8,12 +8,39 @@ namespace warpgrid::evm {
 template <class S> WG_FN void op_ADD(S& s) { s.replace(1, s.top() + s.at(1)); }
 template <class S> WG_FN void op_MUL(S& s) { s.replace(1, s.top() * s.at(1)); }
 template <class S> WG_FN void op_SUB(S& s) { s.replace(1, s.top() - s.at(1)); }
-template <class S> WG_FN void op_DIV(S& s) { s.replace(1, divide(s.top(), s.at(1)).quotient); }
-template <class S> WG_FN void op_SDIV(S& s) { s.replace(1, divide_signed(s.top(), s.at(1)).quotient); }
-template <class S> WG_FN void op_MOD(S& s) { s.replace(1, divide(s.top(), s.at(1)).remainder); }
-template <class S> WG_FN void op_SMOD(S& s) { s.replace(1, divide_signed(s.top(), s.at(1)).remainder); }
-template <class S> WG_FN void op_ADDMOD(S& s) { s.replace(2, add_modulo(s.top(), s.at(1), s.at(2))); }
-template <class S> WG_FN void op_MULMOD(S& s) { s.replace(2, multiply_modulo(s.top(), s.at(1), s.at(2))); }
+
+// Functions that are called, not inlined, get copies: the stack's top must never have an address, or it would leave its
+// registers (stack.hpp).
+template <class S>
+WG_FN void op_DIV(S& s) {
+    const u256 a = s.top(), b = s.at(1);
+    s.replace(1, divide(a, b).quotient);
+}
+template <class S>
+WG_FN void op_SDIV(S& s) {
+    const u256 a = s.top(), b = s.at(1);
+    s.replace(1, divide_signed(a, b).quotient);
+}
+template <class S>
+WG_FN void op_MOD(S& s) {
+    const u256 a = s.top(), b = s.at(1);
+    s.replace(1, divide(a, b).remainder);
+}
+template <class S>
+WG_FN void op_SMOD(S& s) {
+    const u256 a = s.top(), b = s.at(1);
+    s.replace(1, divide_signed(a, b).remainder);
+}
+template <class S>
+WG_FN void op_ADDMOD(S& s) {
+    const u256 a = s.top(), b = s.at(1), modulus = s.at(2);
+    s.replace(2, add_modulo(a, b, modulus));
+}
+template <class S>
+WG_FN void op_MULMOD(S& s) {
+    const u256 a = s.top(), b = s.at(1), modulus = s.at(2);
+    s.replace(2, multiply_modulo(a, b, modulus));
+}
 
 // Extends the sign of the value's byte number top (0: lowest).
 template <class S>

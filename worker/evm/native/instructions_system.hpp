@@ -258,7 +258,7 @@ WG_NOINLINE void call(M& m, typename M::Regs& r, u8 opcode) {
     if (opcode == OP_CALL) transfer(m, m.frame.self, callee.entry, o.value);
     const Address target = to_address(o.target);
     const Precompile precompile =
-        callee.delegated ? Precompile::None : precompile_at(reinterpret_cast<const u8*>(&target), m.fork());
+        callee.delegated ? Precompile::None : precompile_of(target, m.fork());
     const Message message = message_of_call(m, r, o, callee, opcode, gas);
     if (precompile != Precompile::None) {
         PrecompileCall request = {precompile, message.input_offset, message.input_bytes, false, gas};

@@ -52,12 +52,13 @@ __device__ __forceinline__ void run_rows(const LaunchArguments& a) {
             m.block = &a.batch.blocks[a.batch.block[row]];
             Registers<32> begun;
             rejection = open_machine(m, begun, row, memory, a.regions + thread * a.region_stride, result);
-            r = begun;
             running = rejection == Rejection::None && m.state.fault == Halt::None;
+            if (running && begun.halt != Halt::None) running = leave_frame(m, begun);  // a precompile, a collision
+            r = begun;
         }
         while (any_lane(running)) {
             if (running) {
-                if (r.halt == Halt::None) step(m, r);
+                step(m, r);
                 if (r.halt != Halt::None) {
                     Registers<32> ended = r;
                     running = leave_frame(m, ended);

@@ -28,6 +28,12 @@ WG_FN u64 hash_slot(u32 account, const u256& key) {
     return mix(mix(key.w[0] ^ (key.w[1] << 1) ^ account * 0x9e3779b97f4a7c15ull) ^ key.w[2] ^ (key.w[3] << 1));
 }
 
+// The precompile at an address, or None; quick for the addresses that hold none.
+WG_FN Precompile precompile_of(const Address& a, Fork fork) {
+    if (a.w[0] | a.w[1] | a.w[2] | a.w[3]) return Precompile::None;
+    return precompile_at(reinterpret_cast<const u8*>(&a), fork);
+}
+
 // ---- the base ---------------------------------------------------------------------------------------------------------
 
 // Record number of an account of the base, or NONE.
@@ -179,8 +185,7 @@ struct State {
             fault = Halt::Overflow;
             return NONE;
         }
-        const bool warm =
-            wanted == coinbase || precompile_at(reinterpret_cast<const u8*>(&wanted), fork) != Precompile::None;
+        const bool warm = wanted == coinbase || precompile_of(wanted, fork) != Precompile::None;
         AccountEntry fresh = {};
         fresh.address = wanted;
         fresh.flags = warm ? u32{ENTRY_WARM} : 0u;

@@ -16,9 +16,13 @@ struct IntrinsicGas {
 };
 
 WG_FN u64 calldata_tokens(const u8* data, u64 size) {
-    u64 tokens = 0;
-    for (u64 i = 0; i < size; ++i) tokens += data[i] ? 4 : 1;
-    return tokens;
+    u64 nonzero = 0, i = 0;
+    for (; i + 8 <= size; i += 8) {
+        const u64 word = load_unaligned64(data + i), low7 = 0x7f7f7f7f7f7f7f7full;
+        nonzero += count_set_bits((((word & low7) + low7) | word) & ~low7);  // the top bit of each byte that is not 0
+    }
+    for (; i < size; ++i) nonzero += data[i] != 0;
+    return size + 3 * nonzero;
 }
 
 template <class M>
@@ -232,7 +236,7 @@ WG_NOINLINE void begin_call(M& m, typename M::Regs& r, u32 sender, i64 gas) {
     const u32 journal = m.state.journal_count;
     transfer(m, sender, message.self, message.value);
     const Precompile precompile =
-        callee.delegated ? Precompile::None : precompile_at(reinterpret_cast<const u8*>(&target), m.fork());
+        callee.delegated ? Precompile::None : precompile_of(target, m.fork());
     begin_frame(m, r, message, journal, m.layout->memory, 0);
     if (precompile == Precompile::None) return;
     PrecompileCall request = {precompile, data, message.input_bytes, true, static_cast<u64>(gas)};
