@@ -11,6 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -46,6 +47,21 @@ _U8 = ctypes.POINTER(ctypes.c_uint8)
 _U64 = ctypes.POINTER(ctypes.c_uint64)
 
 
+_SIGNATURES: dict[str, tuple[Any, ...]] = {
+    "warpgrid_keccak256_batch": (None, _U8, _U8, _U64, ctypes.c_uint64),
+    "warpgrid_recover_batch": (None, _U8, _U8, _U8, _U8, _U8, ctypes.c_uint64),
+    "warpgrid_precompile_at": (ctypes.c_uint32, _U8, ctypes.c_uint32),
+    "warpgrid_precompile_gas": (ctypes.c_uint64, ctypes.c_uint32, _U8, ctypes.c_uint64, ctypes.c_uint32),
+    "warpgrid_precompile_output_bytes": (ctypes.c_uint64, ctypes.c_uint32, _U8, ctypes.c_uint64),
+    "warpgrid_precompile_scratch_words": (ctypes.c_uint64, ctypes.c_uint32, _U8, ctypes.c_uint64),
+    "warpgrid_run_precompile": (
+        *(ctypes.c_uint32, ctypes.c_uint32, _U8, ctypes.c_uint64, ctypes.c_uint32),
+        *(_U8, _U64, _U64, ctypes.c_uint64),
+    ),
+}
+"""Result and arguments of each entry point in core/native/host.cpp."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Recovered:
     """Signers of a batch: `addresses` u8[n, 20], zero where `valid` bool[n] is false."""
@@ -64,24 +80,10 @@ class PrecompileResult:
 
 
 @cache
-def _library() -> ctypes.CDLL:
-    library = native.load("warpgrid_core")
-    word, count = ctypes.c_uint32, ctypes.c_uint64
-    library.warpgrid_keccak256_batch.argtypes = [_U8, _U8, _U64, count]
-    library.warpgrid_keccak256_batch.restype = None
-    library.warpgrid_recover_batch.argtypes = [_U8, _U8, _U8, _U8, _U8, count]
-    library.warpgrid_recover_batch.restype = None
-    library.warpgrid_precompile_at.argtypes = [_U8, word]
-    library.warpgrid_precompile_at.restype = word
-    library.warpgrid_precompile_gas.argtypes = [word, _U8, count, word]
-    library.warpgrid_precompile_gas.restype = count
-    for name in ("warpgrid_precompile_output_bytes", "warpgrid_precompile_scratch_words"):
-        function = getattr(library, name)
-        function.argtypes = [word, _U8, count]
-        function.restype = count
-    library.warpgrid_run_precompile.argtypes = [word, _U8, count, word, _U8, _U64, _U64, count]
-    library.warpgrid_run_precompile.restype = word
-    return library
+def _native(name: str) -> Callable[..., Any]:
+    function = native.load("warpgrid_core")[name]  # an object of our own, whose types nobody else sets
+    function.restype, *function.argtypes = _SIGNATURES[name]
+    return function
 
 
 def keccak256_batch(items: Bytes, offsets: Offsets, *, threads: int | None = None) -> Bytes:
@@ -93,7 +95,7 @@ def keccak256_batch(items: Bytes, offsets: Offsets, *, threads: int | None = Non
     digests = np.empty((len(offsets) - 1, 32), dtype=np.uint8)
 
     def run(start: int, stop: int) -> None:
-        _library().warpgrid_keccak256_batch(
+        _native("warpgrid_keccak256_batch")(
             _bytes(digests[start:stop]), _bytes(items), _words(offsets[start : stop + 1]), stop - start
         )
 
@@ -122,7 +124,7 @@ def recover_batch(hashes: Bytes, signatures: Bytes, y_parities: Bytes, *, thread
 
     def run(start: int, stop: int) -> None:
         here = slice(start, stop)
-        _library().warpgrid_recover_batch(
+        _native("warpgrid_recover_batch")(
             _bytes(addresses[here]),
             _bytes(valid[here]),
             _bytes(hashes[here]),
@@ -151,7 +153,7 @@ def precompile_gas(address: int, data: bytes, fork: Fork) -> int:
     Raises InvalidInput when there is none at this address under this fork.
     """
     number, rules = native_precompile(address, fork)
-    return int(_library().warpgrid_precompile_gas(number, _bytes(_array(data)), len(data), rules))
+    return int(_native("warpgrid_precompile_gas")(number, _bytes(_array(data)), len(data), rules))
 
 
 def run_precompile(address: int, data: bytes, fork: Fork) -> PrecompileResult:
@@ -166,7 +168,7 @@ def run_precompile(address: int, data: bytes, fork: Fork) -> PrecompileResult:
     output_bytes, scratch_words = precompile_bounds(number, data)
     output, scratch = np.empty(output_bytes, dtype=np.uint8), np.empty(scratch_words, dtype=np.uint64)
     produced = ctypes.c_uint64()
-    status = _library().warpgrid_run_precompile(
+    status = _native("warpgrid_run_precompile")(
         number,
         _bytes(_array(data)),
         len(data),
@@ -189,7 +191,7 @@ def native_precompile(address: int, fork: Fork) -> tuple[int, int]:
         raise InvalidInput(f"precompiles are native from CANCUN on, not under {fork.name}")
     rules = int(min(fork, Fork.OSAKA) - Fork.CANCUN)
     place = np.frombuffer(address.to_bytes(20, "big"), dtype=np.uint8)
-    number = int(_library().warpgrid_precompile_at(_bytes(place), rules))
+    number = int(_native("warpgrid_precompile_at")(_bytes(place), rules))
     if number == 0:
         raise InvalidInput(f"no precompile at {address:#x} under {fork.name}")
     return number, rules
@@ -197,10 +199,10 @@ def native_precompile(address: int, fork: Fork) -> tuple[int, int]:
 
 def precompile_bounds(number: int, data: bytes) -> tuple[int, int]:
     """Upper bounds of output bytes and scratch words (u64) of a call, by the precompile's native number."""
-    given, library = _bytes(_array(data)), _library()
+    given = _bytes(_array(data))
     return (
-        int(library.warpgrid_precompile_output_bytes(number, given, len(data))),
-        int(library.warpgrid_precompile_scratch_words(number, given, len(data))),
+        int(_native("warpgrid_precompile_output_bytes")(number, given, len(data))),
+        int(_native("warpgrid_precompile_scratch_words")(number, given, len(data))),
     )
 
 

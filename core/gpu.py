@@ -134,8 +134,7 @@ class Device:
         ahead = CUBIN_DIR / name
         if ahead.exists():
             return ahead
-        from cupy_backends.cuda.libs import nvrtc  # noqa: PLC0415 - optional and heavy
-
+        nvrtc = self.cupy.cuda.nvrtc
         major, minor = nvrtc.getVersion()
         kept = self.cache_dir / f"nvrtc-{major}.{minor}" / name
         if not kept.exists():

@@ -59,7 +59,13 @@ WG_FN u64 swap_bytes(u64 x) {
 }
 
 // The compilers' own block operations. On the device the two regions of a copy never overlap.
-WG_FN void copy_memory(u8* to, const u8* from, u64 size) { __builtin_memcpy(to, from, size); }
+WG_FN void copy_memory(u8* to, const u8* from, u64 size) {
+#if WG_ON_DEVICE
+    memcpy(to, from, size);
+#else
+    __builtin_memcpy(to, from, size);
+#endif
+}
 WG_FN void move_memory(u8* to, const u8* from, u64 size) {
 #if WG_ON_DEVICE
     if (to <= from) {
@@ -107,7 +113,13 @@ WG_FN u64 load_unaligned64(const u8* from) {
 #endif
 }
 
-WG_FN void clear_memory(u8* to, u64 size) { __builtin_memset(to, 0, size); }
+WG_FN void clear_memory(u8* to, u64 size) {
+#if WG_ON_DEVICE
+    memset(to, 0, size);
+#else
+    __builtin_memset(to, 0, size);
+#endif
+}
 
 // True in every lane of a warp if it is true in one; on the CPU a warp is one thread. All 32 lanes must take part.
 WG_FN bool any_lane(bool value) {
@@ -135,7 +147,12 @@ WG_FN u64 fetch_add(u64* counter, u64 amount) {
 
 }  // namespace warpgrid
 
+// offsetof, which NVRTC does not have.
+#if WG_ON_DEVICE
+#define WG_OFFSET(type, field) reinterpret_cast<warpgrid::u64>(&reinterpret_cast<type*>(0)->field)
+#else
 #define WG_OFFSET(type, field) __builtin_offsetof(type, field)
+#endif
 
 // The x86-64 build for processors with BMI2 and ADX; CMakeLists.txt builds both, and the loader picks one.
 #if !WG_ON_DEVICE && defined(__x86_64__) && defined(__ADX__) && defined(__BMI2__)

@@ -45,12 +45,12 @@ _NATIVE = Path(__file__).parent / "native"
 
 COMMON_ARENAS = ArenaSizes(
     stack_words=96,
-    memory_bytes=3 * _KIB,
+    memory_bytes=2304,
     return_bytes=512,
     accounts=8,
-    slots=16,
+    slots=24,
     index_entries=0,
-    journal_entries=32,
+    journal_entries=48,
     log_bytes=_KIB,
     frames=6,
     region_bytes=_KIB,

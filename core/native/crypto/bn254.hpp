@@ -98,8 +98,6 @@ using Bn254Field = Bn254::Fp;
 using Bn254G1 = Affine<Bn254Field>;
 using Bn254G2 = Affine<Fp2<Bn254Field>>;
 
-enum class PointKind { Infinity, Finite, Invalid };
-
 WG_FN bool bn254_load_field(Bn254Field& r, const u8* bytes) {
     constexpr Limbs<4> P = modulus_limbs<Bn254Prime>();
     u64 a[4];

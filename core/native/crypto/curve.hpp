@@ -10,6 +10,9 @@ namespace warpgrid {
 
 enum class CurveA { Zero, MinusThree };
 
+// What an encoded point turned out to be.
+enum class PointKind { Infinity, Finite, Invalid };
+
 template <class F>
 struct Affine {
     F x, y;

@@ -7,54 +7,21 @@
 #pragma once
 
 #include "core/native/crypto/blake2b.hpp"
+#include "core/native/crypto/bls12_381_gas.hpp"
 #include "core/native/crypto/bn254.hpp"
 #include "core/native/crypto/modexp.hpp"
 #include "core/native/crypto/p256.hpp"
+#include "core/native/crypto/precompile_types.hpp"
 #include "core/native/crypto/ripemd160.hpp"
 #include "core/native/crypto/secp256k1.hpp"
 #include "core/native/crypto/sha256.hpp"
 #include "core/native/platform.hpp"
 
+#if !WG_ON_DEVICE
+#include "core/native/crypto/precompiles_host.hpp"
+#endif
+
 namespace warpgrid {
-
-enum class Fork : u8 { Cancun = 0, Prague = 1, Osaka = 2 };
-
-enum class PrecompileStatus : u32 {
-    Success = 0,     // output[0..output_size) is the return data (it may be empty, as for an invalid signature)
-    Failure = 1,     // the call fails and consumes all gas given to it
-    HostNeeded = 2,  // not answered here: the host must run the same function
-};
-
-enum class Precompile : u32 {
-    None = 0x00,
-    EcRecover = 0x01,
-    Sha256 = 0x02,
-    Ripemd160 = 0x03,
-    Identity = 0x04,
-    ModExp = 0x05,
-    Bn254Add = 0x06,
-    Bn254Mul = 0x07,
-    Bn254Pairing = 0x08,
-    Blake2F = 0x09,
-    PointEvaluation = 0x0a,
-    BlsG1Add = 0x0b,
-    BlsG1Msm = 0x0c,
-    BlsG2Add = 0x0d,
-    BlsG2Msm = 0x0e,
-    BlsPairing = 0x0f,
-    BlsMapG1 = 0x10,
-    BlsMapG2 = 0x11,
-    P256Verify = 0x100,
-};
-
-// Caller-owned working memory, 8-byte aligned.
-struct Scratch {
-    u64* words;
-    u64 words_max;
-};
-
-// A price above every gas limit: the call must run out of gas.
-constexpr u64 PRECOMPILE_GAS_UNPAYABLE = ~0ull;
 
 // The precompile at this address under this fork, or None. `address` is 20 bytes, big-endian, as in the EVM.
 WG_FN Precompile precompile_at(const u8* address, Fork fork) {
@@ -86,6 +53,13 @@ WG_NOINLINE inline u64 precompile_gas(Precompile precompile, const u8* input, u6
         case Precompile::Bn254Pairing: return 45000 + 34000 * (size / BN254_PAIR_BYTES);
         case Precompile::Blake2F: return size == BLAKE2F_INPUT_BYTES ? load_big32(input) : PRECOMPILE_GAS_UNPAYABLE;
         case Precompile::PointEvaluation: return 50000;
+        case Precompile::BlsG1Add: return 375;
+        case Precompile::BlsG1Msm: return bls_msm_gas(BLS_G1_DISCOUNT, size / 160, BLS_G1_MULTIPLY_GAS);
+        case Precompile::BlsG2Add: return 600;
+        case Precompile::BlsG2Msm: return bls_msm_gas(BLS_G2_DISCOUNT, size / 288, BLS_G2_MULTIPLY_GAS);
+        case Precompile::BlsPairing: return 37700 + 32600 * (size / 384);
+        case Precompile::BlsMapG1: return 5500;
+        case Precompile::BlsMapG2: return 23800;
         case Precompile::P256Verify: return 6900;
         default: return PRECOMPILE_GAS_UNPAYABLE;
     }
@@ -102,14 +76,10 @@ WG_FN u64 precompile_output_bytes(Precompile precompile, const u8* input, u64 si
 WG_FN u64 precompile_scratch_words(Precompile precompile, const u8* input, u64 size) {
     if (precompile == Precompile::ModExp) return modexp_scratch_words(input, size);
     if (precompile == Precompile::Bn254Pairing) return BN254_PAIR_WORDS * (size / BN254_PAIR_BYTES);
+#if !WG_ON_DEVICE
+    return host_precompile_scratch_words(precompile, size);
+#endif
     return 0;
-}
-
-// The 32 bytes of a boolean answer.
-WG_FN u64 store_boolean(u8* output, bool value) {
-    zero_bytes(output, 32);
-    output[31] = value;
-    return 32;
 }
 
 // 0x01: hash, v, r, s in 128 zero-padded bytes; the address as a word, or nothing where no key signed.
@@ -160,11 +130,6 @@ WG_FN PrecompileStatus bn254_pairing_call(const u8* input, u64 size, u8* output,
     return PrecompileStatus::Success;
 }
 
-WG_FN PrecompileStatus fixed_output(bool valid, u64 bytes, u64& output_size) {
-    output_size = valid ? bytes : 0;
-    return valid ? PrecompileStatus::Success : PrecompileStatus::Failure;
-}
-
 // Runs a call whose gas was charged. `output` may not overlap `input`. On Success sets output_size; on the others
 // output_size is 0 and the output buffer unspecified.
 WG_NOINLINE inline PrecompileStatus run_precompile(Precompile precompile, const u8* input, u64 size, Fork fork,
@@ -187,8 +152,12 @@ WG_NOINLINE inline PrecompileStatus run_precompile(Precompile precompile, const 
             if (size != P256_INPUT_BYTES || !p256_verify(input)) return PrecompileStatus::Success;  // empty
             output_size = store_boolean(output, true);
             return PrecompileStatus::Success;
-        default: return PrecompileStatus::HostNeeded;
+        default: break;
     }
+#if !WG_ON_DEVICE
+    return run_host_precompile(precompile, input, size, output, output_size, scratch);
+#endif
+    return PrecompileStatus::HostNeeded;
 }
 
 }  // namespace warpgrid
