@@ -7,7 +7,7 @@ STAMP := $(VENV)/.setup-done
 NATIVE_SOURCES := $(shell find CMakeLists.txt core worker -path '*/lib' -prune -o \( -name '*.hpp' -o -name '*.cpp' -o -name '*.def' -o -name '*.cuh' -o -name 'CMakeLists.txt' \) -print)
 NATIVE_STAMP := core/native/lib/.built
 
-.PHONY: help setup native testnet test check conformance bench soak contracts protos wheel lock clean
+.PHONY: help setup native testnet test check conformance bench soak clients contracts protos wheel lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -27,8 +27,8 @@ $(NATIVE_STAMP): $(STAMP) $(NATIVE_SOURCES)
 	@$(BIN)/cmake --install build/native --prefix . >/dev/null
 	@touch $@
 
-testnet: setup ## start a local network: sequencer, workers, watcher, gateway
-	@$(BIN)/warpgrid testnet up
+testnet: setup ## start a local network (sequencer, workers, watcher) and ask it a question
+	@$(BIN)/warpgrid testnet up --ask "What is the capital of France?"
 
 test: setup ## the tests that CI runs
 	@$(BIN)/python -m pytest -n 2
@@ -45,11 +45,19 @@ bench: setup ## benchmarks; each appends JSON lines to tests/bench/results/
 	@$(BIN)/python -m tests.bench
 
 soak: setup ## kill -9 and overload for minutes
-	@$(BIN)/python -m pytest -m soak tests/integration
+	@$(BIN)/python -m pytest -m soak tests
+
+clients: setup ## viem, ethers, cast, forge and hardhat against a running sequencer (needs node >= 20)
+	@command -v npm >/dev/null || { echo "The JavaScript clients need node >= 20 and npm. Run:  sudo apt-get install -y nodejs npm" >&2; exit 1; }
+	@cd tests/integration/clients && npm ci --silent --ignore-scripts
+	@$(BIN)/python -m pytest tests/integration/clients
 
 contracts: ## recompile the Solidity sources (needs node >= 20); fails when a committed artifact differed
 	@command -v npm >/dev/null || { echo "Recompiling contracts needs node >= 20 and npm. Run:  sudo apt-get install -y nodejs npm" >&2; exit 1; }
 	@cd deploy/contracts && npm ci --silent && node compile.mjs
+
+protos: setup ## generate protos/gen anew from the .proto files (`make check` compares)
+	@$(BIN)/python -m protos.generate
 
 lock: ## resolve pyproject.toml anew into the two lock files
 	@$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes -q pyproject.toml -o requirements.lock

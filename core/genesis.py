@@ -176,7 +176,7 @@ def _account(name: str, content: Any) -> AccountChange:
     if unknown:
         raise GenesisError(f"{name} has members that mean nothing here: {', '.join(sorted(unknown))}")
     code = _bytes(f"{name}.code", content.get("code") or "0x")
-    storage = content.get("storage") or {}
+    storage = {} if content.get("storage") is None else content["storage"]
     if not isinstance(storage, Mapping):
         raise GenesisError(f"{name}.storage must be an object from slots to values")
     slots = {_number(f"{name}.storage key", key): _number(f"{name}.storage", value) for key, value in storage.items()}

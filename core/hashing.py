@@ -10,7 +10,7 @@ _Digest = ctypes.c_char * 32
 _Offsets = ctypes.c_uint64 * 2
 
 # Called in place of a Python package's keccak because tries hash thousands of short nodes a block: 1.5 us against 5.
-_batch = native.load("warpgrid_core")["warpgrid_keccak256_batch"]
+_batch = native.load("warpgrid_core").warpgrid_keccak256_batch
 
 
 def keccak256(data: bytes) -> bytes:

@@ -4,6 +4,7 @@ Uses libsecp256k1 through coincurve. Knows nothing of nonces or balances.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from coincurve import PublicKey
 
@@ -14,8 +15,10 @@ from core.transaction import Authorization, Transaction, signing_hash
 
 __all__ = [
     "SECP256K1_ORDER",
+    "SIGNATURE_RECOVERY_OFFSET",
     "S_MAX",
     "S_MAX_FRONTIER",
+    "attach_signature",
     "authorization_hash",
     "recover_address",
     "recover_authority",
@@ -28,6 +31,9 @@ SECP256K1_ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD036
 S_MAX = SECP256K1_ORDER // 2
 """EIP-2, from Homestead on: of the two signatures that say the same, only the one with the lower s is valid."""
 S_MAX_FRONTIER = SECP256K1_ORDER - 1
+
+SIGNATURE_RECOVERY_OFFSET = 27
+"""What the last byte of a 65-byte signature (r, s, v) adds to the parity."""
 
 _AUTHORIZATION_MAGIC = b"\x05"
 
@@ -49,6 +55,17 @@ def recover_address(digest: bytes, y_parity: int, r: int, s: int, *, s_max: int 
     except Exception as error:  # coincurve raises bare Exception for a point that is not on the curve
         raise TransactionError("the signature matches no public key") from error
     return keccak256(key.format(compressed=False)[1:])[12:]
+
+
+def attach_signature(tx: Transaction, signature: bytes) -> Transaction:
+    """`tx` signed: `signature` is r, s, v (65 bytes) over its `signing_hash`."""
+    assert len(signature) == 65
+    return replace(
+        tx,
+        r=int.from_bytes(signature[:32], "big"),
+        s=int.from_bytes(signature[32:64], "big"),
+        y_parity=signature[64] - SIGNATURE_RECOVERY_OFFSET,
+    )
 
 
 def recover_sender(tx: Transaction, *, s_max: int = S_MAX) -> bytes:

@@ -78,8 +78,9 @@ class StateDifference(Columns):
     """Every account that a block changed, in ascending order of address, with its changed slots ascending.
 
     Only real changes count: an account or slot whose value after the block equals the one before is left out, so two
-    executors that agree produce the same bytes. `code` rows are the contracts deployed by the account of that row:
-    `code_offsets` cuts `code` per account (empty where the code did not change).
+    executors that agree produce the same bytes. `storage_cleared` is set only where the account was destroyed and had
+    storage before; then every slot that is not zero now is listed. `code` rows are the contracts deployed by the
+    account of that row: `code_offsets` cuts `code` per account (empty where the code did not change).
     """
 
     address: Array

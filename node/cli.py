@@ -9,9 +9,16 @@ import typer
 from rich.console import Console
 
 from core.errors import WarpgridError
-from node.config import ROLES, example_toml
+from node.config import ROLES, SequencerConfig, WorkerConfig, example_toml, with_flags
+from node.doctor import examine, show
 from node.errors import ConfigError
+from node.jobs.cli import app as job_app
+from node.logs import configure
+from node.sequencer import run_sequencer
 from node.testnet.cli import app as testnet_app
+from node.worker import run_worker
+from worker.doctor import report
+from worker.inference.cli_model import app as model_app
 
 __all__ = ["app", "main"]
 
@@ -25,8 +32,60 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 config_app = typer.Typer(help="Settings files.", no_args_is_help=True)
+sequencer_app = typer.Typer(help="Operate a sequencer.", no_args_is_help=True)
+worker_app = typer.Typer(help="Operate a worker.", no_args_is_help=True)
 app.add_typer(testnet_app, name="testnet")
+app.add_typer(sequencer_app, name="sequencer")
+app.add_typer(worker_app, name="worker")
+app.add_typer(job_app, name="job")
+app.add_typer(model_app, name="model")
 app.add_typer(config_app, name="config")
+
+
+@sequencer_app.callback()
+def _sequencer() -> None:
+    """Operate a sequencer."""
+
+
+@sequencer_app.command("start")
+@with_flags(SequencerConfig)
+def sequencer_start(config: SequencerConfig) -> None:
+    """Order transactions, coordinate workers and jobs, serve JSON-RPC, until Ctrl-C.
+
+    Example:  warpgrid sequencer start --config sequencer.toml --rpc-port 8545
+    """
+    configure("sequencer", config.log_level)
+    run_sequencer(config)
+
+
+@worker_app.command("start")
+@with_flags(WorkerConfig)
+def worker_start(config: WorkerConfig) -> None:
+    """Join a network: keep a replica, execute blocks, run AI jobs, until Ctrl-C.
+
+    Example:  warpgrid worker start --sequencer 10.0.0.5:8550 --genesis genesis.json --model smollm2
+    """
+    configure("worker", config.log_level)
+    run_worker(config)
+
+
+@worker_app.command("doctor")
+@with_flags(WorkerConfig)
+def worker_doctor(
+    config: WorkerConfig, as_json: Annotated[bool, typer.Option("--json", help="one JSON object")] = False
+) -> None:
+    """Check keys, disk, GPU, model, connection, clock and chain, and say how to mend what is wrong.
+
+    The exit status is 1 when something keeps the worker from working.
+    Example:  warpgrid worker doctor --config worker.toml
+    """
+    findings = examine(config)
+    if as_json:
+        sys.stdout.write(json.dumps(report(findings)) + "\n")
+    else:
+        show(findings)
+    if not report(findings)["healthy"]:
+        raise typer.Exit(EXIT_ERROR)
 
 
 @config_app.command("init")

@@ -47,7 +47,8 @@ class SequencerConfig:
     rpc_host: str = setting("127.0.0.1", "address that JSON-RPC (HTTP and WebSocket) listens on")
     rpc_port: int = setting(8545, "port of JSON-RPC", least=0, most=65_535)
     grpc_host: str = setting("127.0.0.1", "address that workers and job clients connect to")
-    grpc_port: int = setting(8550, "port for workers (mutual TLS)", least=0, most=65_535)
+    grpc_port: int = setting(8550, "port where workers enrol and clients hand in jobs (TLS)", least=0, most=65_535)
+    attach_port: int = setting(8551, "port of the workers' streams (mutual TLS)", least=0, most=65_535)
     metrics_port: int = setting(0, "port of Prometheus metrics on 127.0.0.1; 0 switches them off", least=0, most=65_535)
     block_interval_ms: int = setting(250, "time between blocks, milliseconds", least=10, most=60_000)
     block_transactions_max: int = setting(20_000, "transactions in one block", least=1, most=10_000_000)
@@ -163,12 +164,18 @@ def example_toml(role: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def with_flags(role: type[Role]) -> Callable[[Callable[[Role], None]], Callable[..., None]]:
-    """Decorate a command body so that it takes --config and one flag for each setting of `role`."""
+def with_flags(role: type[Role]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Decorate a command body so that it takes --config and one flag for each setting of `role`.
 
-    def decorate(body: Callable[[Role], None]) -> Callable[..., None]:
+    The body's first parameter gets the settings; further ones stay options of its own.
+    """
+
+    def decorate(body: Callable[..., None]) -> Callable[..., None]:
+        own = list(inspect.signature(body).parameters.values())[1:]
+
         def command(config: Path | None = None, **flags: Any) -> None:
-            body(load(role, config, flags, os.environ))
+            options = {one.name: flags.pop(one.name) for one in own}
+            body(load(role, config, flags, os.environ), **options)
 
         parameters = [_parameter("config", Path, CONFIG_FILE_HELP)]
         for one in fields(cast(Any, role)):
@@ -176,6 +183,7 @@ def with_flags(role: type[Role]) -> Callable[[Callable[[Role], None]], Callable[
             parameters.append(
                 _parameter(one.name, cast(type, one.type), f"{one.metadata['sentence']} [default: {default}]")
             )
+        parameters += [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own]
         command.__doc__ = body.__doc__
         command.__name__ = body.__name__
         command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]

@@ -29,6 +29,7 @@ __all__ = ["CertificateAuthority", "IdentityKey", "IssuedCertificate", "Sequence
 _CERTIFICATE_DAYS = 3650
 _CLOCK_SKEW = datetime.timedelta(hours=1)
 _RECOVERY_OFFSET = 27
+_SECRET_BYTES = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,8 @@ class IdentityKey:
         text = _load_or_create(path, lambda: PrivateKey().secret.hex().encode() + b"\n")
         try:
             secret = bytes.fromhex(text.decode().strip().removeprefix("0x"))
+            if len(secret) != _SECRET_BYTES:
+                raise ValueError(f"{len(secret)} bytes")
             PrivateKey(secret)
         except ValueError as error:
             raise KeysError(f"{path} holds no secp256k1 key of 32 bytes in hex: {error}") from error

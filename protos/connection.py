@@ -5,6 +5,7 @@ messages mean.
 """
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -76,8 +77,10 @@ class Connection(Generic[_Out, _In]):
                 await self._sender
         except TimeoutError:
             self._sender.cancel()
-        finally:
-            await self._transport.close()
+        # A peer that takes nothing does not take the end either.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._limits.stall_s):
+                await self._transport.close()
 
     async def post(self, message: _Out) -> None:
         """Queue a message; waits while too much is queued already. Raises PeerLost once the connection is ending."""

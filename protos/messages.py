@@ -22,6 +22,9 @@ from core.transaction import TransactionColumns
 from protos.errors import MalformedMessage
 
 __all__ = [
+    "BLOCKS_MAX",
+    "OUTPUT_BYTES_MAX",
+    "OUTPUT_PIECE_BYTES_MAX",
     "PROTOCOL_VERSION",
     "Address",
     "AnnounceBlock",
@@ -37,6 +40,8 @@ __all__ = [
     "Certificate",
     "Challenge",
     "CountMax",
+    "DescribeRequest",
+    "Description",
     "EnrolRequest",
     "ExecuteBlock",
     "Failure",
@@ -63,6 +68,9 @@ __all__ = [
     "SignedReceipt",
     "Size",
     "SizeMax",
+    "SnapshotBase",
+    "SnapshotRequest",
+    "SnapshotState",
     "SubmitJob",
     "WorkerMessage",
 ]
@@ -264,6 +272,26 @@ class Blocks:
 
 
 @dataclass(frozen=True, slots=True)
+class SnapshotRequest:
+    """Asks for the newest block with its state."""
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotBase:
+    """`block` is encoded, for the same reason as in `Blocks`."""
+
+    block: bytes
+    receipts: ReceiptColumns
+    headers: Annotated[tuple[Header, ...], CountMax(BLOCKS_MAX)]
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotState:
+    difference: StateDifference
+    last: bool
+
+
+@dataclass(frozen=True, slots=True)
 class SignedReceipt:
     receipt: Receipt
     signature: Signature
@@ -375,6 +403,21 @@ class JobFailed:
 class ReceiptStored:
     job_id: Hash
     attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class DescribeRequest:
+    """Asks nothing in particular."""
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    chain_id: int
+    genesis_hash: Hash
+    head: BlockReference
+    at_ms: int
+    attach_port: int
+    workers: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -494,4 +537,6 @@ SequencerMessage = (
     | ReceiptStored
     | Goodbye
     | Failure
+    | SnapshotBase
+    | SnapshotState
 )

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+import structlog
+
 from core.block import Header
 from core.chain import Chain, SealedBlock
 from core.chain_rules import BLOCK_RLP_BYTES_MAX, GAS_LIMIT_MIN, make_block, next_context
@@ -28,6 +30,8 @@ from sequencer.metrics import SequencerMetrics
 from sequencer.ports import BlockExecution, Clock, ExecutionUnavailable
 
 __all__ = ["BlockProducer", "NewHead", "ProductionSettings", "next_gas_limit"]
+
+log = structlog.get_logger()
 
 _GAS_LIMIT_BOUND_DIVISOR = 1_024
 _BLOCK_OVERHEAD_BYTES_MAX = 64 * 1024
@@ -73,7 +77,8 @@ class BlockProducer:
     """Turns waiting transactions into blocks, one after the other.
 
     `heads` announces each block once it is durable. A transaction that executors refuse leaves the mempool and is
-    counted; the block is made of the others. When nobody can execute now, the transactions stay and are tried again.
+    counted; the block is made of the others. When nobody can execute now, the transactions stay and are tried again,
+    and `lacks_execution` says so.
     """
 
     def __init__(
@@ -97,6 +102,7 @@ class BlockProducer:
         self._sealing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sealing")
         self._wake = asyncio.Event()
         self._stopping = False
+        self.lacks_execution = False
         self._newest_s = clock.monotonic_s()
         mempool.on_admitted.append(lambda _: self._wake.set())
 
@@ -106,8 +112,11 @@ class BlockProducer:
             started_s = self._clock.monotonic_s()
             try:
                 await self.produce(allow_empty=self._empty_is_due())
-            except ExecutionUnavailable:
+                self.lacks_execution = False
+            except ExecutionUnavailable as error:
+                self.lacks_execution = True
                 self._metrics.unavailable.inc()
+                log.warning("execution_unavailable", reason=str(error))
                 await self._clock.sleep(_RETRY_S)
             self._mempool.expire()
             await self._pause(started_s)
@@ -129,15 +138,13 @@ class BlockProducer:
             chosen = self._choose(context)
             if not chosen and not allow_empty:
                 return None
-            candidates = TransactionColumns.from_transactions(
-                [entry.transaction for entry in chosen], [entry.sender for entry in chosen]
-            )
+            loop = asyncio.get_running_loop()
+            candidates = await loop.run_in_executor(self._sealing, _columns_of, chosen)
             with self._metrics.execution_seconds.time():
                 outcome = await self._execution.execute(context, candidates)
             self._drop_rejected(chosen, outcome)
             if not len(outcome.included) and not allow_empty:
                 return None
-            loop = asyncio.get_running_loop()
             with self._metrics.sealing_seconds.time():
                 sealed, state = await loop.run_in_executor(
                     self._sealing, self._seal, parent, context, candidates, outcome
@@ -213,6 +220,12 @@ class BlockProducer:
         finally:
             timer.cancel()
             waker.cancel()
+
+
+def _columns_of(chosen: Sequence[PooledTransaction]) -> TransactionColumns:
+    return TransactionColumns.from_transactions(
+        [entry.transaction for entry in chosen], [entry.sender for entry in chosen]
+    )
 
 
 def next_gas_limit(parent: Header, target: int) -> int:

@@ -20,8 +20,19 @@ from grpc_reflection.v1alpha import reflection
 from core.errors import InvalidInput, WarpgridError
 from protos.errors import PeerLost
 from protos.gen.warpgrid.v1 import jobs_pb2, network_pb2
-from protos.messages import EnrolRequest, JobEvent, JobList, JobQuery, JobRecord, ListJobs, SubmitJob
-from protos.rpc import FRAME_BYTES_MAX, decode, encode
+from protos.messages import (
+    DescribeRequest,
+    EnrolRequest,
+    JobEvent,
+    JobList,
+    JobQuery,
+    JobRecord,
+    ListJobs,
+    SnapshotRequest,
+    SubmitJob,
+)
+from protos.rpc import FRAME_BYTES_MAX, decode, encode, sequencer_writer
+from sequencer.coordinator.catch_up import SnapshotServer
 from sequencer.coordinator.errors import JobConflict, JobNotFunded, JobUnknown, JoinRefused, QueueFull
 from sequencer.coordinator.fleet import Fleet
 from sequencer.coordinator.membership import Membership
@@ -85,12 +96,19 @@ class NetworkServer:
     """Serves fleet, membership and jobs. `attach_port` and `service_port` are the ports that were taken."""
 
     def __init__(
-        self, config: ServerConfig, tls: ServerTls, fleet: Fleet, membership: Membership, jobs: JobDesk | None = None
+        self,
+        config: ServerConfig,
+        tls: ServerTls,
+        fleet: Fleet,
+        membership: Membership,
+        jobs: JobDesk | None = None,
+        snapshots: SnapshotServer | None = None,
     ) -> None:
         self._config = config
         self._fleet = fleet
         self._membership = membership
         self._jobs = jobs
+        self._snapshots = snapshots
         pair = [(tls.key_pem, tls.certificate_pem)]
         self._mutual = grpc.ssl_server_credentials(pair, tls.certificate_pem, require_client_auth=True)
         self._server_only = grpc.ssl_server_credentials(pair)
@@ -161,7 +179,16 @@ class NetworkServer:
         async def enrol(raw: bytes, context: Any) -> bytes:
             return encode(await _answered(context, raw, EnrolRequest, _sync(self._membership.enrol)))
 
-        return grpc.method_handlers_generic_handler(_ENROLMENT, {"Enrol": grpc.unary_unary_rpc_method_handler(enrol)})
+        async def describe(raw: bytes, context: Any) -> bytes:
+            return encode(await _answered(context, raw, DescribeRequest, _sync(lambda _: self._fleet.describe())))
+
+        methods = {
+            "Enrol": grpc.unary_unary_rpc_method_handler(enrol),
+            "Describe": grpc.unary_unary_rpc_method_handler(describe),
+        }
+        if self._snapshots is not None:
+            methods["Snapshot"] = _snapshot_handler(self._snapshots)
+        return grpc.method_handlers_generic_handler(_ENROLMENT, methods)
 
     def _jobs_handler(self, jobs: JobDesk) -> "grpc.GenericRpcHandler[Any, Any]":
         async def submit(raw: bytes, context: Any) -> None:
@@ -189,6 +216,19 @@ class NetworkServer:
                 "Cancel": grpc.unary_unary_rpc_method_handler(cancel),
             },
         )
+
+
+def _snapshot_handler(snapshots: SnapshotServer) -> Any:
+    async def snapshot(raw: bytes, context: Any) -> None:
+        async def send(_: SnapshotRequest) -> None:
+            writer = sequencer_writer()
+            async for message in snapshots.messages():
+                for frame in writer.frames(message):
+                    await context.write(frame)
+
+        await _answered(context, raw, SnapshotRequest, send)
+
+    return grpc.unary_stream_rpc_method_handler(snapshot)
 
 
 def _sync(function: Callable[[_Request], Any]) -> Callable[[_Request], Awaitable[Any]]:

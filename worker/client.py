@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 
 import structlog
 
-from core.chain import ChainReader
+from core.store.identity import ChainIdentity
 from protos.connection import Connection, StreamLimits, Transport
 from protos.errors import PeerLost, PeerRefused, ProtocolError, UnexpectedMessage
 from protos.handshake import Signer, registration_digest
@@ -46,12 +46,15 @@ _M = TypeVar("_M")
 
 @dataclass(frozen=True, slots=True)
 class ClientConfig:
-    """Waits between attempts double from `backoff_min_s` to `backoff_max_s`, each shortened at random by up to half."""
+    """Waits between attempts double from `backoff_min_s` to `backoff_max_s`, each shortened at random by up to half.
+
+    `drain_timeout_s` is less than the ten seconds that process managers commonly give before they kill.
+    """
 
     backoff_min_s: float = 0.25
     backoff_max_s: float = 30.0
     handshake_timeout_s: float = 10.0
-    drain_timeout_s: float = 30.0
+    drain_timeout_s: float = 8.0
     queue_bytes_max: int = 128 * 1024 * 1024
 
 
@@ -87,7 +90,7 @@ class SequencerClient:
 
     def __init__(
         self,
-        chain: ChainReader,
+        identity: ChainIdentity,
         signer: Signer,
         dialer: Dialer,
         config: ClientConfig,
@@ -97,7 +100,7 @@ class SequencerClient:
         now_ms: Callable[[], int],
         jitter: random.Random,
     ) -> None:
-        self._chain = chain
+        self._identity = identity
         self._signer = signer
         self._dialer = dialer
         self._config = config
@@ -203,10 +206,8 @@ class SequencerClient:
         connection: Connection[WorkerMessage, SequencerMessage],
         messages: AsyncIterator[SequencerMessage],
     ) -> Registered:
-        genesis = self._chain.block(0)
-        assert genesis is not None, "the genesis block is always there"
-        chain_id = self._chain.config.chain_id
-        await connection.post(Hello(PROTOCOL_VERSION, chain_id, genesis.hash, self._signer.address))
+        chain_id = self._identity.chain_id
+        await connection.post(Hello(PROTOCOL_VERSION, chain_id, self._identity.genesis_hash, self._signer.address))
         challenge = await _expect(messages, Challenge)
         capabilities = self._capabilities()
         digest = registration_digest(

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor as ThreadExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import structlog
 
@@ -30,6 +30,7 @@ from core.chain_rules import (
 from core.errors import BlockError, TransactionError
 from core.execution import BlockContext, ExecutionOutcome, Executor
 from core.signature import recover_senders
+from core.store.identity import ChainIdentity
 from core.transaction import TransactionColumns, transaction_hash
 from protos.messages import (
     BLOCKS_MAX,
@@ -46,7 +47,7 @@ from protos.messages import (
 from worker.client import SequencerClient
 from worker.errors import ChainRejected
 
-__all__ = ["Replica"]
+__all__ = ["Replica", "ReplicaChain"]
 
 _INBOX_MAX = 64
 _EXECUTIONS_REMEMBERED = 4
@@ -67,6 +68,17 @@ class _Execution:
     commitments: Commitments
 
 
+class ReplicaChain(Chain, Protocol):
+    """The chain of a replica, which may begin at a block that came as a snapshot (`core.store`)."""
+
+    @property
+    def identity(self) -> ChainIdentity:
+        """Which chain this is."""
+
+    def block_hashes(self, number: int) -> tuple[bytes, ...]:
+        """The hashes of up to 256 blocks below block `number`, its parent's last."""
+
+
 class Replica:
     """Keeps `chain` at the sequencer's head. `thread` must run one thing at a time.
 
@@ -75,7 +87,7 @@ class Replica:
 
     def __init__(
         self,
-        chain: Chain,
+        chain: ReplicaChain,
         executor: Executor,
         client: SequencerClient,
         thread: ThreadExecutor,
@@ -92,7 +104,7 @@ class Replica:
         self._request_ids = itertools.count(1)
         self._requested: int | None = None
         self._head = chain.head()
-        self._hashes = _recent_hashes(chain)
+        self._hashes = deque(chain.block_hashes(self._head.number + 1), BLOCK_HASHES_MAX)
         client.on(ExecuteBlock, self._inbox.put)
         client.on(AnnounceBlock, self._inbox.put)
         client.on(Blocks, self._inbox.put)
@@ -234,14 +246,3 @@ def _check_senders(transactions: TransactionColumns) -> None:
             raise TransactionError(f"transaction {row}: the sender is not the one that signed")
         if transactions.hash[row].tobytes() != transaction_hash(rows[row]):
             raise TransactionError(f"transaction {row}: the hash is not the transaction's")
-
-
-def _recent_hashes(chain: Chain) -> deque[bytes]:
-    """The hashes of the newest blocks, oldest first."""
-    hashes: deque[bytes] = deque(maxlen=BLOCK_HASHES_MAX)
-    head = chain.head().number
-    for number in range(max(0, head - BLOCK_HASHES_MAX + 1), head + 1):
-        sealed = chain.block(number)
-        assert sealed is not None, "a chain has every block up to its head"
-        hashes.append(sealed.hash)
-    return hashes

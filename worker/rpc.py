@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import hashlib
 import ssl
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -16,14 +17,16 @@ from grpc import aio
 from protos.errors import PeerLost, PeerRefused
 from protos.gen.warpgrid.v1 import network_pb2
 from protos.handshake import SEQUENCER_TLS_NAME, Signer, enrolment_digest
-from protos.messages import Certificate, EnrolRequest
-from protos.rpc import FRAME_BYTES_MAX, decode, encode
+from protos.messages import Certificate, DescribeRequest, Description, EnrolRequest, SequencerMessage, SnapshotRequest
+from protos.rpc import FRAME_BYTES_MAX, decode, encode, sequencer_reader
 from worker.client import DialedStream
 
 __all__ = ["DialerConfig", "GrpcDialer", "SequencerCertificate", "WorkerCertificate"]
 
 _ATTACH = f"/{network_pb2.DESCRIPTOR.services_by_name['Network'].full_name}/Attach"
 _ENROL = f"/{network_pb2.DESCRIPTOR.services_by_name['Enrolment'].full_name}/Enrol"
+_DESCRIBE = f"/{network_pb2.DESCRIPTOR.services_by_name['Enrolment'].full_name}/Describe"
+_SNAPSHOT = f"/{network_pb2.DESCRIPTOR.services_by_name['Enrolment'].full_name}/Snapshot"
 _FRAME_SLACK_BYTES = 1024
 _CLOSE_GRACE_S = 1.0
 _END: Any = aio.EOF  # type: ignore[attr-defined]  # missing in grpc-stubs
@@ -79,10 +82,7 @@ class GrpcDialer:
 
     async def dial(self, *, renew_certificate: bool) -> DialedStream:
         config = self._config
-        try:
-            root = await asyncio.to_thread(self._sequencer.certificate, config.host, config.service_port)
-        except OSError as error:
-            raise PeerLost(f"no sequencer at {config.host}:{config.service_port}: {error}") from error
+        root = await self._root()
         own = self._tls.certificate()
         if own is None or renew_certificate or self._attach_port is None:
             own = await self._enrol(root)
@@ -96,6 +96,45 @@ class GrpcDialer:
             raise PeerLost(f"{config.host}:{self._attach_port} does not answer") from error
         call = channel.stream_stream(_ATTACH)()
         return DialedStream(_ClientTransport(channel, call), _fingerprint(root), _fingerprint(own))
+
+    async def describe(self) -> Description:
+        """Ask the sequencer which chain it has and where it stands. Raises PeerLost when it does not answer."""
+        root = await self._root()
+        channel = self._channel(self._config.service_port, grpc.ssl_channel_credentials(root))
+        try:
+            raw = await channel.unary_unary(_DESCRIBE)(
+                encode(DescribeRequest()), timeout=self._config.connect_timeout_s
+            )
+        except aio.AioRpcError as error:
+            raise PeerLost(f"the sequencer does not answer: {error.details()}") from error
+        finally:
+            await channel.close()
+        return decode(Description, raw)
+
+    async def snapshot(self) -> AsyncIterator[SequencerMessage]:
+        """The messages of a snapshot of the newest block.
+
+        Raises PeerLost when the stream breaks, ProtocolError for frames that are none.
+        """
+        root = await self._root()
+        channel = self._channel(self._config.service_port, grpc.ssl_channel_credentials(root))
+        reader = sequencer_reader()
+        try:
+            async for frame in channel.unary_stream(_SNAPSHOT)(encode(SnapshotRequest())):
+                message = reader.read(frame)
+                if message is not None:
+                    yield message
+        except aio.AioRpcError as error:
+            raise PeerLost(f"the snapshot broke off: {error.details()}") from error
+        finally:
+            await channel.close()
+
+    async def _root(self) -> bytes:
+        config = self._config
+        try:
+            return await asyncio.to_thread(self._sequencer.certificate, config.host, config.service_port)
+        except OSError as error:
+            raise PeerLost(f"no sequencer at {config.host}:{config.service_port}: {error}") from error
 
     async def _enrol(self, root: bytes) -> bytes:
         """Have a certificate issued for this worker's TLS key, and keep it."""

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import structlog
 
-from core.chain import Chain
 from core.execution import Executor
 from core.jobs.receipt import ReceiptDomain
 from protos.handshake import Signer
@@ -22,7 +21,7 @@ from worker.capabilities import Machine, describe, probe_machine
 from worker.client import ClientConfig, SequencerClient, WorkerStatus
 from worker.job_files import JobFiles
 from worker.jobs import JobRunner, JobsConfig, OfferedModel
-from worker.replica import Replica
+from worker.replica import Replica, ReplicaChain
 from worker.rpc import DialerConfig, GrpcDialer, SequencerCertificate, WorkerCertificate
 
 __all__ = ["DUTY_INFERENCE", "DUTY_REPLICA", "DUTY_WATCHER", "Worker", "WorkerSettings"]
@@ -62,7 +61,7 @@ class Worker:
     def __init__(
         self,
         settings: WorkerSettings,
-        chain: Chain,
+        chain: ReplicaChain,
         executor: Executor,
         signer: Signer,
         tls: WorkerCertificate,
@@ -81,7 +80,7 @@ class Worker:
         self._stopping = asyncio.Event()
         chain_id = chain.config.chain_id
         self.client = SequencerClient(
-            chain,
+            chain.identity,
             signer,
             GrpcDialer(settings.dialer, chain_id, signer, tls, sequencer),
             settings.client,

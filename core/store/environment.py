@@ -109,26 +109,37 @@ class Environment:
 
     @contextmanager
     def read(self) -> Iterator[Transaction]:
-        """A read transaction: one consistent version of everything. Keep it short."""
-        with self._idle:
-            while self._growing:
-                self._idle.wait()
-            self._readers += 1
+        """A read transaction: one consistent version of everything. Keep it short, and never begin one inside another.
+
+        Raises StoreError when too many readers are active.
+        """
+        transaction = self._begin_reading()
         try:
-            with self._begin() as transaction:
+            with transaction:
                 yield transaction
         finally:
-            with self._idle:
-                self._readers -= 1
-                self._idle.notify_all()
+            self._leave()
 
-    def _begin(self) -> Transaction:
-        try:
-            return self._env.begin()
-        except lmdb.MapResizedError:  # another process grew it
-            with self._alone(readers=1):
-                self._env.set_mapsize(0)
-            return self._env.begin()
+    def _begin_reading(self) -> Transaction:
+        while True:
+            with self._idle:
+                while self._growing:
+                    self._idle.wait()
+                self._readers += 1
+            try:
+                return self._env.begin()
+            except lmdb.MapResizedError:  # another process grew it
+                self._leave()
+                with self._alone():
+                    self._env.set_mapsize(0)
+            except lmdb.Error as error:
+                self._leave()
+                raise StoreError(f"cannot read the database in {self._path}: {error}") from error
+
+    def _leave(self) -> None:
+        with self._idle:
+            self._readers -= 1
+            self._idle.notify_all()
 
     def write(self, action: Callable[[Transaction], _Result]) -> _Result:
         """Run `action` in a write transaction and commit. When the map is full it grows and `action` runs again.
@@ -140,20 +151,20 @@ class Environment:
                 with self._env.begin(write=True) as transaction:
                     return action(transaction)
             except lmdb.MapFullError:
-                with self._alone(readers=0):
+                with self._alone():
                     self._env.set_mapsize(2 * self._env.info()["map_size"])
             except lmdb.Error as error:
                 raise StoreError(f"cannot write to the database in {self._path}: {error}") from error
         raise StoreError(f"the database in {self._path} is full and did not grow enough in {_GROWTHS_MAX} doublings")
 
     @contextmanager
-    def _alone(self, *, readers: int) -> Iterator[None]:
-        """Hold off new readers until no more than `readers` (the caller's own) are left."""
+    def _alone(self) -> Iterator[None]:
+        """Wait until no read transaction is open, and hold off new ones."""
         with self._idle:
             while self._growing:
                 self._idle.wait()
             self._growing = True
-            while self._readers > readers:
+            while self._readers:
                 self._idle.wait()
         try:
             yield

@@ -53,7 +53,7 @@ class ReplicaReader:
 
     @classmethod
     def open_read_only(cls, path: Path, genesis: Genesis) -> "ReplicaReader":
-        """Read a replica that this or another process writes.
+        """Read a replica that another process writes. A process may open a replica once, in one way.
 
         Raises StoreError when there is none yet, StoreMismatch when it is another chain's.
         """
@@ -62,10 +62,19 @@ class ReplicaReader:
         reader = ReplicaReader(
             path, genesis, writable=False, segment_bytes_max=SEGMENT_BYTES_MAX, map_bytes=MAP_BYTES_INITIAL
         )
-        with reader._environment.read() as transaction:
-            found = reader._identity.get(transaction, _IDENTITY_KEY)
-        reader._check_identity(found)
+        try:
+            with reader._environment.read() as transaction:
+                found = reader._identity.get(transaction, _IDENTITY_KEY)
+            reader._check_identity(found)
+        except StoreError:
+            reader.close()
+            raise
         return reader
+
+    @staticmethod
+    def exists(path: Path) -> bool:
+        """Whether a replica was begun in the folder `path`: what an import that failed left behind is none."""
+        return any(path.glob("blocks-*.log"))
 
     def close(self) -> None:
         """Close the files. Nothing is lost without it."""
@@ -83,6 +92,11 @@ class ReplicaReader:
     @property
     def config(self) -> ChainConfig:
         return self._genesis.config
+
+    @property
+    def identity(self) -> ChainIdentity:
+        """Which chain this is: its id and the genesis block's hash."""
+        return ChainIdentity.of(self._genesis)
 
     def head(self) -> SealedBlock:
         with self._environment.read() as transaction:

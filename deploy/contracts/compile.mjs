@@ -11,7 +11,8 @@ import solc from "solc";
 const here = dirname(fileURLToPath(import.meta.url));
 const root = resolve(here, "../..");
 const resolvePackage = createRequire(import.meta.url).resolve;
-const FOLDERS = ["market/contracts", "zk/contracts", "sequencer/contracts", "tests/unit/market/contracts"];
+const FOLDERS = ["market/contracts", "zk/contracts", "sequencer/contracts", "tests/unit/market/contracts",
+  "tests/integration/clients/contracts"];
 const SETTINGS = {
   evmVersion: "osaka",
   viaIR: true,

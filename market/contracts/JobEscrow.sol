@@ -17,7 +17,10 @@ contract JobEscrow is Payouts, TypedDomain {
     using Receipts for Receipt;
 
     /// @notice Most receipts in one batch.
-    uint256 public constant BATCH_RECEIPTS_MAX = 256;
+    uint256 public constant BATCH_RECEIPTS_MAX = 65536;
+    /// @notice Most receipts settled by one call: at about 72,000 gas each they stay within a transaction's 2^24
+    /// (EIP-7825).
+    uint256 public constant SETTLE_RECEIPTS_MAX = 128;
     /// @notice Furthest deadline of an order, in seconds from its opening.
     uint256 public constant DEADLINE_SECONDS_MAX = 30 days;
     /// @notice Highest tier.
@@ -172,12 +175,12 @@ contract JobEscrow is Payouts, TypedDomain {
     /// names its job.
     function settle(Receipt[] calldata receipts, bytes[] calldata signatures) external returns (uint256 batchId) {
         uint256 size = receipts.length;
+        _requireSize(size, SETTLE_RECEIPTS_MAX);
         require(signatures.length == size, SignatureCountWrong(size, signatures.length));
         bytes32[] memory leaves = new bytes32[](size);
         for (uint256 i = 0; i < size; i++) {
             leaves[i] = Receipts.leaf(_digest(receipts[i].structHash()));
         }
-        _requireBatchSize(size);
         batchId = _commit(Receipts.root(leaves), size);
         for (uint256 i = 0; i < size; i++) {
             _accept(batchId, i, msg.sender, receipts[i], signatures[i]);
@@ -186,7 +189,7 @@ contract JobEscrow is Payouts, TypedDomain {
 
     /// @notice Commits a batch by its root alone; its receipts are accepted one by one through `claim`.
     function commit(bytes32 root, uint256 size) external returns (uint256 batchId) {
-        _requireBatchSize(size);
+        _requireSize(size, BATCH_RECEIPTS_MAX);
         return _commit(root, size);
     }
 
@@ -337,8 +340,8 @@ contract JobEscrow is Payouts, TypedDomain {
         require(job.status == Status.Funded, JobNotFunded(jobId, job.status));
     }
 
-    function _requireBatchSize(uint256 size) private pure {
-        require(size > 0 && size <= BATCH_RECEIPTS_MAX, BatchSizeInvalid(size, BATCH_RECEIPTS_MAX));
+    function _requireSize(uint256 size, uint256 sizeMax) private pure {
+        require(size > 0 && size <= sizeMax, BatchSizeInvalid(size, sizeMax));
     }
 
     function _domainName() internal pure override returns (string memory) {

@@ -13,6 +13,7 @@ __all__ = [
     "ESCROW_ADDRESS",
     "JOB_ESCROW",
     "REGISTRY_ADDRESS",
+    "SETTLE_RECEIPTS_MAX",
     "WORKER_REGISTRY",
     "MarketParameters",
     "predeploys",
@@ -21,6 +22,9 @@ __all__ = [
 # "WG" in ASCII, then a number: short enough to recognise in a trace, and no key's address.
 REGISTRY_ADDRESS = bytes.fromhex("5747000000000000000000000000000000000001")
 ESCROW_ADDRESS = bytes.fromhex("5747000000000000000000000000000000000002")
+
+# JobEscrow's constant: most receipts in one call of `settle`.
+SETTLE_RECEIPTS_MAX = 128
 
 _ARTIFACTS = Path(__file__).parent / "artifacts"
 WORKER_REGISTRY = load_artifact(_ARTIFACTS / "WorkerRegistry.json")

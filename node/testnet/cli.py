@@ -12,10 +12,13 @@ import typer
 from rich.console import Console
 from rich.live import Live
 
+from core.jobs.request import JobRequest, Message, Role, Sampling
 from node.client import RpcClient
 from node.errors import ServiceError, TestnetError
+from node.jobs.submit import open_submission, submit_job
 from node.testnet import layout, processes, view
 from node.testnet.genesis import testnet_genesis
+from protos.messages import JobQuery
 
 __all__ = ["app"]
 
@@ -25,7 +28,7 @@ app = typer.Typer(
 console = Console()
 
 DATA_DIR = Path(".warpgrid/testnet")
-START_TIMEOUT_S = 60.0
+START_TIMEOUT_S = 60
 _REFRESH_INTERVAL_S = 0.5
 _POLL_INTERVAL_S = 0.05
 
@@ -42,6 +45,7 @@ def up(
         str, typer.Option(help="GGUF file that the workers serve; `smollm2` is the packaged one")
     ] = "smollm2",
     executor: Annotated[str, typer.Option(help="what executes blocks: reference, cpu or gpu")] = "reference",
+    ask: Annotated[str, typer.Option(help="once it runs, ask this question and pay for the answer")] = "",
     data_dir: DataDir = DATA_DIR,
 ) -> None:
     """Start a local network, or go on with the one in --data-dir. Ctrl-C stops it cleanly.
@@ -60,8 +64,45 @@ def up(
         raise
     console.print(view.banner(network))
     console.print(f"first block after {time.monotonic() - began:.1f} s")
+    if ask:
+        _ask(network, ask, began)
     if not detach:
         _watch(network)
+
+
+def _ask(network: layout.Testnet, question: str, began: float) -> None:
+    """The main job, as a newcomer would run it: a question, its answer, its payment on chain. An error ends nothing."""
+    command = ["job", "submit", "--data-dir", str(network.data_dir), "--model", Path(network.model).stem]
+    console.print(f'\n$ warpgrid {" ".join(command)} --prompt "{question}"', highlight=False)
+    rpc = RpcClient(network.rpc_url)
+    try:
+        with console.status("waiting for a worker with a model"):
+            _wait_until(lambda: bool(rpc.call("warpgrid_models")))
+        with open_submission(network) as to:
+            request = JobRequest(Path(network.model).stem, (Message(Role.USER, question),), Sampling(tokens_max=128))
+            events = submit_job(to, request, None, START_TIMEOUT_S, lambda one: console.print(one, style="dim"))
+            asked = None
+            for job, event in events:
+                asked = JobQuery(job.job_id, job.salt)
+                console.print(event.text, end="", highlight=False)
+                if event.receipt is not None:
+                    break
+            assert asked is not None, "a coordinator tells at least one event"
+            console.print(f"\n\nanswered after {time.monotonic() - began:.1f} s; ", end="")
+            with console.status("waiting for the settlement on chain"):
+                _wait_until(lambda: to.coordinator.status(asked).state == "settled")
+        console.print("paid for on chain; check it:")
+        console.print(f"$ warpgrid job verify --data-dir {network.data_dir} 0x{asked.job_id.hex()}\n", highlight=False)
+    except ServiceError as error:
+        console.print(f"the question was not answered: {error}", style="red", highlight=False)
+
+
+def _wait_until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while not holds():
+        if time.monotonic() > deadline:
+            raise ServiceError(f"still not so after {START_TIMEOUT_S} s")
+        time.sleep(_POLL_INTERVAL_S)
 
 
 def _wait_for_blocks(network: layout.Testnet) -> None:
@@ -80,7 +121,7 @@ def _wait_for_blocks(network: layout.Testnet) -> None:
                 if status["head"]["number"] > first:
                     return
             time.sleep(_POLL_INTERVAL_S)
-    raise TestnetError(f"no block within {START_TIMEOUT_S:.0f} s: see `warpgrid testnet logs sequencer`")
+    raise TestnetError(f"no block within {START_TIMEOUT_S} s: see `warpgrid testnet logs sequencer`")
 
 
 def _status(network: layout.Testnet) -> dict[str, Any] | None:
@@ -94,9 +135,9 @@ def _watch(network: layout.Testnet) -> None:
     try:
         if console.is_terminal:
             with Live(view.dashboard(network, None), console=console) as live:
-                _each_refresh(lambda: live.update(view.dashboard(network, _status(network))))
+                _each_refresh(network, lambda: live.update(view.dashboard(network, _status(network))))
         else:
-            _each_refresh(lambda: None)
+            _each_refresh(network, lambda: None)
     except KeyboardInterrupt:
         console.print("stopping")
     finally:
@@ -105,10 +146,11 @@ def _watch(network: layout.Testnet) -> None:
         raise TestnetError(f"had to be killed: {', '.join(killed)}")
 
 
-def _each_refresh(show: Callable[[], None]) -> None:
-    while True:
+def _each_refresh(network: layout.Testnet, show: Callable[[], None]) -> None:
+    while any(processes.running_pid(member) is not None for member in network.members()):
         show()
         time.sleep(_REFRESH_INTERVAL_S)
+    console.print("every process was stopped")
 
 
 @app.command()

@@ -24,6 +24,7 @@ CHAIN_ID = 31_337  # what wallets and tools expect of a local development chain
 BASE_PORT = 8_545
 WORKERS_MAX = 16
 _GRPC_PORT_OFFSET = 5
+_ATTACH_PORT_OFFSET = 6
 _METRICS_PORT_OFFSET = 10
 _MANIFEST = "testnet.json"
 
@@ -59,6 +60,7 @@ class Testnet:
         return [
             self.base_port,
             self.base_port + _GRPC_PORT_OFFSET,
+            self.base_port + _ATTACH_PORT_OFFSET,
             *(self.base_port + _METRICS_PORT_OFFSET + one for one in metrics),
         ]
 
@@ -70,7 +72,11 @@ class Testnet:
             "metrics_port": self.base_port + _METRICS_PORT_OFFSET + index,
         }
         if member.role == "sequencer":
-            return common | {"rpc_port": self.base_port, "grpc_port": self.base_port + _GRPC_PORT_OFFSET}
+            return common | {
+                "rpc_port": self.base_port,
+                "grpc_port": self.base_port + _GRPC_PORT_OFFSET,
+                "attach_port": self.base_port + _ATTACH_PORT_OFFSET,
+            }
         if member.name == "watcher":
             return common | {"sequencer": self.grpc_address, "duty": "watcher", "executor": "reference"}
         return common | {

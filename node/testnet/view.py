@@ -61,7 +61,6 @@ def dashboard(network: Testnet, status: dict[str, Any] | None) -> RenderableType
         f"{head['hash'][:18]}…",
         f"[bold]{transactions['perSecond']}[/] tx/s",
         f"{transactions['total']} transactions",
-        f"{transactions['pending']} pending",
     )
     return Panel(
         Group(summary, "", _workers_table(status["workers"]), "", _jobs_table(status["jobs"])),

@@ -1,19 +1,25 @@
-"""Serves the chain to workers that are behind: blocks by number, in messages of bounded size.
+"""Serves the chain to workers that are behind: blocks by number, or the newest block with its whole state.
 
 Knows nothing of execution: a worker executes what it is sent and believes only what comes out.
 """
 
 import asyncio
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Executor as ThreadExecutor
 from dataclasses import dataclass
+from typing import Protocol
 
-from core.block import encode_block
+from core.block import Header, encode_block
 from core.chain import ChainReader
+from core.state import StateDifference
 from protos.errors import UnexpectedMessage
-from protos.messages import BLOCKS_MAX, Blocks, GetBlocks
+from protos.messages import BLOCKS_MAX, Blocks, GetBlocks, SnapshotBase, SnapshotState
+from sequencer.coordinator.errors import QueueFull
 from sequencer.coordinator.fleet import Fleet, Member
 
-__all__ = ["CatchUpConfig", "CatchUpServer"]
+__all__ = ["CatchUpConfig", "CatchUpServer", "SnapshotServer", "SnapshotSource"]
+
+_SNAPSHOT_RETRY_MS = 5_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +28,7 @@ class CatchUpConfig:
 
     message_bytes_max: int = 4 * 1024 * 1024
     served_at_once_max: int = 4
+    snapshots_at_once_max: int = 2
 
 
 class CatchUpServer:
@@ -64,3 +71,47 @@ class CatchUpServer:
                 break
             blocks.append(raw)
         return tuple(blocks)
+
+
+class SnapshotSource(ChainReader, Protocol):
+    """A chain that can give a whole state away (`core.store`)."""
+
+    def ancestors(self, number: int) -> tuple[Header, ...]:
+        """The headers of up to 256 blocks below block `number`, its parent's last."""
+
+    def snapshot(self, number: int) -> Iterator[StateDifference]:
+        """The state of a block in tables below 1 MiB. Raises StatePruned, also on the way."""
+
+
+class SnapshotServer:
+    """Sends the newest block and its state to whoever begins a replica."""
+
+    def __init__(self, chain: SnapshotSource, config: CatchUpConfig, threads: ThreadExecutor) -> None:
+        self._chain = chain
+        self._config = config
+        self._threads = threads
+        self._serving = 0
+
+    async def messages(self) -> AsyncIterator[SnapshotBase | SnapshotState]:
+        """A snapshot's messages, read as fast as they are taken.
+
+        Raises QueueFull when enough are being sent, StatePruned when the reader is slower than the states are kept.
+        """
+        if self._serving >= self._config.snapshots_at_once_max:
+            raise QueueFull(f"{self._serving} snapshots are being sent; try again later", _SNAPSHOT_RETRY_MS)
+        self._serving += 1
+        loop = asyncio.get_running_loop()
+        try:
+            base, states = await loop.run_in_executor(self._threads, self._begin)
+            yield base
+            while (state := await loop.run_in_executor(self._threads, next, states, None)) is not None:
+                yield SnapshotState(state, last=False)
+            yield SnapshotState(StateDifference.empty(), last=True)
+        finally:
+            self._serving -= 1
+
+    def _begin(self) -> tuple[SnapshotBase, Iterator[StateDifference]]:
+        head = self._chain.head()
+        number = head.number
+        base = SnapshotBase(encode_block(head.block), self._chain.receipts(number), self._chain.ancestors(number))
+        return base, self._chain.snapshot(number)

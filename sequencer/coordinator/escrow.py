@@ -79,6 +79,9 @@ class MarketChain(Protocol):
     def standing(self, worker: bytes) -> Standing:
         """The worker's record; zeros when it never registered."""
 
+    def challenge_seconds(self) -> int:
+        """How long an accepted receipt's payment waits; 0 pays at once."""
+
     def check(self, sender: bytes, data: bytes) -> int:
         """The gas that a call of the escrow would use now. Raises CallFailed when it would revert."""
 
@@ -113,6 +116,9 @@ class EscrowReader:
         signer = self._read(WORKER_REGISTRY, REGISTRY_ADDRESS, "signerOf", worker)
         bonded_until = self._read(WORKER_REGISTRY, REGISTRY_ADDRESS, "bondedUntil", worker)
         return Standing(signer, bonded_until)
+
+    def challenge_seconds(self) -> int:
+        return int(self._read(JOB_ESCROW, ESCROW_ADDRESS, "challengeSeconds"))
 
     def check(self, sender: bytes, data: bytes) -> int:
         result = self._call(sender, ESCROW_ADDRESS, data)

@@ -24,6 +24,7 @@ from protos.messages import (
     BlockReference,
     Capabilities,
     Challenge,
+    Description,
     Failure,
     Goodbye,
     Heartbeat,
@@ -330,6 +331,17 @@ class Fleet:
     async def _on_goodbye(self, member: Member, message: Goodbye) -> None:
         member.is_draining = True
         _log.info("worker_draining", worker=member.address.hex(), reason=message.reason)
+
+    def describe(self) -> Description:
+        """What anybody may know."""
+        return Description(
+            chain_id=self._chain.config.chain_id,
+            genesis_hash=self._genesis.hash,
+            head=self.head(),
+            at_ms=self._now_ms(),
+            attach_port=self._membership.attach_port,
+            workers=len(self._members),
+        )
 
     def head(self) -> BlockReference:
         """The chain's head, as messages name it."""

@@ -107,7 +107,7 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class BatchSent:
-    """A transaction for these jobs was signed: `purpose` is "settle" or "refund"."""
+    """A transaction for these jobs was signed: `purpose` is "settle", "release" or "refund"."""
 
     purpose: str
     transaction_hash: bytes
@@ -118,11 +118,15 @@ class BatchSent:
 
 @dataclass(frozen=True, slots=True)
 class BatchDone:
-    """What became of it: `outcome` is "succeeded", "reverted", or "lost" when another took its nonce."""
+    """What became of it: `outcome` is "succeeded", "reverted", or "lost" when another took its nonce.
+
+    A settlement's payments can be released from `release_at_ms` on; 0 when they were made at once.
+    """
 
     transaction_hash: bytes
     outcome: str
     at_ms: int
+    release_at_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)

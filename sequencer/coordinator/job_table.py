@@ -73,6 +73,7 @@ class Job:
     worker: bytes = b""
     audit: str = "none"
     transaction_hash: bytes = b""
+    release_at_ms: int = 0
     events: list[JobEvent] = field(default_factory=list)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -128,7 +129,7 @@ class Job:
             state=self.state,
             attempt=self.attempt,
             worker=self.worker,
-            detail=self.detail,
+            detail=self.detail[:_DETAIL_CHARACTERS_MAX],
             request=self.terms.request if with_contents else None,
             output=self.output if with_contents else None,
             receipt=self.signed,
@@ -169,6 +170,12 @@ class JobTable:
             and job.audit in ("none", "agreed", "unavailable")
             and job.terms.job_id not in waiting
         ]
+
+    def to_release(self, now_ms: int) -> list[Job]:
+        """Settled jobs whose payment has waited out its challenge window and is in no batch."""
+        waiting = self._in_batches()
+        settled = (job for job in self.open.values() if job.state == "settled" and job.release_at_ms <= now_ms)
+        return [job for job in settled if job.terms.job_id not in waiting]
 
     def to_refund(self) -> list[Job]:
         """Jobs whose money is to go back and is in no batch."""
@@ -248,10 +255,16 @@ class JobTable:
             return
         for job_id in batch.job_ids:
             job = self.jobs[job_id]
+            if batch.purpose == "release":
+                if record.outcome == "succeeded":
+                    self._close(job)
+                continue
             job.transaction_hash = record.transaction_hash
             if record.outcome == "succeeded":
                 job.state = "settled" if batch.purpose == "settle" else "refunded"
-                self._close(job)
+                job.release_at_ms = record.release_at_ms
+                if not job.release_at_ms:
+                    self._close(job)
                 continue
             self._cannot_pay(job, batch.purpose, "the transaction reverted")
 

@@ -6,17 +6,17 @@ again by a second, comparable worker and compared. Money moves in `sequencer.coo
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import Executor as ThreadExecutor
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import dataclass, replace
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import structlog
 
 from core.errors import InvalidInput
-from core.hashing import keccak256
-from core.jobs.receipt import Receipt, recover_signer
-from core.jobs.request import output_hash, request_hash
+from core.jobs.request import request_hash
+from market.matching import Candidate, JobNeeds, choose
 from protos.messages import (
     AssignJob,
     CancelJob,
@@ -33,7 +33,7 @@ from protos.messages import (
     ReceiptStored,
     SubmitJob,
 )
-from sequencer.coordinator.assignment import Candidate, JobNeeds, choose
+from sequencer.coordinator.audits import AUDIT_ATTEMPT, Audits, Verdict
 from sequencer.coordinator.errors import JobConflict, JobNotFunded, JobUnknown, QueueFull
 from sequencer.coordinator.escrow import EscrowStatus, JobTerms, MarketChain, Standing
 from sequencer.coordinator.fleet import DUTY_INFERENCE, Fleet, Member
@@ -48,15 +48,33 @@ from sequencer.coordinator.job_log import (
     Submitted,
 )
 from sequencer.coordinator.job_table import Attempt, Job, JobTable
+from sequencer.coordinator.receipt_rules import check_receipt
 
 __all__ = ["JobCoordinator", "JobsConfig"]
 
 _LIST_MAX = 256
-_CLOCK_TOLERANCE_MS = 60_000
-_AUDIT_ATTEMPT = 2**31
 
 _log = structlog.get_logger(__name__)
 _T = TypeVar("_T")
+_P = ParamSpec("_P")
+
+
+def _uninterrupted(
+    method: Callable[Concatenate["JobCoordinator", _P], Coroutine[Any, Any, _T]],
+) -> Callable[Concatenate["JobCoordinator", _P], Coroutine[Any, Any, _T]]:
+    """Let a change of jobs run to its end even if the caller is cancelled, as streams are at any instant.
+
+    A record that was written but not applied would part the log from the table.
+    """
+
+    @wraps(method)
+    async def run(self: "JobCoordinator", /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        task = asyncio.ensure_future(method(self, *args, **kwargs))
+        self._changes.add(task)
+        task.add_done_callback(self._changes.discard)
+        return await asyncio.shield(task)
+
+    return run
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,13 +116,20 @@ class JobCoordinator:
         self._config = config
         self._threads = threads
         self._operator = operator
-        self._audit_seed = audit_seed
         self._now_ms = now_ms
         self._lock = asyncio.Lock()
+        self._changes: set[asyncio.Future[Any]] = set()
         self._wake = asyncio.Event()
         self._heard_ms: dict[tuple[bytes, int], int] = {}
         self._standings: dict[bytes, tuple[Standing, int]] = {}
-        self._audits: dict[bytes, tuple[int, bytes, int]] = {}
+        self._audits = Audits(
+            fleet,
+            market.domain,
+            seed=audit_seed,
+            percent=config.audit_percent,
+            timeout_ms=config.audit_timeout_ms,
+            now_ms=now_ms,
+        )
         self.table = JobTable()
         for record in log.replay():
             self.table.apply(record)
@@ -136,6 +161,7 @@ class JobCoordinator:
         chosen = newest_first[request.offset : request.offset + count]
         return JobList(tuple(job.record(with_contents=False) for job in chosen))
 
+    @_uninterrupted
     async def cancel(self, query: JobQuery) -> JobRecord:
         job = self._job(query.job_id)
         if query.salt != job.terms.salt:
@@ -146,6 +172,7 @@ class JobCoordinator:
             await self._end(job, "cancelled", "cancelled by its client")
         return job.record(with_contents=True)
 
+    @_uninterrupted
     async def _take_in(self, request: SubmitJob) -> Job:
         terms = await self._in_thread(self._market.terms, request.job_id)
         self._require_funded(request, terms)
@@ -199,16 +226,25 @@ class JobCoordinator:
         """Assign, watch deadlines and audits, until cancelled."""
         while True:
             self._wake.clear()
-            async with self._lock:
-                await self._expire()
-                for job in [*self.table.queued()]:
-                    await self._assign(job)
-                await self._audit()
+            await self._step()
             try:
                 async with asyncio.timeout(self._config.tick_s):
                     await self._wake.wait()
             except TimeoutError:
                 continue
+
+    async def finish_changes(self) -> None:
+        """Wait for what is being written; before the log is closed."""
+        while self._changes:
+            await asyncio.wait(self._changes)
+
+    @_uninterrupted
+    async def _step(self) -> None:
+        async with self._lock:
+            await self._expire()
+            for job in [*self.table.queued()]:
+                await self._assign(job)
+            await self._audit()
 
     async def _expire(self) -> None:
         """End what is past its deadline, and attempts of which nothing was heard for too long."""
@@ -231,16 +267,16 @@ class JobCoordinator:
         tried = frozenset(one.worker for one in job.attempts.values())
         needs = self._needs(job, tried)
         choice = choose(needs, self._candidates())
-        if choice.address is None and tried:
+        if choice.best is None and tried:
             choice = choose(self._needs(job, frozenset()), self._candidates())
-        member = None if choice.address is None else self._fleet.member(choice.address)
-        if member is None or choice.model is None:
+        best = choice.best
+        member = None if best is None else self._fleet.member(best.address)
+        if member is None or best is None:
             if job.detail != choice.explain():
                 job.detail = choice.explain()
                 job.tell(self._now_ms(), detail=job.detail)
             return
-        number = job.attempt + 1
-        model = choice.model
+        number, model = job.attempt + 1, best.model
         await self._record(
             Assigned(
                 job.terms.job_id,
@@ -251,7 +287,7 @@ class JobCoordinator:
                 self._now_ms(),
             )
         )
-        if not await member.post(self._assignment(job, number, model, is_audit=False)):
+        if not await member.post(self._assignment(job, number, model)):
             await self._fail(job, number, "gone", "the worker left")
 
     def _needs(self, job: Job, tried: frozenset[bytes]) -> JobNeeds:
@@ -263,7 +299,7 @@ class JobCoordinator:
         load: dict[bytes, int] = {}
         for job in self.table.running():
             load[job.worker] = load.get(job.worker, 0) + 1
-        for _, worker, _ in self._audits.values():
+        for worker in self._audits.workers():
             load[worker] = load.get(worker, 0) + 1
         return [self._candidate(member, load.get(member.address, 0)) for member in self._fleet.members(DUTY_INFERENCE)]
 
@@ -281,7 +317,7 @@ class JobCoordinator:
             reliability_per_mille=reliability.per_mille() if reliability else 500,
         )
 
-    def _assignment(self, job: Job, attempt: int, model: Model, *, is_audit: bool) -> AssignJob:
+    def _assignment(self, job: Job, attempt: int, model: Model) -> AssignJob:
         terms = job.terms
         return AssignJob(
             job_id=terms.job_id,
@@ -289,11 +325,11 @@ class JobCoordinator:
             request=terms.request,
             salt=terms.salt,
             model_hash=terms.model_hash,
-            deadline_ms=self._now_ms() + self._config.audit_timeout_ms if is_audit else terms.deadline_ms,
+            deadline_ms=terms.deadline_ms,
             input_token_wei=model.input_token_wei,
             output_token_wei=model.output_token_wei,
             price_max_wei=terms.price_max_wei,
-            audit=is_audit,
+            audit=False,
         )
 
     async def _end(self, job: Job, state: str, detail: str) -> None:
@@ -319,6 +355,7 @@ class JobCoordinator:
         await self._log.append(record)
         self.table.apply(record)
 
+    @_uninterrupted
     async def record(self, record: JobLogRecord) -> None:
         """Write a record and apply it, in turn with everything else; for the settlement."""
         async with self._lock:
@@ -349,143 +386,74 @@ class JobCoordinator:
         self._heard_ms[message.job_id, message.attempt] = self._now_ms()
         job.tell(self._now_ms(), text=message.text)
 
+    @_uninterrupted
     async def _on_failed(self, member: Member, message: JobFailed) -> None:
         async with self._lock:
-            if await self._audit_failed(member, message):
+            if message.attempt == AUDIT_ATTEMPT:
+                await self._judge(self._audits.failed(member, message))
                 return
             found = self._attempt(member, message.job_id, message.attempt)
             if found is not None and not found[0].has_ended and not found[1].has_failed:
                 await self._fail(found[0], message.attempt, message.code, message.detail)
 
+    @_uninterrupted
     async def _on_finished(self, member: Member, message: JobFinished) -> None:
         standing = await self._standing(member.address)
         async with self._lock:
-            if await self._audit_finished(member, message, standing):
-                return
-            found = self._attempt(member, message.job_id, message.attempt)
-            if found is not None and not found[0].has_ended:
-                job, attempt = found
-                try:
-                    self._check_receipt(job, attempt, message, standing)
-                except InvalidInput as error:
-                    if not attempt.has_failed:
-                        await self._fail(job, message.attempt, "receipt_invalid", str(error))
-                else:
-                    current = job.attempt if job.state == "running" else 0
-                    await self._record(
-                        Finished(
-                            message.job_id,
-                            message.attempt,
-                            message.output,
-                            message.signed,
-                            "pending" if self._is_drawn(message.signed.receipt) else "none",
-                            self._now_ms(),
-                        )
-                    )
-                    self._heard_ms.pop((message.job_id, message.attempt), None)
-                    if current not in (0, message.attempt):
-                        await self._withdraw(job, current, "answered by another worker")
-        # Whatever it was, this node needs it no more: it is on disk, or it will never count.
+            if message.attempt == AUDIT_ATTEMPT:
+                job = self.table.jobs.get(message.job_id)
+                await self._judge(self._audits.finished(job, member, message, standing.signer))
+            else:
+                await self._finish(member, message, standing)
+        # Whatever it was, the worker needs to keep it no longer: it is on disk here, or it will never count.
         await member.post(ReceiptStored(message.job_id, message.attempt))
         self._wake.set()
 
-    def _check_receipt(self, job: Job, attempt: Attempt, message: JobFinished, standing: Standing) -> None:
-        """Raise InvalidInput unless the receipt is what this attempt may be paid for."""
-        receipt, terms = message.signed.receipt, job.terms
-        expected = {
-            "job_id": terms.job_id,
-            "worker": attempt.worker,
-            "tier": terms.request.tier,
-            "model_hash": terms.model_hash,
-            "request_hash": terms.request_hash,
-            "output_hash": output_hash(message.output, terms.salt),
-            "input_token_wei": attempt.input_token_wei,
-            "output_token_wei": attempt.output_token_wei,
-        }
-        for name, value in expected.items():
-            if getattr(receipt, name) != value:
-                raise InvalidInput(f"the receipt's {name} is not what it must be")
-        if receipt.total_wei > terms.price_max_wei:
-            raise InvalidInput(f"the receipt asks {receipt.total_wei} wei, the job pays {terms.price_max_wei}")
-        if receipt.output_tokens > terms.request.sampling.tokens_max:
-            raise InvalidInput(f"{receipt.output_tokens} output tokens, {terms.request.sampling.tokens_max} were asked")
-        earliest_ms = attempt.assigned_at_ms - _CLOCK_TOLERANCE_MS
-        if receipt.started_at_ms < earliest_ms or receipt.finished_at_ms > terms.deadline_ms:
-            raise InvalidInput("the receipt's times are outside the attempt's")
-        if recover_signer(receipt, self._market.domain, message.signed.signature) != standing.signer:
-            raise InvalidInput("the receipt is not signed by the worker's registered key")
-        if not message.output.startswith(job.streamed(message.attempt)):
-            raise InvalidInput("the answer is not the one that was streamed")
-
-    # Second opinions. An audit's attempts are numbered from 2^31 on, so that they never meet a real attempt's.
-
-    def _is_drawn(self, receipt: Receipt) -> bool:
-        digest = keccak256(self._audit_seed + receipt.digest(self._market.domain))
-        return int.from_bytes(digest[:8], "big") % 100 < self._config.audit_percent
+    async def _finish(self, member: Member, message: JobFinished, standing: Standing) -> None:
+        """Take a receipt, the first valid one of its job."""
+        found = self._attempt(member, message.job_id, message.attempt)
+        if found is None or found[0].has_ended:
+            return
+        job, attempt = found
+        try:
+            check_receipt(job, attempt, message, standing.signer, self._market.domain)
+        except InvalidInput as error:
+            if not attempt.has_failed:
+                await self._fail(job, message.attempt, "receipt_invalid", str(error))
+            return
+        current = job.attempt if job.state == "running" else 0
+        audit = "pending" if self._audits.is_drawn(message.signed.receipt) else "none"
+        now_ms = self._now_ms()
+        await self._record(Finished(message.job_id, message.attempt, message.output, message.signed, audit, now_ms))
+        self._heard_ms.pop((message.job_id, message.attempt), None)
+        if current not in (0, message.attempt):
+            await self._withdraw(job, current, "answered by another worker")
 
     async def _audit(self) -> None:
-        now_ms = self._now_ms()
-        for job_id, (_, _, until_ms) in [*self._audits.items()]:
-            if now_ms > until_ms:
-                del self._audits[job_id]
-                await self._judge(self.table.jobs[job_id], "unavailable", "the second worker did not answer in time")
+        for verdict in self._audits.expired():
+            await self._judge(verdict)
         for job in [*self.table.open.values()]:
-            if job.state == "finished" and job.audit == "pending" and job.terms.job_id not in self._audits:
+            if job.state == "finished" and job.audit == "pending" and not self._audits.is_running(job.terms.job_id):
                 await self._begin_audit(job)
 
     async def _begin_audit(self, job: Job) -> None:
-        original = self._fleet.member(job.worker)
-        comparable = [
-            one
-            for one in self._candidates()
-            if one.address != job.worker
-            and original is not None
-            and _same_machine_kind(self._fleet.member(one.address), original)
-        ]
+        comparable = self._audits.comparable(job, self._candidates())
         choice = choose(self._needs(job, frozenset({job.worker})), comparable)
-        member = None if choice.address is None else self._fleet.member(choice.address)
-        assert job.signed is not None
-        given_up_ms = job.signed.receipt.finished_at_ms + self._config.audit_timeout_ms
-        if member is None or choice.model is None:
-            if not comparable or self._now_ms() > given_up_ms:
-                await self._judge(job, "unavailable", f"nobody comparable: {choice.explain()}")
+        best = choice.best
+        member = None if best is None else self._fleet.member(best.address)
+        if member is None or best is None:
+            if not comparable or self._audits.is_too_late(job):
+                detail = f"nobody comparable: {choice.explain()}"
+                await self._judge(Verdict(job.terms.job_id, "unavailable", detail))
             return
-        number = _AUDIT_ATTEMPT
-        self._audits[job.terms.job_id] = (number, member.address, self._now_ms() + self._config.audit_timeout_ms)
-        if not await member.post(self._assignment(job, number, choice.model, is_audit=True)):
-            del self._audits[job.terms.job_id]
+        deadline_ms = self._audits.begin(job, member.address)
+        assignment = self._assignment(job, AUDIT_ATTEMPT, best.model)
+        await member.post(replace(assignment, deadline_ms=deadline_ms, audit=True))
 
-    async def _audit_finished(self, member: Member, message: JobFinished, standing: Standing) -> bool:
-        """Whether the message was the answer of an audit, which it then settles."""
-        audit = self._audits.get(message.job_id)
-        if audit is None or audit[:2] != (message.attempt, member.address):
-            return message.attempt >= _AUDIT_ATTEMPT
-        job = self.table.jobs[message.job_id]
-        del self._audits[message.job_id]
-        receipt = message.signed.receipt
-        is_signed = recover_signer(receipt, self._market.domain, message.signed.signature) == standing.signer
-        if not is_signed or receipt.output_hash != output_hash(message.output, job.terms.salt):
-            await self._judge(job, "unavailable", "the second worker's receipt is not valid")
-        elif message.output == job.output:
-            await self._judge(job, "agreed", "")
-        else:
-            detail = f"worker 0x{member.address.hex()} answered the same request otherwise"
-            await self._judge(job, "disagreed", detail)
-        return True
-
-    async def _audit_failed(self, member: Member, message: JobFailed) -> bool:
-        audit = self._audits.get(message.job_id)
-        if audit is None or audit[:2] != (message.attempt, member.address):
-            return message.attempt >= _AUDIT_ATTEMPT
-        del self._audits[message.job_id]
-        if message.code not in ("busy", "draining"):
-            detail = f"the second worker failed: {message.detail} [{message.code}]"
-            await self._judge(self.table.jobs[message.job_id], "unavailable", detail)
-        return True
-
-    async def _judge(self, job: Job, verdict: str, detail: str) -> None:
-        _log.info("job_audited", job=job.terms.job_id.hex(), verdict=verdict, detail=detail)
-        await self._record(Audited(job.terms.job_id, verdict, detail, self._now_ms()))
+    async def _judge(self, verdict: Verdict | None) -> None:
+        if verdict is not None:
+            _log.info("job_audited", job=verdict.job_id.hex(), verdict=verdict.outcome, detail=verdict.detail)
+            await self._record(Audited(verdict.job_id, verdict.outcome, verdict.detail, self._now_ms()))
 
     # Who comes and goes (FleetObserver).
 
@@ -498,14 +466,13 @@ class JobCoordinator:
             await self._standing(member.address)
             self._wake.set()
 
+    @_uninterrupted
     async def left(self, member: Member, reason: str) -> None:
         async with self._lock:
             for job in [*self.table.running()]:
                 if job.worker == member.address:
                     await self._fail(job, job.attempt, "gone", f"the worker left: {reason}")
-            for job_id, (_, worker, _) in [*self._audits.items()]:
-                if worker == member.address:
-                    del self._audits[job_id]
+            self._audits.forget(worker=member.address)
         self._wake.set()
 
     async def _standing(self, worker: bytes, *, is_stale: bool = False) -> Standing:
@@ -518,11 +485,3 @@ class JobCoordinator:
 
     async def _in_thread(self, work: Callable[[bytes], _T], argument: bytes) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work, argument)
-
-
-def _same_machine_kind(one: Member | None, other: Member) -> bool:
-    """Whether float engines on both must give the same bytes: same software on the same kind of processor."""
-    if one is None:
-        return False
-    mine, theirs = one.capabilities, other.capabilities
-    return (mine.software, mine.cpu_model) == (theirs.software, theirs.cpu_model)

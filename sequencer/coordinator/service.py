@@ -14,12 +14,11 @@ from typing import Protocol
 
 import structlog
 
-from core.chain import ChainReader
 from core.execution import Executor
 from core.store.identity import ChainIdentity
 from protos.handshake import Signer
 from sequencer.coordinator.block_execution import ExecutionConfig, FleetExecution
-from sequencer.coordinator.catch_up import CatchUpConfig, CatchUpServer
+from sequencer.coordinator.catch_up import CatchUpConfig, CatchUpServer, SnapshotServer, SnapshotSource
 from sequencer.coordinator.escrow import EscrowReader
 from sequencer.coordinator.evidence import EvidenceStore
 from sequencer.coordinator.fleet import Fleet, FleetConfig
@@ -66,11 +65,11 @@ class Coordinator:
     def __init__(
         self,
         config: CoordinatorConfig,
-        chain: ChainReader,
+        chain: SnapshotSource,
         tls: SequencerTls,
         operator: Signer,
         executor: Executor,
-        submit: Callable[[bytes], Awaitable[None]],
+        submit: Callable[[bytes], Awaitable[object]],
         *,
         arbiter: Executor | None = None,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
@@ -102,7 +101,8 @@ class Coordinator:
         self._settlement = Settlement(
             self.jobs, chain, market, operator, submit, config.settlement, self._threads, now_ms=now_ms
         )
-        self.server = NetworkServer(config.server, tls, self.fleet, self.membership, self.jobs)
+        snapshots = SnapshotServer(chain, config.catch_up, self._threads)
+        self.server = NetworkServer(config.server, tls, self.fleet, self.membership, self.jobs, snapshots)
 
     async def start(self) -> None:
         """Listen; the ports are in `server` afterwards. Raises OSError when one is taken."""
@@ -117,6 +117,7 @@ class Coordinator:
                 group.create_task(self._settlement.run())
         finally:
             await self.server.stop()
+            await self.jobs.finish_changes()
             self._threads.shutdown()
             self._log_thread.shutdown()
             self._job_log.close()

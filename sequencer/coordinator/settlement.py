@@ -1,4 +1,4 @@
-"""Moves the money: settles finished jobs in batches, refunds those that failed, in transactions of the operator.
+"""Moves the money: settles finished jobs in batches, releases their payments, refunds failed jobs; as the operator.
 
 One transaction is on its way at a time. It is written to the log, with its bytes, before it is sent; so after a crash
 the same bytes are sent again, and no job is paid twice. Which jobs are due is the job table's to say.
@@ -7,7 +7,7 @@ the same bytes are sent again, and no job is paid twice. Which jobs are due is t
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor as ThreadExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeVar
 
 import structlog
@@ -15,6 +15,7 @@ import structlog
 from core.chain import ChainReader
 from core.chain_rules import next_base_fee
 from core.errors import WarpgridError
+from core.signature import attach_signature
 from core.transaction import (
     Transaction,
     TransactionType,
@@ -32,8 +33,11 @@ from sequencer.coordinator.jobs import JobCoordinator
 
 __all__ = ["Settlement", "SettlementConfig"]
 
-_RECOVERY_OFFSET = 27
 _GAS_MARGIN = 30_000
+_RELEASE_GAS = 120_000
+"""A job. Not measured on the head's state: there, the challenge window may not be over yet."""
+_BLOCK_TIME_MARGIN_MS = 1_000
+"""Blocks carry whole seconds: one made now may be this far behind the clock."""
 
 _log = structlog.get_logger(__name__)
 _T = TypeVar("_T")
@@ -61,7 +65,7 @@ class Settlement:
         chain: ChainReader,
         market: MarketChain,
         operator: Signer,
-        submit: Callable[[bytes], Awaitable[None]],
+        submit: Callable[[bytes], Awaitable[object]],
         config: SettlementConfig,
         threads: ThreadExecutor,
         *,
@@ -94,6 +98,10 @@ class Settlement:
         if due:
             await self._begin("settle", due)
             return
+        released = table.to_release(self._now_ms() - _BLOCK_TIME_MARGIN_MS)[: self._config.batch_max]
+        if released:
+            await self._sign_and_send("release", released, _release_call(released), _RELEASE_GAS * len(released))
+            return
         for job in table.to_refund()[:1]:
             await self._begin("refund", [job])
 
@@ -110,6 +118,9 @@ class Settlement:
             else:
                 await self._give_up(purpose, jobs[0], str(error))
             return
+        await self._sign_and_send(purpose, jobs, data, gas)
+
+    async def _sign_and_send(self, purpose: str, jobs: Sequence[Job], data: bytes, gas: int) -> None:
         raw, name = await self._in_thread(lambda: self._signed(data, gas))
         ids = tuple(job.terms.job_id for job in jobs)
         sent = BatchSent(purpose, name, raw, ids, self._now_ms())
@@ -122,24 +133,31 @@ class Settlement:
         await self._coordinator.record(Unpayable(job.terms.job_id, purpose, reason[:512], self._now_ms()))
 
     async def _follow(self, sent: BatchSent) -> None:
-        outcome = await self._in_thread(lambda: self._outcome(sent))
-        if outcome is not None:
-            _log.info("batch_done", purpose=sent.purpose, outcome=outcome, jobs=len(sent.job_ids))
+        done = await self._in_thread(lambda: self._outcome(sent))
+        if done is not None:
+            _log.info("batch_done", purpose=sent.purpose, outcome=done.outcome, jobs=len(sent.job_ids))
             self._sent_at_s.pop(sent.transaction_hash, None)
-            await self._coordinator.record(BatchDone(sent.transaction_hash, outcome, self._now_ms()))
+            await self._coordinator.record(done)
             return
         age_s = asyncio.get_running_loop().time() - self._sent_at_s.get(sent.transaction_hash, float("-inf"))
         if age_s >= self._config.resend_s:
             await self._send(sent)
 
-    def _outcome(self, sent: BatchSent) -> str | None:
+    def _outcome(self, sent: BatchSent) -> BatchDone | None:
         """What became of a transaction, or None while it may still be mined."""
-        place = self._chain.find_transaction(sent.transaction_hash)
-        if place is not None:
-            succeeded = bool(self._chain.receipts(place.number).succeeded[place.row])
-            return "succeeded" if succeeded else "reverted"
-        nonce = decode_transaction(sent.raw).nonce
-        return "lost" if self._account_nonce() > nonce else None
+        name, now_ms = sent.transaction_hash, self._now_ms()
+        # The nonce first: a transaction that is mined in between must not seem lost.
+        is_nonce_used = self._account_nonce() > decode_transaction(sent.raw).nonce
+        place = self._chain.find_transaction(name)
+        if place is None:
+            return BatchDone(name, "lost", now_ms) if is_nonce_used else None
+        if not self._chain.receipts(place.number).succeeded[place.row]:
+            return BatchDone(name, "reverted", now_ms)
+        challenge_s = self._market.challenge_seconds() if sent.purpose == "settle" else 0
+        sealed = self._chain.block(place.number)
+        assert sealed is not None, "a transaction's block is in the chain"
+        release_at_ms = 1000 * (sealed.block.header.timestamp + challenge_s) if challenge_s else 0
+        return BatchDone(name, "succeeded", now_ms, release_at_ms)
 
     async def _send(self, sent: BatchSent) -> None:
         self._sent_at_s[sent.transaction_hash] = asyncio.get_running_loop().time()
@@ -165,13 +183,7 @@ class Settlement:
             r=0,
             s=0,
         )
-        signature = self._operator.sign(signing_hash(tx))
-        signed = replace(
-            tx,
-            r=int.from_bytes(signature[:32], "big"),
-            s=int.from_bytes(signature[32:64], "big"),
-            y_parity=signature[64] - _RECOVERY_OFFSET,
-        )
+        signed = attach_signature(tx, self._operator.sign(signing_hash(tx)))
         return encode_transaction(signed), transaction_hash(signed)
 
     def _account_nonce(self) -> int:
@@ -189,6 +201,10 @@ def _settle_call(jobs: Sequence[Job]) -> bytes:
         receipts.append(job.signed.receipt.solidity())
         signatures.append(job.signed.signature)
     return JOB_ESCROW.encode_call("settle", receipts, signatures)
+
+
+def _release_call(jobs: Sequence[Job]) -> bytes:
+    return JOB_ESCROW.encode_call("release", [job.terms.job_id for job in jobs])
 
 
 def _refund_call(job: Job) -> bytes:

@@ -37,7 +37,7 @@ class BlockMethods:
             "eth_getBlockByHash": light(self.block_by_hash),
             "eth_getHeaderByNumber": light(self.header_by_number),
             "eth_getHeaderByHash": light(self.header_by_hash),
-            "eth_getBlockReceipts": light(self.block_receipts),
+            "eth_getBlockReceipts": heavy(self.block_receipts),
             "eth_getBlockTransactionCountByNumber": light(self.transaction_count),
             "eth_getBlockTransactionCountByHash": light(self.transaction_count),
             "eth_getUncleCountByBlockNumber": light(self.uncle_count),

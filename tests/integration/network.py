@@ -13,7 +13,7 @@ from node.keys import CertificateAuthority, IdentityKey, SequencerPin, WorkerTls
 from sequencer.coordinator.block_execution import ExecutionConfig, FleetExecution
 from sequencer.coordinator.catch_up import CatchUpConfig, CatchUpServer
 from sequencer.coordinator.evidence import EvidenceStore
-from sequencer.coordinator.fleet import DUTY_REPLICA, Fleet, FleetConfig
+from sequencer.coordinator.fleet import DUTY_REPLICA, Fleet, FleetConfig, Member
 from sequencer.coordinator.membership import Membership
 from sequencer.rpc import NetworkServer, ServerConfig
 from tests.sim.network.memory_chain import MemoryChain, TransferExecutor
@@ -23,7 +23,7 @@ from worker.client import ClientConfig, SequencerClient, WorkerStatus
 from worker.replica import Replica
 from worker.rpc import DialerConfig, GrpcDialer
 
-__all__ = ["GrpcWorker", "GrpcWorld"]
+__all__ = ["FleetEvents", "GrpcWorker", "GrpcWorld"]
 
 
 def now_ms() -> int:
@@ -41,6 +41,7 @@ class GrpcWorld:
         self.authority = CertificateAuthority.load_or_create(folder / "keys")
         self.membership = Membership(folder / "members.json", CHAIN_ID, self.authority)
         self.fleet = Fleet(self.chain, self.membership, FleetConfig(heartbeat_interval_ms=200), now_ms=now_ms)
+        self.events = FleetEvents(self.fleet)
         self.execution = FleetExecution(
             self.chain,
             self.fleet,
@@ -81,7 +82,7 @@ class GrpcWorker:
         )
         self.thread = ThreadPoolExecutor(1)
         self.client = SequencerClient(
-            self.chain,
+            self.chain.identity,
             self.signer,
             self.dialer,
             ClientConfig(backoff_min_s=0.05, backoff_max_s=0.2),
@@ -105,8 +106,25 @@ class GrpcWorker:
             self.thread.shutdown()
 
 
-async def until(holds: Callable[[], object], timeout_s: float = 20.0) -> None:
-    """Wait for a condition that other tasks bring about."""
-    async with asyncio.timeout(timeout_s):
-        while not holds():  # noqa: ASYNC110 - the state of several objects, none of which has an event for it
-            await asyncio.sleep(0.005)
+class FleetEvents:
+    """Wakes a test at everything that happens to a fleet: arrivals, departures, heartbeats (one after every block)."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._happened = asyncio.Event()
+        fleet.observe(self)
+
+    async def joined(self, member: Member) -> None:
+        self._happened.set()
+
+    async def left(self, member: Member, reason: str) -> None:
+        self._happened.set()
+
+    async def heard(self, member: Member) -> None:
+        self._happened.set()
+
+    async def until(self, holds: Callable[[], object], timeout_s: float = 30.0) -> None:
+        """Wait for a condition, looking again after every event."""
+        async with asyncio.timeout(timeout_s):
+            while not holds():
+                self._happened.clear()
+                await self._happened.wait()

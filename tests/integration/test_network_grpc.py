@@ -12,7 +12,7 @@ from node.errors import KeysError
 from node.keys import CertificateAuthority, SequencerPin, WorkerTls
 from protos.messages import PROTOCOL_VERSION, Failure, Hello
 from protos.rpc import FRAME_BYTES_MAX, sequencer_reader, worker_writer
-from tests.integration.network import GrpcWorker, GrpcWorld, until
+from tests.integration.network import GrpcWorker, GrpcWorld
 from tests.sim.network.memory_chain import LyingExecutor
 from tests.sim.network.world import COINBASE, transfers
 from tests.unit.sequencer.fakes import CHAIN_ID, Wallet
@@ -37,12 +37,12 @@ async def test_two_workers_execute_and_a_third_catches_up(tmp_path: Path) -> Non
     async with world.serving():
         one, two, three = (GrpcWorker(world, number) for number in (1, 2, 3))
         async with one.running(), two.running():
-            await until(lambda: len(world.fleet.members()) == 2)
+            await world.events.until(lambda: len(world.fleet.members()) == 2)
             for nonce in range(4):
                 await make_next_block(world, Wallet(0), nonce)
             async with three.running():
-                await until(lambda: three.replica.head.number == 4)
-            await until(lambda: one.replica.head.number == two.replica.head.number == 4)
+                await world.events.until(lambda: three.replica.head.number == 4)
+            await world.events.until(lambda: one.replica.head.number == two.replica.head.number == 4)
     assert three.chain.head().hash == one.chain.head().hash == world.chain.head().hash
     assert not world.fleet.refusals
 
@@ -52,7 +52,7 @@ async def test_a_liar_is_banned_and_may_not_come_back(tmp_path: Path) -> None:
     async with world.serving():
         honest, liar = GrpcWorker(world, 1), GrpcWorker(world, 2, LyingExecutor())
         async with honest.running(), liar.running() as liars_client:
-            await until(lambda: len(world.fleet.members()) == 2)
+            await world.events.until(lambda: len(world.fleet.members()) == 2)
             await make_next_block(world, Wallet(0), 0)
             async with asyncio.timeout(20):
                 with pytest.raises(CannotJoin, match="wrong commitments"):
@@ -69,15 +69,14 @@ async def test_a_worker_comes_back_after_the_sequencer_restarts(tmp_path: Path) 
     await world.server.start()
     worker = GrpcWorker(world, 1)
     async with worker.running():
-        await until(lambda: world.fleet.members())
+        await world.events.until(lambda: world.fleet.members())
         await world.server.stop()
-        await until(lambda: not worker.client.is_attached)
         again = GrpcWorld(tmp_path)
         again.server._config = type(again.server._config)(
             attach_port=world.server.attach_port, service_port=world.server.service_port, stop_grace_s=0.5
         )
         async with again.serving():
-            await until(lambda: again.fleet.members())
+            await again.events.until(lambda: again.fleet.members())
             assert again.fleet.members()[0].address == worker.signer.address
 
 

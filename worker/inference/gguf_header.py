@@ -8,7 +8,7 @@ bad one.
 import mmap
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 
 from worker.inference.errors import ModelCorrupt, ModelNotFound, ModelUnsupported
 
-__all__ = ["GgufHeader", "GgufValue", "read_gguf_header"]
+__all__ = ["GgufHeader", "GgufTensor", "GgufValue", "read_gguf_header"]
 
 GgufValue = int | float | bool | str | list["GgufValue"]
 
@@ -30,13 +30,27 @@ _SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<
 
 
 @dataclass(frozen=True, slots=True)
+class GgufTensor:
+    """Where a tensor lies, and what it is: `shape` slowest dimension first, `offset` in bytes from the file's start."""
+
+    shape: tuple[int, ...]
+    kind: GGMLQuantizationType
+    offset: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class GgufHeader:
-    """`metadata` by key. `tensor_count` and `file_bytes` have been checked against each other."""
+    """`metadata` by key, `tensors` by name. Every tensor lies within the file's `file_bytes`."""
 
     path: Path
     metadata: Mapping[str, GgufValue]
-    tensor_count: int
+    tensors: Mapping[str, GgufTensor]
     file_bytes: int
+
+    @property
+    def tensor_count(self) -> int:
+        return len(self.tensors)
 
     def integer(self, key: str) -> int:
         """An integer that must be there."""
@@ -92,29 +106,31 @@ class _Reader:
         for _ in range(metadata_count):
             key = self._string()
             metadata[key] = self._value(int(self._scalar("<I")))
-        ends = [self._tensor_end() for _ in range(tensor_count)]
+        placed = dict(self._tensor() for _ in range(tensor_count))
         alignment = metadata.get("general.alignment", _ALIGNMENT_BYTES_DEFAULT)
         if not isinstance(alignment, int) or alignment < 1:
             raise ModelCorrupt(f"{self._path}: general.alignment is {alignment!r}")
         start = -(-self._position // alignment) * alignment
-        needed = start + max(ends, default=0)
+        tensors = {name: replace(one, offset=start + one.offset) for name, one in placed.items()}
+        needed = max((one.offset + one.bytes for one in tensors.values()), default=start)
         if needed > self._size:
             raise ModelCorrupt(f"{self._path} is cut off: its tensors need {needed} bytes, it has {self._size}")
-        return GgufHeader(self._path, metadata, tensor_count, self._size)
+        return GgufHeader(self._path, metadata, tensors, self._size)
 
-    def _tensor_end(self) -> int:
-        """Where one tensor ends, counted from the start of the tensor data."""
+    def _tensor(self) -> tuple[str, GgufTensor]:
+        """The next tensor's name and extent, its offset counted from the start of the tensor data."""
         name = self._string()
         dimension_count = int(self._scalar("<I"))
         if not 1 <= dimension_count <= _DIMENSIONS_MAX:
             raise ModelCorrupt(f"{self._path}: tensor {name!r} has {dimension_count} dimensions")
-        items = prod(int(self._scalar("<Q")) for _ in range(dimension_count))
+        shape = tuple(int(self._scalar("<Q")) for _ in range(dimension_count))[::-1]
         kind = int(self._scalar("<I"))
         try:
             block_items, block_bytes = GGML_QUANT_SIZES[GGMLQuantizationType(kind)]
         except (KeyError, ValueError) as error:
             raise ModelUnsupported(f"{self._path}: tensor {name!r} is of unknown type {kind}") from error
-        return int(self._scalar("<Q")) + -(-items // block_items) * block_bytes
+        size = -(-prod(shape) // block_items) * block_bytes
+        return name, GgufTensor(shape, GGMLQuantizationType(kind), int(self._scalar("<Q")), size)
 
     def _value(self, kind: int) -> GgufValue:
         if kind == _STRING:

@@ -9,12 +9,13 @@ from core.hashing import keccak256
 from core.jobs.receipt import ReceiptDomain
 from core.jobs.request import JobRequest, Message, Role, Sampling, Tier, request_hash
 from core.store.identity import ChainIdentity
+from market.contracts import JOB_ESCROW
 from protos.messages import JobEvent, Model, SubmitJob
-from sequencer.coordinator.escrow import EscrowStatus, JobTerms, Standing
+from sequencer.coordinator.escrow import CallFailed, EscrowStatus, JobTerms, Standing
 from sequencer.coordinator.fleet import DUTY_INFERENCE, DUTY_REPLICA
 from sequencer.coordinator.job_log import JobLog
 from sequencer.coordinator.jobs import JobCoordinator, JobsConfig
-from tests.sim.network.world import SimulatedWorker, World
+from tests.sim.network.world import SimulatedWorker, World, identity
 from tests.unit.sequencer.fakes import CHAIN_ID
 from worker.inference.engine import Completion, FinishReason, ModelDescription, Piece
 from worker.job_files import JobFiles
@@ -24,7 +25,8 @@ from worker.jobs import JobsConfig as RunnerConfig
 __all__ = ["FakeMarket", "JobWorld", "ScriptedEngine", "request"]
 
 MODEL_HASH = keccak256(b"the model")
-OPERATOR = b"\x0f" * 20
+OPERATOR_KEY = identity(1000)
+OPERATOR = OPERATOR_KEY.address
 INPUT_WEI, OUTPUT_WEI = 1, 2
 
 
@@ -40,6 +42,8 @@ class FakeMarket:
     def __init__(self) -> None:
         self.jobs: dict[bytes, JobTerms] = {}
         self.unbonded: set[bytes] = set()
+        self.unpayable: set[bytes] = set()
+        self.challenge_s = 0
 
     def terms(self, job_id: bytes) -> JobTerms | None:
         return self.jobs.get(job_id)
@@ -47,7 +51,14 @@ class FakeMarket:
     def standing(self, worker: bytes) -> Standing:
         return Standing(worker, 0 if worker in self.unbonded else 2**62)
 
+    def challenge_seconds(self) -> int:
+        return self.challenge_s
+
     def check(self, sender: bytes, data: bytes) -> int:
+        function, arguments = JOB_ESCROW.decode_call(data)
+        named = [arguments["jobId"]] if function == "refund" else [one[0] for one in arguments["receipts"]]
+        if self.unpayable & set(named):
+            raise CallFailed("JobEscrow", None)
         return 100_000
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from core.chain import LogFilter, LogRecord, SealedBlock, TransactionLocation
+from core.chain_rules import BLOCK_HASHES_MAX
 from core.execution import (
     BlockContext,
     CallRequest,
@@ -20,6 +21,7 @@ from core.genesis import Genesis
 from core.memory_state import MemoryState
 from core.receipts import ReceiptColumns
 from core.state import EMPTY_ACCOUNT, AccountChange, StateDifference, StateReader
+from core.store.identity import ChainIdentity
 from core.transaction import TransactionColumns
 
 __all__ = ["LyingExecutor", "MemoryChain", "TransferExecutor"]
@@ -32,6 +34,7 @@ class MemoryChain:
 
     def __init__(self, genesis: Genesis) -> None:
         self.config: ChainConfig = genesis.config
+        self.identity = ChainIdentity.of(genesis)
         self._blocks = [genesis.block]
         self._receipts = [ReceiptColumns.empty()]
         self._states = [MemoryState().apply(genesis.difference)]
@@ -44,6 +47,9 @@ class MemoryChain:
 
     def block_by_hash(self, block_hash: bytes) -> SealedBlock | None:
         return next((one for one in self._blocks if one.hash == block_hash), None)
+
+    def block_hashes(self, number: int) -> tuple[bytes, ...]:
+        return tuple(one.hash for one in self._blocks[max(0, number - BLOCK_HASHES_MAX) : number])
 
     def receipts(self, number: int) -> ReceiptColumns:
         return self._receipts[number]

@@ -9,9 +9,10 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor, Future
 from typing import Any, TypeVar
 
-__all__ = ["InlineExecutor", "VirtualTimeLoop", "simulate"]
+__all__ = ["InlineExecutor", "VirtualTimeLoop", "pass_time", "simulate"]
 
 _T = TypeVar("_T")
+_HOUR_S = 3600.0
 
 
 class _Selector(selectors.SelectSelector):
@@ -51,7 +52,17 @@ class InlineExecutor(Executor):
         return future
 
 
+async def pass_time(duration_s: float) -> None:
+    """Let virtual time go on, and everything with it."""
+    await asyncio.sleep(duration_s)
+
+
 def simulate(main: Coroutine[Any, Any, _T]) -> _T:
-    """Run a coroutine to its end under virtual time."""
+    """Run a coroutine to its end under virtual time, of which it may take an hour."""
+
+    async def bounded() -> _T:
+        async with asyncio.timeout(_HOUR_S):
+            return await main
+
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
-        return runner.run(main)
+        return runner.run(bounded())

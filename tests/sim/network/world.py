@@ -90,7 +90,7 @@ class SimulatedWorker:
             keccak256(request),
         )
         self.client = SequencerClient(
-            self.chain,
+            self.chain.identity,
             self.signer,
             self.dialer,
             ClientConfig(),

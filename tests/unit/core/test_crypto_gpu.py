@@ -51,7 +51,7 @@ def test_no_inputs_give_no_answers(gpu: GpuCrypto) -> None:
 
 def test_a_missing_gpu_is_an_error_that_says_so() -> None:
     device = Device(1_000_000, CRYPTO_KERNELS.parent)
-    with pytest.raises(GpuUnavailable, match="pip install|nvidia-smi|no GPU number"):
+    with pytest.raises(GpuUnavailable, match=r"pip install|nvidia-smi|no GPU number"):
         assert device.cupy
 
 

@@ -10,6 +10,7 @@ from core.execution import BlockContext, CallRequest, CallResult, Executor
 from core.fork import Fork
 from core.hashing import keccak256
 from core.memory_state import AccountContents, MemoryState
+from core.receipts import Log
 
 CHAIN_ID = 5747
 GENESIS_TIME = 1_800_000_000
@@ -61,6 +62,7 @@ class Ledger:
         self._executor = executor
         self._artifacts = artifacts
         self._state = MemoryState(accounts)
+        self.logs: list[Log] = []
 
     def balance(self, address: bytes) -> int:
         account = self._state.account(address)
@@ -73,6 +75,7 @@ class Ledger:
         if not outcome.succeeded:
             raise Reverted(artifact.decode_error(outcome.output))
         self._state = self._state.apply(outcome.difference)
+        self.logs += outcome.logs
         events = tuple(event for log in outcome.logs if (event := self._artifacts[log.address].decode_log(log)))
         return Sent(artifact.decode_result(function, outcome.output), events, outcome.gas_used)
 

@@ -9,9 +9,9 @@ from core.contract import load_artifact
 from core.jobs.receipt import ReceiptDomain, sign_receipt
 from core.jobs.request import Tier
 from core.native import SOURCE_ROOT
-from market.contracts import ESCROW_ADDRESS, REGISTRY_ADDRESS
+from market.contracts import ESCROW_ADDRESS, REGISTRY_ADDRESS, SETTLE_RECEIPTS_MAX
 from market.receipt_tree import leaf_of, proof_of, root_of
-from tests.unit.market.ledger import CHAIN_ID, ETHER, GENESIS_TIME, Reverted, address_of, key_of
+from tests.unit.market.ledger import CHAIN_ID, ETHER, GAS_LIMIT, GENESIS_TIME, Reverted, address_of, key_of
 from tests.unit.market.scene import (
     ATTACKER_ADDRESS,
     DOMAIN,
@@ -163,7 +163,9 @@ def test_the_contract_checks_what_python_would_not_even_build(scene: Scene) -> N
     assert refusal(lambda: settle({})) == "SignatureInvalid"
     assert refusal(lambda: scene.escrow("coordinator", "settle", [tuple(good)], [])) == "SignatureCountWrong"
     assert refusal(lambda: scene.escrow("coordinator", "settle", [], [])) == "BatchSizeInvalid"
-    assert refusal(lambda: scene.escrow("coordinator", "commit", bytes(32), 257)) == "BatchSizeInvalid"
+    many = [tuple(good)] * (SETTLE_RECEIPTS_MAX + 1)
+    assert refusal(lambda: scene.escrow("coordinator", "settle", many, [b""] * len(many))) == "BatchSizeInvalid"
+    assert refusal(lambda: scene.escrow("coordinator", "commit", bytes(32), 65_537)) == "BatchSizeInvalid"
 
 
 def test_a_signature_counts_once_here_and_nowhere_else(scene: Scene) -> None:
@@ -187,6 +189,14 @@ def test_a_signature_counts_once_here_and_nowhere_else(scene: Scene) -> None:
     scene.escrow("client", "release", [job])
     assert refusal(lambda: scene.settle(receipt)) == "JobNotFunded", "after payment"
     assert scene.escrow("client", "release", [job]).result == 0
+
+
+def test_a_full_settlement_fits_into_a_transaction(scene: Scene) -> None:
+    """Measured on a few: what a receipt costs beyond the first, times the most that there can be."""
+    first = scene.settle(receipt_for(scene.open(nonce=1))).gas_used
+    five = scene.settle(*[receipt_for(scene.open(nonce=nonce)) for nonce in range(2, 7)]).gas_used
+    assert scene.ledger.read(ESCROW_ADDRESS, "SETTLE_RECEIPTS_MAX") == SETTLE_RECEIPTS_MAX
+    assert first + (five - first) // 4 * (SETTLE_RECEIPTS_MAX - 1) < GAS_LIMIT
 
 
 def test_one_bad_receipt_undoes_the_whole_batch(scene: Scene) -> None:

@@ -126,5 +126,5 @@ TestMarket.settings = settings(max_examples=4, stateful_step_count=20, deadline=
 
 @pytest.mark.soak
 def test_market_for_minutes() -> None:
-    long = settings(max_examples=150, stateful_step_count=50, deadline=None, print_blob=True)
+    long = settings(max_examples=30, stateful_step_count=50, deadline=None, print_blob=True)
     run_state_machine_as_test(Market, settings=long)  # type: ignore[no-untyped-call]

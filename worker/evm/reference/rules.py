@@ -54,6 +54,7 @@ _REASONS: Mapping[str, RejectionReason] = {
 
 _HALTS: Mapping[str, Halt] = {
     "AddressCollision": Halt.ADDRESS_COLLISION,
+    "ExceptionalHalt": Halt.PRECOMPILE,  # raised bare by MODEXP only (EIP-7823)
     "InvalidContractPrefix": Halt.INVALID_CODE,
     "InvalidJumpDestError": Halt.INVALID_JUMP,
     "InvalidOpcode": Halt.INVALID_OPCODE,

@@ -3,6 +3,7 @@
 Owns the vocabulary between readers (`safetensors_checkpoint`, `gguf_checkpoint`) and `convert`. Opens no files.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Context, Decimal, localcontext
@@ -13,7 +14,15 @@ from numpy.typing import NDArray
 
 from worker.inference.errors import CheckpointError
 
-__all__ = ["Checkpoint", "DecoderConfig", "Floats", "inverse_frequencies", "linear_divisors", "llama3_divisors"]
+__all__ = [
+    "Checkpoint",
+    "DecoderConfig",
+    "Floats",
+    "inverse_frequencies",
+    "linear_divisors",
+    "llama3_divisors",
+    "self_contained_template",
+]
 
 Floats = NDArray[np.float32]
 
@@ -69,7 +78,9 @@ class Checkpoint(Protocol):
         ...
 
     @property
-    def chat_template(self) -> str: ...
+    def chat_template(self) -> str:
+        """A Jinja template that needs nothing but the messages (`self_contained_template`); may be empty."""
+        ...
 
     @property
     def provenance(self) -> Mapping[str, Any]:
@@ -110,3 +121,11 @@ def llama3_divisors(
             blend = min(Decimal(1), max(Decimal(0), (turns - low) / (high - low)))
             divisors.append(1 / ((1 - blend) / factor + blend))
         return tuple(divisors)
+
+
+def self_contained_template(template: str, begin_token: str, end_token: str) -> str:
+    """A chat template that defines the special tokens which it may print, so that the prompt is fixed by it alone."""
+    if not template:
+        return ""
+    tokens = {"bos_token": begin_token, "eos_token": end_token}
+    return "".join(f"{{%- set {name} = {json.dumps(text)} -%}}\n" for name, text in tokens.items()) + template

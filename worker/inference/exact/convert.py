@@ -1,7 +1,8 @@
 """From a float checkpoint to an exact model: fold norms, rotate the residual, quantise, tensor by tensor.
 
-One matrix (or a slice of the vocabulary) is in memory at a time, so a model of any size needs little more than its
-largest matrix. What is chosen here was chosen by measured perplexity (docs/exact-inference.md, section 9).
+Matrices that read the residual pass through in slices, those that write it are held one at a time, so a model of any
+size needs little more memory than its largest down projection. What is chosen here was chosen by measured perplexity
+(docs/exact-inference.md, section 9).
 """
 
 from collections.abc import Callable
@@ -26,13 +27,15 @@ from worker.inference.exact.tokenizer import ChatTokenizer
 
 __all__ = ["Recipe", "header_of", "import_checkpoint", "open_checkpoint", "write_model"]
 
-SLICE_ROWS: Final = 4096
+# Matrices are turned and rounded so many rows at a time, to stay in the cache and far from the size of a model.
+SLICE_ROWS: Final = 256
 HEAD_NORM_FRACTION: Final = 16
 ATTENTION_DIGITS: Final = 40
 
 Doubles = NDArray[np.float64]
 Progress = Callable[[int, int], None]
 Bits = Literal[8, 16]
+MatrixRole = Role | Literal["embedding"]
 
 
 @dataclass(frozen=True)
@@ -146,59 +149,73 @@ class _Conversion:
         self._rotation = Rotation(writer.header.model_width, recipe.rotation_seed)
 
     def vocabulary(self, target: Literal["embedding", "head"], source: str, fold: Doubles | None) -> None:
-        """The embedding, or the head with the last norm folded in, a slice of tokens at a time."""
-        count, width = self._header.vocabulary, self._header.model_width
-        self._expect(source, (count, width))
-        for first in range(0, count, SLICE_ROWS):
-            rows = self._checkpoint.rows(source, first, min(SLICE_ROWS, count - first)).astype(np.float64)
-            rows = self._rotation.apply(rows if fold is None else rows * fold)
-            self._quantise(target, target, rows, first)
+        """The embedding, or the head with the last norm folded in."""
+        self._expect(source, (self._header.vocabulary, self._header.model_width))
+        self._reading_residual(target, source, target, self._header.vocabulary, 0, fold)
 
     def layer(self, layer: int) -> None:
-        header, source, target = self._header, f"layers.{layer}", f"layers.{layer}"
+        header, prefix = self._header, f"layers.{layer}"
         width, hidden = header.model_width, header.feed_forward_width
         key_value_width = header.key_value_heads * header.head_width
 
-        norm = self.vector(f"{source}.input_layernorm.weight", width)
+        norm = self.vector(f"{prefix}.input_layernorm.weight", width)
         first = 0
         for name, rows in (("q", header.attention_width), ("k", key_value_width), ("v", key_value_width)):
-            matrix = self._matrix(f"{source}.self_attn.{name}_proj.weight", rows, width)
-            self._quantise("qkv", f"{target}.qkv", self._rotation.apply(matrix * norm), first)
+            source = f"{prefix}.self_attn.{name}_proj"
+            self._reading_residual("qkv", f"{source}.weight", f"{prefix}.qkv", rows, first, norm)
             if header.qkv_bias:
-                bias = self.vector(f"{source}.self_attn.{name}_proj.bias", rows)
-                self._fixed_point(f"{target}.qkv.bias", bias, PROJECTION_FRACTION, first)
+                self._fixed_point(f"{prefix}.qkv.bias", self.vector(f"{source}.bias", rows), PROJECTION_FRACTION, first)
             first += rows
         if header.qk_norm:
             for name in ("q_norm", "k_norm"):
-                weight = self.vector(f"{source}.self_attn.{name}.weight", header.head_width)
-                self._fixed_point(f"{target}.{name}", weight, HEAD_NORM_FRACTION, 0)
-        matrix = self._matrix(f"{source}.self_attn.o_proj.weight", width, header.attention_width)
-        self._quantise("o", f"{target}.o", self._rotation.apply_transposed(matrix), 0)
+                weight = self.vector(f"{prefix}.self_attn.{name}.weight", header.head_width)
+                self._fixed_point(f"{prefix}.{name}", weight, HEAD_NORM_FRACTION, 0)
+        self._writing_residual("o", f"{prefix}.self_attn.o_proj.weight", f"{prefix}.o", header.attention_width)
 
-        norm = self.vector(f"{source}.post_attention_layernorm.weight", width)
+        norm = self.vector(f"{prefix}.post_attention_layernorm.weight", width)
         for first, name in ((0, "gate"), (hidden, "up")):
-            matrix = self._matrix(f"{source}.mlp.{name}_proj.weight", hidden, width)
-            self._quantise("gate_up", f"{target}.gate_up", self._rotation.apply(matrix * norm), first)
-        matrix = self._matrix(f"{source}.mlp.down_proj.weight", width, hidden)
-        self._quantise("down", f"{target}.down", self._rotation.apply_transposed(matrix), 0)
+            source = f"{prefix}.mlp.{name}_proj.weight"
+            self._reading_residual("gate_up", source, f"{prefix}.gate_up", hidden, first, norm)
+        self._writing_residual("down", f"{prefix}.mlp.down_proj.weight", f"{prefix}.down", hidden)
 
     def vector(self, source: str, length: int) -> Doubles:
         self._expect(source, (length,))
-        values = self._checkpoint.rows(source, 0, length).astype(np.float64)
+        return self._finite_rows(source, 0, length)
+
+    def _reading_residual(
+        self, role: MatrixRole, source: str, target: str, rows: int, first: int, fold: Doubles | None
+    ) -> None:
+        """A matrix whose input is the residual: each row is a vector of the residual space, turned by itself."""
+        self._expect(source, (rows, self._header.model_width))
+        for start in range(0, rows, SLICE_ROWS):
+            part = self._finite_rows(source, start, min(SLICE_ROWS, rows - start))
+            if fold is not None:
+                part *= fold
+            self._quantise(role, target, self._rotation.apply(part), first + start)
+
+    def _writing_residual(self, role: MatrixRole, source: str, target: str, columns: int) -> None:
+        """A matrix whose output is added to the residual: its columns are turned, so it is held whole."""
+        width = self._header.model_width
+        self._expect(source, (width, columns))
+        matrix = self._finite_rows(source, 0, width)
+        for start in range(0, columns, SLICE_ROWS):
+            part = slice(start, start + SLICE_ROWS)
+            matrix[:, part] = self._rotation.apply_transposed(matrix[:, part])
+        for start in range(0, width, SLICE_ROWS):
+            self._quantise(role, target, matrix[start : start + SLICE_ROWS], start)
+
+    def _finite_rows(self, source: str, first: int, count: int) -> Doubles:
+        values = self._checkpoint.rows(source, first, count).astype(np.float64)
         if not np.isfinite(values).all():
             raise CheckpointError(f"tensor {source} holds NaN or infinity")
         return values
-
-    def _matrix(self, source: str, rows: int, columns: int) -> Doubles:
-        self._expect(source, (rows, columns))
-        return self._checkpoint.rows(source, 0, rows).astype(np.float64)
 
     def _expect(self, source: str, shape: tuple[int, ...]) -> None:
         actual = self._checkpoint.shape(source)
         if actual != shape:
             raise CheckpointError(f"tensor {source} has shape {list(actual)}; the configuration asks for {list(shape)}")
 
-    def _quantise(self, role: Role | Literal["embedding"], target: str, rows: Doubles, first: int) -> None:
+    def _quantise(self, role: MatrixRole, target: str, rows: Doubles, first: int) -> None:
         input_max = 1 if role == "embedding" else QUANTISED_MAX[self._header.bits(role)]
         quantised = quantise_rows(rows, input_max, self._header.exponent_max(role), target)
         for kind, values in quantised._asdict().items():

@@ -11,17 +11,22 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from gguf import GGUFReader, ReaderTensor
+from gguf.constants import GGMLQuantizationType
 from gguf.quants import dequantize
+from numpy.typing import NDArray
 
-from worker.inference.errors import CheckpointError
-from worker.inference.exact.checkpoint import DecoderConfig, Floats, linear_divisors
+from worker.inference.errors import CheckpointError, ModelError
+from worker.inference.exact.checkpoint import DecoderConfig, Floats, linear_divisors, self_contained_template
 from worker.inference.exact.tokenizer import byte_pair_tokenizer
+from worker.inference.gguf_header import GgufTensor, read_gguf_header
 
 __all__ = ["GgufCheckpoint"]
 
 ARCHITECTURES: Final = ("llama", "qwen2", "qwen3")
 CONTROL_TOKEN, USER_TOKEN = 3, 4
+
+# How `dequantize` wants types that are not quantised; all others as bytes.
+_PLAIN: Final = {GGMLQuantizationType.F32: np.float32, GGMLQuantizationType.F16: np.float16}
 
 _NAMES: Final = {
     "embed_tokens": "token_embd",
@@ -49,11 +54,12 @@ class GgufCheckpoint:
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
-            self._reader = GGUFReader(path)
-            self._fields = {name: field.contents() for name, field in self._reader.fields.items()}
-        except (OSError, ValueError, KeyError, IndexError, TypeError, OverflowError, MemoryError) as error:
-            raise CheckpointError(f"{path} is not a GGUF file that can be read: {error!r}") from error
-        self._tensors: dict[str, ReaderTensor] = {tensor.name: tensor for tensor in self._reader.tensors}
+            header = read_gguf_header(path)
+        except ModelError as error:
+            raise CheckpointError(str(error)) from error
+        self._fields: Mapping[str, Any] = header.metadata
+        self._tensors = header.tensors
+        self._bytes = np.memmap(path, dtype=np.uint8, mode="r")
         self._architecture = str(self._field("general.architecture"))
         if self._architecture not in ARCHITECTURES:
             raise CheckpointError(
@@ -64,35 +70,43 @@ class GgufCheckpoint:
         except (TypeError, ValueError, ArithmeticError) as error:
             raise CheckpointError(f"{path}: {error!r}") from error
         self.tokenizer = self._read_tokenizer()
-        self.chat_template = str(self._fields.get("tokenizer.chat_template", ""))
+        template = str(self._fields.get("tokenizer.chat_template", ""))
+        begin, end = (header.token(f"tokenizer.ggml.{name}_token_id") for name in ("bos", "eos"))
+        self.chat_template = self_contained_template(template, begin, end)
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         self.provenance: Mapping[str, Any] = {
             "source": path.name,
-            "files": {path.name: {"bytes": path.stat().st_size, "sha256": digest}},
+            "files": {path.name: {"bytes": header.file_bytes, "sha256": digest}},
         }
 
     def shape(self, name: str) -> tuple[int, ...]:
-        return tuple(int(extent) for extent in reversed(self._find(name).shape))
+        return self._find(name).shape
 
     def rows(self, name: str, first: int, count: int) -> Floats:
         tensor = self._find(name)
+        order = np.arange(first, min(first + count, tensor.shape[0]))
         if self._architecture == "llama" and name.endswith(("q_proj.weight", "k_proj.weight")):
-            order = self._rotary_order(name)[first : first + count]
-        else:
-            order = np.arange(first, min(first + count, self.shape(name)[0]))
-        if tensor.data.ndim == 1:  # a vector is one row of the file
-            whole: Floats = dequantize(tensor.data, tensor.tensor_type).astype(np.float32)
-            return whole[order]
-        return dequantize(tensor.data[order], tensor.tensor_type).astype(np.float32)
+            order = self._rotary_order(tensor.shape[0])[order]
+        return self._dequantise(tensor)[order] if len(tensor.shape) == 1 else self._dequantise(tensor, order)
 
-    def _rotary_order(self, name: str) -> "np.ndarray[Any, np.dtype[np.int64]]":
+    def _dequantise(self, tensor: GgufTensor, order: NDArray[np.int64] | None = None) -> Floats:
+        """A tensor, or those rows of a matrix, as float32. Rows of a file are whole blocks."""
+        raw = self._bytes[tensor.offset : tensor.offset + tensor.bytes]
+        try:
+            if order is not None:
+                raw = raw.reshape(tensor.shape[0], -1)[order]
+            values: Floats = dequantize(raw.view(_PLAIN.get(tensor.kind, np.uint8)), tensor.kind).astype(np.float32)
+        except (NotImplementedError, ValueError) as error:
+            raise CheckpointError(f"{self._path}: tensors of type {tensor.kind.name} cannot be read") from error
+        return values
+
+    def _rotary_order(self, rows: int) -> NDArray[np.int64]:
         """Row numbers in the file, in the order of the checkpoint: pairs (2i, 2i + 1) become (i, i + h/2)."""
-        rows = self.shape(name)[0]
         per_head = np.arange(rows).reshape(rows // self.config.head_width, self.config.head_width // 2, 2)
         return per_head.swapaxes(1, 2).reshape(rows)
 
-    def _find(self, name: str) -> ReaderTensor:
+    def _find(self, name: str) -> GgufTensor:
         stem, _, kind = name.rpartition(".")
         if stem.startswith("layers."):
             _, layer, inner = stem.split(".", 2)
@@ -139,8 +153,7 @@ class GgufCheckpoint:
 
     def _rotary_divisors(self, pairs: int) -> tuple[Decimal, ...]:
         if "rope_freqs.weight" in self._tensors:
-            tensor = self._tensors["rope_freqs.weight"]
-            factors = dequantize(tensor.data, tensor.tensor_type).ravel()
+            factors = self._dequantise(self._tensors["rope_freqs.weight"])
             return tuple(Decimal(float(factor)) for factor in factors)
         kind = self._fields.get(f"{self._architecture}.rope.scaling.type", "none")
         if kind == "none":

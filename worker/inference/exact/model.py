@@ -286,7 +286,7 @@ class ModelStore:
         path = self.find(reference)
         doomed = self.folder / f"{IMPORTING_PREFIX}{secrets.token_hex(8)}"
         path.rename(doomed)
-        shutil.rmtree(doomed)
+        shutil.rmtree(doomed, ignore_errors=True)  # should a file resist, the next import sweeps the rest
         return path
 
     @contextmanager
@@ -295,11 +295,7 @@ class ModelStore:
         left by an exception, nothing remains. What a killed process left behind is removed by the next import.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._sweep()
-        work = self.folder / f"{IMPORTING_PREFIX}{secrets.token_hex(8)}"
-        work.mkdir()
-        lock = _lock(work)
-        assert lock is not None
+        work, lock = self._begin()
         try:
             yield work
             final = self.folder / _read_manifest(work)["root"]
@@ -311,16 +307,27 @@ class ModelStore:
             shutil.rmtree(work, ignore_errors=True)
             os.close(lock)
 
-    def _sweep(self) -> None:
-        for path in self.folder.glob(f"{IMPORTING_PREFIX}*"):
-            lock = _lock(path)
-            if lock is not None:
-                shutil.rmtree(path, ignore_errors=True)
-                os.close(lock)
+    def _begin(self) -> tuple[Path, int]:
+        """Remove what dead imports left, and make a work directory that is locked while this process lives."""
+        folder = os.open(self.folder, os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX)  # a work directory is made and locked before another process looks
+            for path in self.folder.glob(f"{IMPORTING_PREFIX}*"):
+                left = _try_lock(path)
+                if left is not None:
+                    shutil.rmtree(path, ignore_errors=True)
+                    os.close(left)
+            work = self.folder / f"{IMPORTING_PREFIX}{secrets.token_hex(8)}"
+            work.mkdir()
+            lock = _try_lock(work)
+            assert lock is not None
+            return work, lock
+        finally:
+            os.close(folder)
 
 
-def _lock(directory: Path) -> int | None:
-    """Lock a directory for this process's lifetime; None when another process holds it."""
+def _try_lock(directory: Path) -> int | None:
+    """Lock a directory until the returned descriptor is closed; None when another descriptor holds the lock."""
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

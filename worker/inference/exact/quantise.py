@@ -28,11 +28,9 @@ def quantise_rows(rows: NDArray[np.float64], input_max: int, exponent_max: int, 
     """Round each row to eight bits at the scale, of SCALE_SHARES, with the least squared error.
 
     `input_max` is the Q of the layer's input (1 for the embedding), which the scale is divided by. Raises
-    CheckpointError, naming the tensor, for values that are not finite, or too large for a scale with an exponent of at
-    most `exponent_max`.
+    CheckpointError, naming the tensor, for values too large for a scale with an exponent of at most `exponent_max`.
     """
-    if not np.isfinite(rows).all():
-        raise CheckpointError(f"tensor {name} holds NaN or infinity")
+    assert np.isfinite(rows).all()
     absmax = np.abs(rows).max(axis=1)
     best = _round_to(rows, absmax, input_max, exponent_max, name)
     best_error = _squared_error(rows, best, input_max)

@@ -40,12 +40,15 @@ class Rotation:
 
 
 def _walsh_hadamard(values: Doubles) -> Doubles:
-    """Multiply axis 1 of [n, power of two, m] by the normalised Walsh-Hadamard matrix."""
+    """Multiply axis 1 of [n, power of two, m] by the normalised Walsh-Hadamard matrix, in place."""
     count, power, rest = values.shape
     stride = 1
     while stride < power:
         pairs = values.reshape(count, power // (2 * stride), 2, stride * rest)
-        values = np.stack([pairs[:, :, 0] + pairs[:, :, 1], pairs[:, :, 0] - pairs[:, :, 1]], axis=2)
+        low, high = pairs[:, :, 0], pairs[:, :, 1]
+        difference = low - high
+        low += high
+        high[...] = difference
         stride *= 2
-    normalised: Doubles = values.reshape(count, power, rest) / power**0.5
-    return normalised
+    values /= power**0.5
+    return values

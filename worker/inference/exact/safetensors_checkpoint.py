@@ -15,7 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.inference.errors import CheckpointError
-from worker.inference.exact.checkpoint import DecoderConfig, Floats, linear_divisors, llama3_divisors
+from worker.inference.exact.checkpoint import (
+    DecoderConfig,
+    Floats,
+    linear_divisors,
+    llama3_divisors,
+    self_contained_template,
+)
 
 __all__ = ["SafetensorsCheckpoint"]
 
@@ -194,14 +200,14 @@ def _read_tokenizer(folder: Path) -> bytes:
 
 
 def _read_chat_template(folder: Path) -> str:
-    path = folder / "chat_template.jinja"
-    if path.is_file():
-        return path.read_text(encoding="utf-8")
-    template = _optional_json(folder / "tokenizer_config.json").get("chat_template") or ""
+    settings, path = _optional_json(folder / "tokenizer_config.json"), folder / "chat_template.jinja"
+    template = path.read_text(encoding="utf-8") if path.is_file() else settings.get("chat_template") or ""
     if isinstance(template, list):  # several, by name
         by_name = {entry.get("name"): entry.get("template") for entry in template if isinstance(entry, dict)}
         template = by_name.get("default") or ""
-    return str(template)
+    tokens = (settings.get(f"{name}_token") or "" for name in ("bos", "eos"))
+    begin, end = (str(token.get("content", "") if isinstance(token, dict) else token) for token in tokens)
+    return self_contained_template(str(template), begin, end)
 
 
 def _optional_json(path: Path) -> dict[str, Any]:

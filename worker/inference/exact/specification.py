@@ -17,6 +17,7 @@ from worker.inference.errors import ModelUnsupported
 
 __all__ = [
     "ATTENTION_OUTPUT_FRACTION",
+    "EXPONENT_OF_ZERO_ROW",
     "LOGIT_FRACTION",
     "PROJECTION_FRACTION",
     "QUANTISED_MAX",

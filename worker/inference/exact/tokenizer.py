@@ -1,27 +1,20 @@
 """Text to tokens and back, and chats to prompts, as the model's own files say. Knows nothing of weights.
 
-Templates come with models from anywhere, so they run in Jinja's sandbox. A token stream is decoded incrementally:
-bytes of an unfinished character wait for the next token.
+A token stream is decoded incrementally: bytes of an unfinished character wait for the next token.
 """
 
-import datetime
-import json
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final
 
-from jinja2 import TemplateError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
+from core.jobs.request import Message
+from worker.inference.chat_template import ChatTemplate
 from worker.inference.errors import CheckpointError, ModelCorrupt, RequestError
 
 __all__ = ["ChatTokenizer", "TokenStream", "byte_pair_tokenizer"]
 
-Messages = Sequence[Mapping[str, Any]]
-
 REPLACEMENT: Final = "\ufffd"
-# An unfinished character is at most three bytes, and a byte is at least a token.
-HELD_TOKENS_MAX: Final = 4
 
 # How llama.cpp names the pre-tokenizers of byte-level BPE vocabularies. The expressions are those of the models' own
 # tokenizer.json files.
@@ -33,7 +26,7 @@ _SPLIT_QWEN2: Final = _SPLIT_LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")
 
 
 class ChatTokenizer:
-    """A model's tokenizer and chat template. Raises ModelCorrupt when either cannot be used."""
+    """A model's tokenizer and chat template. Raises ModelCorrupt or ModelUnsupported when either cannot be used."""
 
     def __init__(self, tokenizer: bytes, chat_template: str) -> None:
         try:
@@ -42,13 +35,8 @@ class ChatTokenizer:
             raise ModelCorrupt(f"the tokenizer cannot be read: {error}") from error
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-        environment.globals["raise_exception"] = _raise_template_error
-        environment.filters["tojson"] = _to_json
-        try:
-            self._template = environment.from_string(chat_template) if chat_template else None
-        except TemplateError as error:
-            raise ModelCorrupt(f"the chat template cannot be read: {error}") from error
+        # An exact model's template names its own special tokens (checkpoint.self_contained_template).
+        self._template = ChatTemplate(chat_template, bos_token="", eos_token="") if chat_template else None
 
     @property
     def vocabulary(self) -> int:
@@ -59,38 +47,19 @@ class ChatTokenizer:
         """Tokens of plain text, with what the tokenizer adds of itself (a begin token, for some models)."""
         return list(self._tokenizer.encode(_whole(text)).ids)
 
-    def encode_chat(self, messages: Messages, *, today: datetime.date, **variables: Any) -> list[int]:
-        """Tokens of a conversation, up to the assistant's answer. Raises RequestError where the template refuses."""
-        text = self.render(messages, today=today, **variables)
-        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+    def encode_chat(self, messages: Sequence[Message]) -> list[int]:
+        """Tokens of a conversation, up to the assistant's answer. Raises RequestError where the template refuses it."""
+        return list(self._tokenizer.encode(self.render(messages), add_special_tokens=False).ids)
 
-    def render(self, messages: Messages, *, today: datetime.date, **variables: Any) -> str:
-        """The conversation as the text that the model was trained on. `today` is what the template may print."""
+    def render(self, messages: Sequence[Message]) -> str:
+        """The conversation as the text that the model was trained on."""
         if self._template is None:
             raise RequestError("this model has no chat template; send a plain prompt")
-        try:
-            return _whole(
-                self._template.render(
-                    messages=messages,
-                    add_generation_prompt=True,
-                    strftime_now=today.strftime,
-                    bos_token=self._special("bos"),
-                    eos_token=self._special("eos"),
-                    **variables,
-                )
-            )
-        except (TemplateError, TypeError, ValueError, KeyError, AttributeError) as error:
-            raise RequestError(f"the chat template refuses these messages: {error}") from error
+        return _whole(self._template.render(messages))
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Text of tokens, special tokens left out; bytes that are no UTF-8 become U+FFFD."""
         return str(self._tokenizer.decode(list(tokens), skip_special_tokens=True))
-
-    def _special(self, name: str) -> str:
-        """The text of the begin or end token, as far as the tokenizer's own special tokens tell."""
-        spellings = {"bos": ("<s>", "<|begin_of_text|>", "<|im_start|>"), "eos": ("</s>", "<|eot_id|>", "<|im_end|>")}
-        known = (token for token in spellings[name] if self._tokenizer.token_to_id(token) is not None)
-        return next(known, "")
 
 
 class TokenStream:
@@ -107,9 +76,8 @@ class TokenStream:
     def feed(self, token: int) -> str:
         self._held.append(token)
         text = self._new_text()
-        if text.endswith(REPLACEMENT) and len(self._held) < HELD_TOKENS_MAX:
-            return ""
-        return self._release(text)
+        # Bytes that are no character yet decode as U+FFFD; what follows may complete them.
+        return "" if text.endswith(REPLACEMENT) else self._release(text)
 
     def finish(self) -> str:
         return self._release(self._new_text())
@@ -165,11 +133,3 @@ def _whole(text: str) -> str:
     except UnicodeEncodeError as error:
         raise RequestError(f"the text is not valid Unicode at character {error.start}") from error
     return text
-
-
-def _raise_template_error(message: str) -> None:
-    raise TemplateError(message)
-
-
-def _to_json(value: Any, indent: int | None = None) -> str:
-    return json.dumps(value, ensure_ascii=False, indent=indent)

@@ -460,3 +460,60 @@ class Blocks(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Blocks: _TypeAlias = Blocks  # noqa: Y015
+
+@_typing.final
+class SnapshotBase(_message.Message):
+    """The block at which a new replica begins. The receiver believes it only as far as the block's own roots go."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BLOCK_FIELD_NUMBER: _builtins.int
+    RECEIPTS_FIELD_NUMBER: _builtins.int
+    HEADERS_FIELD_NUMBER: _builtins.int
+    block: _builtins.bytes
+    """RLP"""
+    receipts: _builtins.bytes
+    """core.receipts.ReceiptColumns"""
+    @_builtins.property
+    def headers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """RLP of up to 256 ancestors, the parent's last"""
+
+    def __init__(
+        self,
+        *,
+        block: _builtins.bytes = ...,
+        receipts: _builtins.bytes = ...,
+        headers: _abc.Iterable[_builtins.bytes] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["block", b"block", "headers", b"headers", "receipts", b"receipts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SnapshotBase: _TypeAlias = SnapshotBase  # noqa: Y015
+
+@_typing.final
+class SnapshotState(_message.Message):
+    """A part of the state after that block, as a difference from nothing. The last one is empty."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIFFERENCE_FIELD_NUMBER: _builtins.int
+    LAST_FIELD_NUMBER: _builtins.int
+    difference: _builtins.bytes
+    """core.state.StateDifference"""
+    last: _builtins.bool
+    def __init__(
+        self,
+        *,
+        difference: _builtins.bytes = ...,
+        last: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["difference", b"difference", "last", b"last"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SnapshotState: _TypeAlias = SnapshotState  # noqa: Y015

@@ -29,6 +29,73 @@ else:
 DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
+class SnapshotRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SnapshotRequest: _TypeAlias = SnapshotRequest  # noqa: Y015
+
+@_typing.final
+class DescribeRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DescribeRequest: _TypeAlias = DescribeRequest  # noqa: Y015
+
+@_typing.final
+class Description(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHAIN_ID_FIELD_NUMBER: _builtins.int
+    GENESIS_HASH_FIELD_NUMBER: _builtins.int
+    HEAD_FIELD_NUMBER: _builtins.int
+    AT_MS_FIELD_NUMBER: _builtins.int
+    ATTACH_PORT_FIELD_NUMBER: _builtins.int
+    WORKERS_FIELD_NUMBER: _builtins.int
+    chain_id: _builtins.int
+    genesis_hash: _builtins.bytes
+    at_ms: _builtins.int
+    """the sequencer's clock, Unix time"""
+    attach_port: _builtins.int
+    workers: _builtins.int
+    """attached now"""
+    @_builtins.property
+    def head(self) -> _chain_pb2.BlockReference: ...
+    def __init__(
+        self,
+        *,
+        chain_id: _builtins.int = ...,
+        genesis_hash: _builtins.bytes = ...,
+        head: _chain_pb2.BlockReference | None = ...,
+        at_ms: _builtins.int = ...,
+        attach_port: _builtins.int = ...,
+        workers: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["head", b"head"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_ms", b"at_ms", "attach_port", b"attach_port", "chain_id", b"chain_id", "genesis_hash", b"genesis_hash", "head", b"head", "workers", b"workers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Description: _TypeAlias = Description  # noqa: Y015
+
+@_typing.final
 class EnrolRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -169,6 +236,8 @@ class SequencerMessage(_message.Message):
     GOODBYE_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
     CHUNK_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_BASE_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_STATE_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     @_builtins.property
     def challenge(self) -> Global___Challenge: ...
@@ -194,6 +263,10 @@ class SequencerMessage(_message.Message):
     def failure(self) -> Global___Failure: ...
     @_builtins.property
     def chunk(self) -> Global___Chunk: ...
+    @_builtins.property
+    def snapshot_base(self) -> _chain_pb2.SnapshotBase: ...
+    @_builtins.property
+    def snapshot_state(self) -> _chain_pb2.SnapshotState: ...
     def __init__(
         self,
         *,
@@ -210,12 +283,14 @@ class SequencerMessage(_message.Message):
         goodbye: Global___Goodbye | None = ...,
         failure: Global___Failure | None = ...,
         chunk: Global___Chunk | None = ...,
+        snapshot_base: _chain_pb2.SnapshotBase | None = ...,
+        snapshot_state: _chain_pb2.SnapshotState | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["announce_block", b"announce_block", "assign_job", b"assign_job", "blocks", b"blocks", "body", b"body", "cancel_job", b"cancel_job", "challenge", b"challenge", "chunk", b"chunk", "execute_block", b"execute_block", "failure", b"failure", "goodbye", b"goodbye", "heartbeat", b"heartbeat", "receipt_stored", b"receipt_stored", "registered", b"registered"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["announce_block", b"announce_block", "assign_job", b"assign_job", "blocks", b"blocks", "body", b"body", "cancel_job", b"cancel_job", "challenge", b"challenge", "chunk", b"chunk", "execute_block", b"execute_block", "failure", b"failure", "goodbye", b"goodbye", "heartbeat", b"heartbeat", "receipt_stored", b"receipt_stored", "registered", b"registered", "snapshot_base", b"snapshot_base", "snapshot_state", b"snapshot_state"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["announce_block", b"announce_block", "assign_job", b"assign_job", "blocks", b"blocks", "body", b"body", "cancel_job", b"cancel_job", "challenge", b"challenge", "chunk", b"chunk", "execute_block", b"execute_block", "failure", b"failure", "goodbye", b"goodbye", "heartbeat", b"heartbeat", "receipt_stored", b"receipt_stored", "registered", b"registered", "sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["announce_block", b"announce_block", "assign_job", b"assign_job", "blocks", b"blocks", "body", b"body", "cancel_job", b"cancel_job", "challenge", b"challenge", "chunk", b"chunk", "execute_block", b"execute_block", "failure", b"failure", "goodbye", b"goodbye", "heartbeat", b"heartbeat", "receipt_stored", b"receipt_stored", "registered", b"registered", "sequence", b"sequence", "snapshot_base", b"snapshot_base", "snapshot_state", b"snapshot_state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["challenge", "registered", "heartbeat", "execute_block", "announce_block", "blocks", "assign_job", "cancel_job", "receipt_stored", "goodbye", "failure", "chunk"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["challenge", "registered", "heartbeat", "execute_block", "announce_block", "blocks", "assign_job", "cancel_job", "receipt_stored", "goodbye", "failure", "chunk", "snapshot_base", "snapshot_state"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 

@@ -2,8 +2,10 @@
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 
 import pytest
 
@@ -180,13 +182,15 @@ def test_two_writers_are_refused(tmp_path: Path) -> None:
 def test_another_process_reads_while_this_one_writes(tmp_path: Path) -> None:
     program = """
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from core.store import ReplicaReader
 from tests.unit.core.store.chains import make_genesis
-with ReplicaReader.open_read_only(Path(sys.argv[1]), make_genesis()) as reader:
+with ReplicaReader.open_read_only(Path(sys.argv[1]), make_genesis()) as reader, ThreadPoolExecutor(3) as pool:
     print("ready", flush=True)
     for line in sys.stdin:
-        head = reader.head()
+        head, *others = pool.map(lambda _: reader.head(), range(3))
+        assert all(other.hash == head.hash for other in others)
         print(head.number, reader.state(head.number).root.hex(), len(reader.receipts(head.number)), flush=True)
 """
     # A small map, so that the writer grows it under the reader.
@@ -211,6 +215,31 @@ with ReplicaReader.open_read_only(Path(sys.argv[1]), make_genesis()) as reader:
             )
         reader.stdin.close()
         assert reader.wait() == 0
+        assert replica._environment._env.info()["map_size"] > 2**18
+
+
+def test_threads_read_while_the_map_grows_under_them(tmp_path: Path) -> None:
+    with (
+        filled(tmp_path, CHAIN[:2], map_bytes=2**18, states_kept=None) as replica,
+        ThreadPoolExecutor(3) as pool,
+    ):
+        finished = Event()
+
+        def read(reader: ReplicaReader) -> int:
+            rounds = 0
+            while not finished.is_set():
+                made = CHAIN[reader.head().number]
+                assert reader.state(made.sealed.number).account(ADDRESSES[0]) == made.state.account(ADDRESSES[0])
+                rounds += 1
+            return rounds
+
+        readers = [pool.submit(read, replica) for _ in range(3)]
+        try:
+            for made in CHAIN[2:]:
+                replica.append(made.sealed, made.receipts, made.difference)
+        finally:
+            finished.set()
+        assert all(reader.result() > 0 for reader in readers)
         assert replica._environment._env.info()["map_size"] > 2**18
 
 

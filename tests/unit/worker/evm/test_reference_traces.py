@@ -131,13 +131,14 @@ def test_every_kind_of_message() -> None:
     assert all(one.halt == Halt.NONE for one in calls)
 
 
-def test_logs_stand_between_messages_and_vanish_with_a_failed_one() -> None:
+def test_logs_stand_between_messages_and_those_of_a_failed_one_are_told_too() -> None:
     inner = assemble(7, 0, 0, "LOG1", 0, 0, "REVERT")
     call = assemble(0, 0, 0, 0, 0, push_address(OTHER), "GAS CALL POP")
     frame = trace_call(assemble(1, 0, 0, "LOG1") + call + assemble(0, 0, "LOG0 STOP"), inner).frame
     assert frame.logs == (Log(CONTRACT, (bytes(31) + b"\1",), b""), Log(CONTRACT, (), b""))
     assert frame.log_positions == (0, 1)
-    assert (frame.calls[0].halt, frame.calls[0].logs) == (Halt.REVERT, ())
+    assert frame.calls[0].halt == Halt.REVERT
+    assert frame.calls[0].logs == (Log(OTHER, (bytes(31) + b"\7",), b""),)
 
 
 def test_creation_frames() -> None:

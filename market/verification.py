@@ -1,0 +1,203 @@
+"""Re-checks an answered job from what the chain recorded, and says of each check whether it passed, failed or could not
+be made.
+
+Pure: the caller fetches the logs (`job_topics` and `batch_topics` say which) and the worker's registered key. Trusts
+nobody: neither the coordinator nor the worker, and the escrow's own checks are made again. Answers are not run again.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from core.contract import Event
+from core.errors import ProofError
+from core.jobs.receipt import Receipt, ReceiptDomain, ReceiptInvalid, recover_signer
+from core.jobs.request import JobRequest, Tier, output_hash, request_hash
+from core.receipts import Log
+from market.contracts import ESCROW_ADDRESS, JOB_ESCROW
+from market.receipt_tree import leaf_of, proof_of, root_from_proof
+
+__all__ = ["ChainRecord", "Check", "ClientSide", "Verdict", "batch_topics", "job_topics", "read_record", "verify"]
+
+_OUTCOMES = ("JobPaid", "JobRefunded", "JobExpired", "JobRejected")
+
+
+class Verdict(StrEnum):
+    """What came of a check."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    UNCHECKED = "could not be checked"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was looked at, and a sentence about what was seen."""
+
+    name: str
+    verdict: Verdict
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChainRecord:
+    """What the escrow's events say about one job. Parts that have not happened are None; `batch` has what is on chain
+    of the batch's receipts, by their index."""
+
+    domain: ReceiptDomain
+    opened: Event
+    accepted: Event | None
+    committed: Event | None
+    outcome: Event | None
+    batch: tuple[Event, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ClientSide:
+    """What only the client knows; whoever has less can check less."""
+
+    salt: bytes | None = None
+    request: JobRequest | None = None
+    output: str | None = None
+
+
+def job_topics(job_id: bytes) -> tuple[bytes | None, ...]:
+    """The topics of every event of the escrow about this job, for eth_getLogs."""
+    return (None, job_id)
+
+
+def batch_topics(batch_id: int) -> tuple[tuple[bytes | None, ...], ...]:
+    """The topics of the events about a batch: its commitment, and its receipts."""
+    number = batch_id.to_bytes(32, "big")
+    accepted, committed = (JOB_ESCROW.event_topic(name) for name in ("ReceiptAccepted", "BatchCommitted"))
+    return (committed, number), (accepted, None, number)
+
+
+def read_record(domain: ReceiptDomain, job_id: bytes, logs: Sequence[Log]) -> ChainRecord | None:
+    """Read the logs that `job_topics` and `batch_topics` find; None if the job was never opened.
+
+    Logs of other contracts, jobs and batches are left out, as are repetitions.
+    """
+    decoded = (JOB_ESCROW.decode_log(log) for log in dict.fromkeys(logs) if log.address == ESCROW_ADDRESS)
+    events = [event for event in decoded if event is not None]
+    own = {event.name: event for event in events if event.arguments.get("jobId") == job_id}
+    if "JobOpened" not in own:
+        return None
+    accepted = own.get("ReceiptAccepted")
+    batch_id = accepted.arguments["batchId"] if accepted else None
+    in_batch = [event for event in events if batch_id is not None and event.arguments.get("batchId") == batch_id]
+    batch = [event for event in in_batch if event.name == "ReceiptAccepted"]
+    return ChainRecord(
+        domain=domain,
+        opened=own["JobOpened"],
+        accepted=accepted,
+        committed=next((event for event in in_batch if event.name == "BatchCommitted"), None),
+        outcome=next((own[name] for name in _OUTCOMES if name in own), None),
+        batch=tuple(sorted(batch, key=lambda event: int(event.arguments["index"]))),
+    )
+
+
+def verify(record: ChainRecord, signer: bytes, client: ClientSide) -> tuple[Check, ...]:
+    """Every check, in order. `signer` is the key that the registry names for the worker, or zero."""
+    if record.accepted is None:
+        return (Check("receipt", Verdict.UNCHECKED, "no receipt of this job is on chain"),)
+    try:
+        receipt = Receipt.from_solidity(record.accepted.arguments["receipt"])
+    except ReceiptInvalid as error:
+        return (Check("receipt", Verdict.FAILED, f"the receipt contradicts itself: {error}"),)
+    return (
+        Check("receipt", Verdict.PASSED, "usage times price is its total; trace, tier and times fit together"),
+        _check_signature(record, receipt, signer),
+        _check_order(record, receipt),
+        _check_inclusion(record, receipt),
+        _check_payment(record, receipt),
+        _check_hash("request", receipt.request_hash, client.salt, client.request, request_hash),
+        _check_hash("output", receipt.output_hash, client.salt, client.output, output_hash),
+        _check_execution(receipt),
+    )
+
+
+def _check(name: str, passed: bool, detail: str) -> Check:
+    return Check(name, Verdict.PASSED if passed else Verdict.FAILED, detail)
+
+
+def _check_signature(record: ChainRecord, receipt: Receipt, signer: bytes) -> Check:
+    assert record.accepted is not None
+    if not any(signer):
+        return Check("signature", Verdict.UNCHECKED, "the worker has left the registry, and its key with it")
+    try:
+        recovered = recover_signer(receipt, record.domain, record.accepted.arguments["signature"])
+    except ReceiptInvalid as error:
+        return Check("signature", Verdict.FAILED, str(error))
+    if recovered != signer:
+        return Check(
+            "signature", Verdict.FAILED, f"signed by 0x{recovered.hex()}, not by the worker's 0x{signer.hex()}"
+        )
+    return Check("signature", Verdict.PASSED, f"signed by the worker's key 0x{signer.hex()}")
+
+
+def _check_order(record: ChainRecord, receipt: Receipt) -> Check:
+    _, worker, tier, deadline, price_max_wei, model_hash, asked_hash, _ = record.opened.arguments["order"]
+    wrong = {
+        "job": receipt.job_id != record.opened.arguments["jobId"],
+        "worker": any(worker) and worker != receipt.worker,
+        "tier": tier != receipt.tier,
+        "deadline": receipt.finished_at_ms > deadline * 1000,
+        "price": receipt.total_wei > price_max_wei,
+        "model": model_hash != receipt.model_hash,
+        "request": asked_hash != receipt.request_hash,
+    }
+    named = [name for name, is_wrong in wrong.items() if is_wrong]
+    if named:
+        return Check("order", Verdict.FAILED, f"the receipt does not fit the order: {', '.join(named)}")
+    return Check("order", Verdict.PASSED, f"{receipt.total_wei} of at most {price_max_wei} wei, in time, as ordered")
+
+
+def _check_inclusion(record: ChainRecord, receipt: Receipt) -> Check:
+    """Rebuild the batch's tree from the receipts that are on chain."""
+    assert record.accepted is not None
+    if record.committed is None:
+        return Check("inclusion", Verdict.FAILED, "the batch was never committed")
+    size, root = record.committed.arguments["size"], record.committed.arguments["root"]
+    if [event.arguments["index"] for event in record.batch] != list(range(size)):
+        detail = f"{len(record.batch)} of the batch's {size} receipts are on chain; the escrow saw a proof"
+        return Check("inclusion", Verdict.UNCHECKED, detail)
+    index = record.accepted.arguments["index"]
+    try:
+        receipts = [Receipt.from_solidity(event.arguments["receipt"]) for event in record.batch]
+        leaves = [leaf_of(one.digest(record.domain)) for one in receipts]
+        found = root_from_proof(leaf_of(receipt.digest(record.domain)), index, size, proof_of(leaves, index))
+    except (ReceiptInvalid, ProofError) as error:
+        return Check("inclusion", Verdict.FAILED, str(error))
+    return _check("inclusion", found == root, f"receipt {index + 1} of {size} under root 0x{root.hex()}")
+
+
+def _check_payment(record: ChainRecord, receipt: Receipt) -> Check:
+    outcome = record.outcome
+    if outcome is None:
+        return Check("payment", Verdict.UNCHECKED, "not released yet: the challenge window is open, or nobody asked")
+    if outcome.name != "JobPaid":
+        return Check("payment", Verdict.FAILED, f"the job ended as {outcome.name}")
+    paid, refunded = outcome.arguments["paidWei"], outcome.arguments["refundedWei"]
+    price_max_wei = record.opened.arguments["order"][4]
+    fits = paid == receipt.total_wei and paid + refunded == price_max_wei
+    return _check(
+        "payment", fits and outcome.arguments["worker"] == receipt.worker, f"{paid} wei paid, {refunded} back"
+    )
+
+
+def _check_hash(
+    name: str, expected: bytes, salt: bytes | None, value: Any | None, hash_of: Callable[[Any, bytes], bytes]
+) -> Check:
+    if salt is None or value is None:
+        return Check(name, Verdict.UNCHECKED, f"only who has the salt and the {name} can tell")
+    return _check(name, hash_of(value, salt) == expected, f"hash 0x{expected.hex()}")
+
+
+def _check_execution(receipt: Receipt) -> Check:
+    if receipt.tier == Tier.FLOAT:
+        return Check(
+            "execution", Verdict.UNCHECKED, "the float tier cannot be proven: running it again is a comparison"
+        )
+    return Check("execution", Verdict.UNCHECKED, f"the trace 0x{receipt.trace_root.hex()} was not opened here")

@@ -1,0 +1,76 @@
+"""What only the client knows of its jobs: request, salt, answer. One private file a job (mode 0600)."""
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from core.jobs.request import JobRequest, Message, Role, Sampling, Tier
+from node.errors import ServiceError
+
+__all__ = ["ClientJob", "JobRecords"]
+
+
+@dataclass(frozen=True, slots=True)
+class ClientJob:
+    """A job that was funded from here. `output` is None until it was answered."""
+
+    job_id: bytes
+    request: JobRequest
+    salt: bytes
+    price_max_wei: int
+    opened_at_block: int
+    output: str | None = None
+
+
+class JobRecords:
+    """The files under one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def save(self, job: ClientJob) -> None:
+        """Write or replace a job's file; it is whole, or as before."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        content = asdict(job) | {"job_id": job.job_id.hex(), "salt": job.salt.hex()}
+        path = self._path(job.job_id)
+        fresh = path.with_suffix(".new")
+        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            json.dump(content, file, ensure_ascii=False)
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.rename(path)
+
+    def load(self, job_id: bytes) -> ClientJob | None:
+        """The job of this id, or None when it was not submitted from here. Raises ServiceError for a broken file."""
+        path = self._path(job_id)
+        try:
+            content: dict[str, Any] = json.loads(path.read_text("utf-8"))
+            asked = content["request"]
+            request = JobRequest(
+                model=asked["model"],
+                messages=tuple(Message(Role(one["role"]), one["content"]) for one in asked["messages"]),
+                sampling=Sampling(**asked["sampling"] | {"stop": tuple(asked["sampling"]["stop"])}),
+                tier=Tier(asked["tier"]),
+            )
+            return ClientJob(
+                job_id,
+                request,
+                bytes.fromhex(content["salt"]),
+                content["price_max_wei"],
+                content["opened_at_block"],
+                content["output"],
+            )
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError, TypeError) as error:
+            raise ServiceError(f"{path} is not a job's file: {error}") from error
+
+    def ids(self) -> list[bytes]:
+        """Every job submitted from here."""
+        return [bytes.fromhex(one.stem) for one in sorted(self._folder.glob("*.json"))]
+
+    def _path(self, job_id: bytes) -> Path:
+        return self._folder / f"{job_id.hex()}.json"

@@ -1,0 +1,111 @@
+"""A job from a prompt to a receipt: choose the model's hash, fund the escrow, hand it in, follow it.
+
+Money goes first: a job is handed in once its escrow holds the maximum price, and what was not used comes back.
+"""
+
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from core.jobs.request import SALT_BYTES, JobRequest, Tier, request_hash
+from market.contracts import ESCROW_ADDRESS, JOB_ESCROW
+from market.pricing import input_tokens_max
+from node.accounts import development_accounts
+from node.client import RpcClient
+from node.errors import ServiceError
+from node.jobs.records import ClientJob, JobRecords
+from node.jobs.rpc import JobsClient
+from node.keys import IdentityKey
+from node.paths import keys_dir
+from node.testnet.layout import Testnet
+from node.wallet import Wallet
+from protos.messages import JobEvent, SubmitJob
+
+__all__ = ["Submission", "find_model", "follow_job", "open_submission", "submit_job"]
+
+_ANY_WORKER = bytes(20)
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """Where a job goes: chain, coordinator, and the files that remember it."""
+
+    rpc: RpcClient
+    wallet: Wallet
+    coordinator: JobsClient
+    records: JobRecords
+
+
+@contextmanager
+def open_submission(network: Testnet, signer: IdentityKey | None = None) -> Iterator[Submission]:
+    """A local network's chain and coordinator. Without a `signer`, the first development account pays."""
+    rpc = RpcClient(network.rpc_url)
+    host, _, port = network.grpc_address.rpartition(":")
+    certificate = (keys_dir(network.data_dir / "sequencer") / "tls.crt").read_bytes()
+    payer = signer or IdentityKey(development_accounts()[0].secret_key)
+    with closing(JobsClient(host, int(port), certificate)) as coordinator:
+        yield Submission(rpc, Wallet(payer, rpc), coordinator, JobRecords(network.data_dir / "client" / "jobs"))
+
+
+def find_model(rpc: RpcClient, name: str) -> dict[str, Any]:
+    """The offer of this model. Raises ServiceError naming those that there are."""
+    offers: list[dict[str, Any]] = rpc.call("warpgrid_models")
+    for offer in offers:
+        if offer["name"] == name:
+            return offer
+    known = ", ".join(sorted({offer["name"] for offer in offers})) or "none: no worker serves a model yet"
+    raise ServiceError(f"no worker serves a model called `{name}`; served now: {known}")
+
+
+def submit_job(
+    to: Submission, request: JobRequest, price_max_wei: int | None, deadline_s: int, progress: Callable[[str], None]
+) -> Iterator[tuple[ClientJob, JobEvent]]:
+    """Fund, hand in and follow one job. The last event has its receipt, or says why there is none.
+
+    `progress` is told what happens before the coordinator has the job. Raises ServiceError; a job that was funded and
+    could not be handed in can be refunded after its deadline, and its file names it.
+    """
+    offer = find_model(to.rpc, request.model)
+    salt = secrets.token_bytes(SALT_BYTES)
+    nonce = int.from_bytes(secrets.token_bytes(16), "big")
+    if price_max_wei is None:
+        input_wei, output_wei = offer["inputTokenWei"], offer["outputTokenWei"]
+        price_wei = input_wei * input_tokens_max(request) + output_wei * request.sampling.tokens_max
+    else:
+        price_wei = price_max_wei
+    operator = bytes.fromhex(to.rpc.call("warpgrid_status")["operator"][2:])
+    order = (
+        operator,
+        _ANY_WORKER,
+        int(Tier.FLOAT if offer["tier"] == 0 else Tier.EXACT),
+        int(time.time()) + deadline_s,
+        price_wei,
+        bytes.fromhex(offer["hash"][2:]),
+        request_hash(request, salt),
+        nonce,
+    )
+    job_id = to.wallet.read(JOB_ESCROW, ESCROW_ADDRESS, "jobIdOf", to.wallet.address, nonce)
+    progress(f"funding job 0x{job_id.hex()} with at most {price_wei} wei")
+    job = ClientJob(job_id, request, salt, price_wei, opened_at_block=0)
+    to.records.save(job)  # before the money moves: whoever has paid knows for what
+    mined = to.wallet.transact(JOB_ESCROW, ESCROW_ADDRESS, "open", order, value_wei=price_wei)
+    job = replace(job, opened_at_block=mined.block_number)
+    to.records.save(job)
+    progress(f"funded in block {mined.block_number}, handing it in")
+    yield from follow_job(to, job)
+
+
+def follow_job(to: Submission, job: ClientJob) -> Iterator[tuple[ClientJob, JobEvent]]:
+    """Events of a funded job from its beginning; the answer is kept once it is whole."""
+    attempt, text = 0, ""
+    for event in to.coordinator.submit(SubmitJob(job.job_id, job.request, job.salt)):
+        if event.attempt != attempt:
+            attempt, text = event.attempt, ""
+        text += event.text
+        if event.receipt is not None:
+            job = replace(job, output=text)
+            to.records.save(job)
+        yield job, event

@@ -1,0 +1,245 @@
+"""Kills processes of a real local network at random instants while transactions and jobs flow, and audits the end.
+
+    python -m tests.integration.crash_soak --kills 50 --seed 1
+
+What was acknowledged must be there, exactly once; balances must add up; jobs of a killed worker must end elsewhere or
+be refunded. The seed fixes who is killed after which delay; it is printed first, and with every failure.
+"""
+
+import argparse
+import contextlib
+import os
+import random
+import secrets
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from core.jobs.request import JobRequest, Message, Role, Sampling
+from core.signature import attach_signature
+from core.transaction import Transaction, TransactionType, encode_transaction, signing_hash, transaction_hash
+from node.accounts import DEVELOPMENT_BALANCE_WEI, development_accounts
+from node.client import RpcClient
+from node.errors import ServiceError
+from node.jobs.submit import open_submission, submit_job
+from node.keys import IdentityKey
+from node.testnet import layout, processes
+from node.testnet.genesis import testnet_genesis
+from protos.messages import JobQuery
+
+__all__ = ["CrashSoak", "main"]
+
+TRANSFER_GAS = 21_000
+MAX_FEE_WEI = 100 * 10**9
+SETTLE_TIMEOUT_S = 240.0
+START_TIMEOUT_S = 120.0
+_RETRY_S = 0.2
+_ENDED = frozenset({"settled", "refunded"})
+
+
+@dataclass
+class Ledger:
+    """What was acknowledged. `transfers` maps a transaction's hash to its recipient (used once) and value."""
+
+    transfers: dict[bytes, tuple[bytes, int]] = field(default_factory=dict)
+    jobs: dict[bytes, bytes] = field(default_factory=dict)
+
+
+class CrashSoak:
+    """One run over one network. `kills` processes of each kind are killed; an error says what was lost."""
+
+    def __init__(self, folder: Path, seed: int, kills: int, base_port: int, report: Callable[[str], None]) -> None:
+        self.random = random.Random(seed)
+        self.kills = kills
+        self.report = report
+        wanted = layout.Testnet(folder, 2, base_port, "smollm2", "reference")
+        self.network = layout.prepare(wanted, lambda: testnet_genesis(wanted), fresh=False)
+        self.rpc = RpcClient(self.network.rpc_url)
+        self.ledger = Ledger()
+        self.stopping = threading.Event()
+        self.failures: list[str] = []
+
+    def run(self) -> None:
+        """Start, load, kill, wait, audit. Raises AssertionError naming what is wrong."""
+        for member in self.network.members():
+            processes.start(member)
+        try:
+            self._wait(
+                lambda: len(self.rpc.call("warpgrid_models")) > 0, START_TIMEOUT_S, "the network to serve a model"
+            )
+            senders = [threading.Thread(target=self._transfers, args=(index,)) for index in (1, 2)]
+            askers = [threading.Thread(target=self._ask, args=(3,))]
+            for thread in [*senders, *askers]:
+                thread.start()
+            self._kill_all()
+            self.stopping.set()
+            for thread in [*senders, *askers]:
+                thread.join()
+            self._audit()
+        finally:
+            self.stopping.set()
+            processes.stop(self.network.members())
+        assert not self.failures, "\n".join(self.failures)
+
+    def _kill_all(self) -> None:
+        victims = ["sequencer"] * self.kills + ["worker-1", "worker-2"] * ((self.kills + 1) // 2)
+        self.random.shuffle(victims)
+        members = {member.name: member for member in self.network.members()}
+        for count, name in enumerate(victims, 1):
+            self.stopping.wait(self.random.uniform(0.2, 3.0))
+            pid = processes.running_pid(members[name])
+            if pid is None:
+                tail = "\n".join(list(processes.tail(members[name], follow=False))[-40:])
+                raise AssertionError(f"{name} is not running: it ended by itself. The end of its log:\n{tail}")
+            os.kill(pid, signal.SIGKILL)
+            self._wait(lambda: processes.running_pid(members[name]) is None, 10, "the killed process to be gone")  # noqa: B023
+            processes.start(members[name])
+            if name == "sequencer":
+                self._wait(self._answers, START_TIMEOUT_S, "the sequencer to answer again")
+            self.report(
+                f"kill {count}/{len(victims)}: {name}; acknowledged {len(self.ledger.transfers)} transfers, "
+                f"{len(self.ledger.jobs)} jobs"
+            )
+
+    def _answers(self) -> bool:
+        self.rpc.call("eth_blockNumber")
+        return True
+
+    def _wait(self, holds: Callable[[], bool], timeout_s: float, what: str) -> None:
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            with contextlib.suppress(ServiceError):
+                if holds():
+                    return
+            threading.Event().wait(_RETRY_S)
+        raise AssertionError(f"waited {timeout_s:.0f} s for {what}")
+
+    def _transfers(self, account: int) -> None:
+        """One transfer after the other from one account, each to a fresh address, each sent until acknowledged."""
+        identity = IdentityKey(development_accounts()[account].secret_key)
+        nonce = 0
+        while not self.stopping.is_set():
+            recipient, value = secrets.token_bytes(20), 1 + nonce
+            tx = Transaction(
+                type=TransactionType.FEE_MARKET,
+                chain_id=layout.CHAIN_ID,
+                nonce=nonce,
+                gas_limit=TRANSFER_GAS,
+                max_fee_per_gas=MAX_FEE_WEI,
+                max_priority_fee_per_gas=1,
+                to=recipient,
+                value=value,
+                data=b"",
+                y_parity=0,
+                r=0,
+                s=0,
+            )
+            signed = attach_signature(tx, identity.sign(signing_hash(tx)))
+            if self._acknowledged(encode_transaction(signed)):
+                self.ledger.transfers[transaction_hash(signed)] = (recipient, value)
+                nonce += 1
+
+    def _acknowledged(self, raw: bytes) -> bool:
+        """Send until the sequencer has it. The same bytes again are harmless: they are one transaction."""
+        while True:
+            try:
+                self.rpc.call("eth_sendRawTransaction", "0x" + raw.hex())
+                return True
+            except ServiceError as error:
+                if "already known" in str(error) or "nonce too low" in str(error):
+                    return True  # an earlier try of these very bytes arrived
+                if self.stopping.is_set():
+                    return False
+                threading.Event().wait(_RETRY_S)
+
+    def _ask(self, account: int) -> None:
+        identity = IdentityKey(development_accounts()[account].secret_key)
+        request = JobRequest("smollm2", (Message(Role.USER, "Say a word."),), Sampling(tokens_max=4))
+        while not self.stopping.is_set():
+            with contextlib.suppress(ServiceError), open_submission(self.network, identity) as to:
+                for job, event in submit_job(to, request, 10**15, 60, lambda _: None):
+                    self.ledger.jobs[job.job_id] = job.salt  # its first event acknowledged it
+                    if event.receipt is not None or event.state in ("failed", "cancelled"):
+                        break
+            self.stopping.wait(_RETRY_S)
+
+    def _audit(self) -> None:
+        self._wait(self._nothing_waits, SETTLE_TIMEOUT_S, "every acknowledged transfer to be mined")
+        spent: dict[str, int] = {}
+        for digest, (recipient, value) in self.ledger.transfers.items():
+            receipt = self.rpc.call("eth_getTransactionReceipt", "0x" + digest.hex())
+            balance = int(self.rpc.call("eth_getBalance", "0x" + recipient.hex(), "latest"), 16)
+            if receipt["status"] != "0x1" or balance != value:
+                self.failures.append(f"transfer 0x{digest.hex()}: status {receipt['status']}, {balance} of {value} wei")
+            fee = int(receipt["gasUsed"], 16) * int(receipt["effectiveGasPrice"], 16)
+            spent[receipt["from"]] = spent.get(receipt["from"], 0) + fee + value
+        for sender, total in spent.items():
+            balance = int(self.rpc.call("eth_getBalance", sender, "latest"), 16)
+            if balance + total != DEVELOPMENT_BALANCE_WEI:
+                self.failures.append(f"{sender}: {balance} wei left, {total} spent, {DEVELOPMENT_BALANCE_WEI} given")
+        self._audit_chain()
+        self._audit_jobs()
+
+    def _nothing_waits(self) -> bool:
+        return all(
+            self.rpc.call("eth_getTransactionReceipt", "0x" + digest.hex()) is not None
+            for digest in self.ledger.transfers
+        )
+
+    def _audit_chain(self) -> None:
+        """Parent hashes link, and no transaction stands in two blocks."""
+        seen: set[str] = set()
+        parent = self.rpc.call("eth_getBlockByNumber", "0x0", False)["hash"]
+        for number in range(1, int(self.rpc.call("eth_blockNumber"), 16) + 1):
+            block = self.rpc.call("eth_getBlockByNumber", hex(number), False)
+            if block["parentHash"] != parent:
+                self.failures.append(f"block {number} does not follow block {number - 1}")
+            parent = block["hash"]
+            twice = seen & set(block["transactions"])
+            if twice:
+                self.failures.append(f"block {number} holds again: {', '.join(twice)}")
+            seen |= set(block["transactions"])
+
+    def _audit_jobs(self) -> None:
+        with open_submission(self.network) as to:
+
+            def states() -> dict[bytes, str]:
+                return {one: to.coordinator.status(JobQuery(one, salt)).state for one, salt in self.ledger.jobs.items()}
+
+            self._wait(
+                lambda: set(states().values()) <= _ENDED, SETTLE_TIMEOUT_S, "every job to be settled or refunded"
+            )
+            ended = states()
+        counts = {state: list(ended.values()).count(state) for state in sorted(set(ended.values()))}
+        self.report(f"jobs: {counts}")
+
+
+def main() -> int:
+    """Run from the command line; ends with a line that says how it went."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=50, help="kills of the sequencer, and as many of workers")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--base-port", type=int, default=28_545)
+    arguments = parser.parse_args()
+    print(f"seed {arguments.seed}", flush=True)  # noqa: T201
+    with tempfile.TemporaryDirectory() as folder:
+        soak = CrashSoak(
+            Path(folder),
+            arguments.seed,
+            arguments.kills,
+            arguments.base_port,
+            lambda line: print(line, flush=True),  # noqa: T201
+        )
+        soak.run()
+        transfers, jobs = len(soak.ledger.transfers), len(soak.ledger.jobs)
+    print(f"passed: {2 * arguments.kills} kills, {transfers} transfers and {jobs} jobs accounted for")  # noqa: T201
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,119 @@
+"""A sequencer that executes its own blocks with the reference executor, as a process of its own.
+
+    python -m tests.integration.local_sequencer DATA_DIR [--port P] [--interval-ms MS]
+
+Prints one JSON line with its URL once it serves, runs until SIGTERM or SIGINT, then prints one with what it did. The
+development accounts of anvil (mnemonic "test test test test test test test test test test test junk") are funded.
+"""
+
+import argparse
+import asyncio
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+
+from core.genesis import Genesis, dev_genesis
+from core.store import Replica
+from sequencer.mempool import Journal
+from sequencer.ports import LocalExecution, SystemClock
+from sequencer.production import ProductionSettings
+from sequencer.service import Sequencer, SequencerSettings
+from worker.evm.reference import ReferenceExecutor
+
+__all__ = ["CHAIN_ID", "DEV_ACCOUNTS", "DEV_KEYS", "RunningSequencer", "genesis", "running_sequencer"]
+
+CHAIN_ID = 7_357
+DEV_KEYS = (
+    "0xac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80",
+    "0x59c6995e998f97a5a0044966f0945389dc9e86dae88c7a8412f4603b6b78690d",
+)
+DEV_ACCOUNTS = ("0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266", "0x70997970C51812dc3A010C7d01b50e0d17dc79C8")
+_ETHER = 10**18
+_GENESIS_TIME = 1_700_000_000
+_STARTUP_S = 60
+
+
+def genesis() -> Genesis:
+    """A chain under Osaka's rules with two rich accounts."""
+    balances = {bytes.fromhex(address[2:]): 10_000 * _ETHER for address in DEV_ACCOUNTS}
+    return Genesis.from_geth(dev_genesis(CHAIN_ID, balances, {}, timestamp=_GENESIS_TIME))
+
+
+async def serve(data_dir: Path, port: int, interval_s: float) -> dict[str, float]:
+    """Run until a signal; what the metrics say at the end."""
+    chain = Replica.open(data_dir, genesis())
+    executor, registry = ReferenceExecutor(), CollectorRegistry()
+    execution = LocalExecution(chain, executor)
+    settings = SequencerSettings(ProductionSettings(coinbase=b"\xc0" * 20, interval_s=interval_s), port=port)
+    journal = Journal(data_dir / "mempool.journal")
+    sequencer = Sequencer(chain, execution, executor, SystemClock(), settings, registry, journal)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, sequencer.stop)
+    running = asyncio.create_task(sequencer.run())
+    await sequencer.started()
+    _tell({"url": sequencer.url})
+    await running
+    execution.close()
+    journal.close()
+    chain.close()
+    names = ("warpgrid_execution_seconds_sum", "warpgrid_sealing_seconds_sum", "warpgrid_transactions_total")
+    return {name: registry.get_sample_value(name) or 0.0 for name in names}
+
+
+def _tell(fact: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(fact) + "\n")
+    sys.stdout.flush()
+
+
+class RunningSequencer:
+    """A sequencer process: its URL, and after `stop` what it did."""
+
+    def __init__(self, data_dir: Path, interval_ms: int) -> None:
+        command = [sys.executable, "-m", __name__, str(data_dir), "--interval-ms", str(interval_ms)]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert self._process.stdout is not None
+        self.url: str = json.loads(self._process.stdout.readline())["url"]
+        self.metrics: dict[str, float] = {}
+
+    @property
+    def web_socket_url(self) -> str:
+        return self.url.replace("http://", "ws://")
+
+    def stop(self) -> None:
+        """End it in good order and read its last line."""
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+            output, _ = self._process.communicate(timeout=_STARTUP_S)
+            self.metrics = json.loads(output.splitlines()[-1])
+
+
+@contextmanager
+def running_sequencer(data_dir: Path, interval_ms: int = 100) -> Iterator[RunningSequencer]:
+    """A sequencer for as long as the block lasts."""
+    running = RunningSequencer(data_dir, interval_ms)
+    try:
+        yield running
+    finally:
+        running.stop()
+
+
+def main() -> None:
+    """The process."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("data_dir", type=Path)
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--interval-ms", type=int, default=250)
+    arguments = parser.parse_args()
+    _tell(asyncio.run(serve(arguments.data_dir, arguments.port, arguments.interval_ms / 1000)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,250 @@
+"""A paid job on a real chain: blocks by EELS in two workers, escrow opened, answered over gRPC, audited, settled, paid.
+
+Everything is real but the language model: keys and TLS, gRPC, the stores, the contracts, the reference executor.
+"""
+
+import asyncio
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import grpc
+from coincurve import PrivateKey
+from eth_account import Account as EthAccount
+from eth_account.messages import encode_typed_data
+from grpc import aio
+from prometheus_client import CollectorRegistry
+
+from core.chain_rules import context_of
+from core.execution import CallRequest
+from core.genesis import Genesis, Predeploy, dev_genesis
+from core.jobs.request import Tier, request_hash
+from core.store import Replica
+from core.transaction import Transaction, TransactionType
+from market.contracts import (
+    ESCROW_ADDRESS,
+    JOB_ESCROW,
+    REGISTRY_ADDRESS,
+    WORKER_REGISTRY,
+    MarketParameters,
+    predeploys,
+)
+from node.keys import CertificateAuthority, IdentityKey, SequencerPin, WorkerTls
+from protos.messages import JobEvent, JobQuery, JobRecord, SubmitJob
+from protos.rpc import decode, encode
+from sequencer.coordinator.fleet import DUTY_INFERENCE, FleetConfig
+from sequencer.coordinator.jobs import JobsConfig
+from sequencer.coordinator.service import Coordinator, CoordinatorConfig
+from sequencer.coordinator.settlement import SettlementConfig
+from sequencer.mempool import Mempool, MempoolLimits
+from sequencer.metrics import SequencerMetrics
+from sequencer.ports import SystemClock
+from sequencer.production import BlockProducer, ProductionSettings
+from sequencer.rpc import ServerConfig
+from tests.integration.network import FleetEvents
+from tests.sim.network.jobs import MODEL_HASH, ScriptedEngine, request
+from tests.unit.sequencer.fakes import CHAIN_ID, GWEI, Wallet
+from worker.client import ClientConfig
+from worker.evm.reference import ReferenceExecutor
+from worker.jobs import OfferedModel
+from worker.rpc import DialerConfig
+from worker.service import Worker, WorkerSettings
+
+ETHER = 10**18
+PARAMETERS = MarketParameters(
+    arbiter=b"\x0a" * 20, stake_min_wei=ETHER, challenge_seconds=1, settlement_seconds=600, unbonding_seconds=3600
+)
+
+
+def make_genesis(*funded: bytes) -> Genesis:
+    contracts = {
+        address: Predeploy(one.code, one.storage, one.balance_wei) for address, one in predeploys(PARAMETERS).items()
+    }
+    balances_wei = dict.fromkeys(funded, 1000 * ETHER)
+    return Genesis.from_geth(dev_genesis(CHAIN_ID, balances_wei, contracts, timestamp=int(time.time())))
+
+
+class KeyWallet(Wallet):
+    """A wallet whose key is a node's."""
+
+    def __init__(self, identity: IdentityKey) -> None:
+        self._key = PrivateKey(identity.secret)
+        self.address = identity.address
+
+
+class PaidNetwork:
+    """Sequencer, two workers with engines, and a client with money."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.client = Wallet(0)
+        self.operator = IdentityKey.load_or_create(folder / "operator.key")
+        self.identities = [IdentityKey.load_or_create(folder / f"worker-{n}" / "identity.key") for n in range(2)]
+        funded = (self.client.address, self.operator.address, *(one.address for one in self.identities))
+        self.genesis = make_genesis(*funded)
+        self.chain = Replica.open(folder / "sequencer", self.genesis)
+        head = self.chain.head()
+        clock = SystemClock()
+        self.mempool = Mempool(CHAIN_ID, self.chain.state(0), 60_000_000, MempoolLimits(), clock)
+        self.authority = CertificateAuthority.load_or_create(folder / "sequencer-keys")
+        config = CoordinatorConfig(
+            folder / "coordinator",
+            server=ServerConfig(attach_port=0, service_port=0, stop_grace_s=0.5),
+            fleet=FleetConfig(heartbeat_interval_ms=200),
+            jobs=JobsConfig(audit_percent=100),
+            settlement=SettlementConfig(interval_s=0.05),
+        )
+        self.coordinator = Coordinator(
+            config, self.chain, self.authority, self.operator, ReferenceExecutor(), self._submit
+        )
+        self.events = FleetEvents(self.coordinator.fleet)
+        settings = ProductionSettings(coinbase=b"\x0c" * 20, interval_s=0.05, empty_interval_s=60.0)
+        self.producer = BlockProducer(
+            self.chain, self.coordinator.execution, self.mempool, clock, settings, SequencerMetrics(CollectorRegistry())
+        )
+        assert head.number == 0
+
+    async def _submit(self, raw: bytes) -> None:
+        self.mempool.add(raw)
+
+    def worker(self, number: int) -> Worker:
+        folder = self.folder / f"worker-{number}"
+        settings = WorkerSettings(
+            folder,
+            DialerConfig("127.0.0.1", self.coordinator.server.service_port),
+            ESCROW_ADDRESS,
+            client=ClientConfig(backoff_min_s=0.05),
+        )
+        return Worker(
+            settings,
+            Replica.open(folder / "chain", self.genesis),
+            ReferenceExecutor(),
+            self.identities[number],
+            WorkerTls.load_or_create(folder),
+            SequencerPin(folder / "sequencer.crt"),
+            [OfferedModel(ScriptedEngine(pace_s=0.001), 3, 5)],
+            jitter=random.Random(number),
+        )
+
+    def call(self, wallet: Wallet, to: bytes, data: bytes, value: int = 0) -> bytes:
+        """Send a transaction from a wallet; its hash."""
+        tx = Transaction(
+            type=TransactionType.FEE_MARKET,
+            chain_id=CHAIN_ID,
+            nonce=self.mempool.next_nonce(wallet.address),
+            gas_limit=1_500_000,
+            max_fee_per_gas=20 * GWEI,
+            max_priority_fee_per_gas=GWEI,
+            to=to,
+            value=value,
+            data=data,
+            y_parity=0,
+            r=0,
+            s=0,
+        )
+        return self.mempool.add(wallet.raw(tx))
+
+    async def mined(self, transaction_hash: bytes) -> bool:
+        """Whether a transaction succeeded, once it is in a block."""
+        await self.events.until(lambda: self.chain.find_transaction(transaction_hash))
+        place = self.chain.find_transaction(transaction_hash)
+        assert place is not None
+        return bool(self.chain.receipts(place.number).succeeded[place.row])
+
+    def read(self, function: str, *arguments: object) -> Any:
+        head = self.chain.head()
+        context = context_of(head.block.header, self.chain.config, (head.block.header.parent_hash,))
+        data = JOB_ESCROW.encode_call(function, *arguments)
+        result = ReferenceExecutor().call(
+            self.chain.state(head.number), context, CallRequest(bytes(20), ESCROW_ADDRESS, 10**7, data=data)
+        )
+        return JOB_ESCROW.decode_result(function, result.output)
+
+    async def stake(self, identity: IdentityKey) -> None:
+        """Register a worker that signs for itself."""
+        typed = {
+            "types": {
+                "EIP712Domain": [
+                    {"name": "name", "type": "string"},
+                    {"name": "version", "type": "string"},
+                    {"name": "chainId", "type": "uint256"},
+                    {"name": "verifyingContract", "type": "address"},
+                ],
+                "SignerBinding": [{"name": "worker", "type": "address"}],
+            },
+            "primaryType": "SignerBinding",
+            "domain": {
+                "name": "Warpgrid WorkerRegistry",
+                "version": "1",
+                "chainId": CHAIN_ID,
+                "verifyingContract": "0x" + REGISTRY_ADDRESS.hex(),
+            },
+            "message": {"worker": "0x" + identity.address.hex()},
+        }
+        binding = bytes(EthAccount.sign_message(encode_typed_data(full_message=typed), identity.secret).signature)
+        member = (identity.address, bytes(32), bytes(32), "")
+        data = WORKER_REGISTRY.encode_call("register", member, binding)
+        assert await self.mined(self.call(KeyWallet(identity), REGISTRY_ADDRESS, data, value=2 * ETHER))
+
+    async def open(self, nonce: int) -> SubmitJob:
+        """Fund a job in the escrow."""
+        asked, salt = request(), bytes([nonce]) * 32
+        order = (
+            self.operator.address,
+            bytes(20),
+            int(Tier.FLOAT),
+            int(time.time()) + 60,
+            10_000,
+            MODEL_HASH,
+            request_hash(asked, salt),
+            nonce,
+        )
+        data = JOB_ESCROW.encode_call("open", order)
+        assert await self.mined(self.call(self.client, ESCROW_ADDRESS, data, value=10_000))
+        return SubmitJob(self.read("jobIdOf", self.client.address, nonce), asked, salt)
+
+
+async def test_a_job_is_paid(tmp_path: Path) -> None:
+    network = PaidNetwork(tmp_path)
+    await network.coordinator.start()
+    workers = [network.worker(number) for number in range(2)]
+    running = [
+        asyncio.create_task(network.coordinator.run(network.producer.heads)),
+        asyncio.create_task(network.producer.run()),
+        *(asyncio.create_task(worker.run()) for worker in workers),
+    ]
+    options = [("grpc.ssl_target_name_override", "sequencer.warpgrid")]
+    target = f"127.0.0.1:{network.coordinator.server.service_port}"
+    credentials = grpc.ssl_channel_credentials(network.authority.certificate_pem)
+    try:
+        await network.events.until(lambda: len(network.coordinator.fleet.members(DUTY_INFERENCE)) == 2)
+        for identity in network.identities:
+            await network.stake(identity)
+        submit = await network.open(1)
+        async with aio.secure_channel(target, credentials, options=options) as channel:
+            stream = channel.unary_stream("/warpgrid.v1.Jobs/Submit")(encode(submit), timeout=60)
+            events = [decode(JobEvent, raw) async for raw in stream]
+            assert "".join(event.text for event in events) == "The answer is 42."
+            assert events[-1].state == "finished"
+            job = network.coordinator.jobs.table.jobs[submit.job_id]
+            await network.events.until(lambda: job.state == "settled", timeout_s=60)
+            raw = await channel.unary_unary("/warpgrid.v1.Jobs/Status")(encode(JobQuery(submit.job_id, b"")))
+            record = decode(JobRecord, raw)
+        assert (record.state, record.audit, record.output) == ("settled", "agreed", None)
+        paid_wei = 7 * 3 + 4 * 5
+        await network.events.until(lambda: network.read("creditWei", record.worker), timeout_s=60)
+        assert network.read("creditWei", record.worker) == paid_wei
+        assert network.read("creditWei", network.client.address) == 10_000 - paid_wei
+        head = network.chain.head().number
+        await network.events.until(lambda: all(worker.replica.head.number >= head for worker in workers))
+        assert not network.coordinator.fleet.refusals
+    finally:
+        for worker in workers:
+            worker.stop()
+        network.producer.stop()
+        await asyncio.wait(running[1:], timeout=20)
+        for task in running:
+            task.cancel()
+        results = await asyncio.gather(*running, return_exceptions=True)
+    assert [one for one in results[1:] if one is not None] == []

