@@ -60,7 +60,9 @@ def bench_gpu(engine: GpuEngine, name: str, count: int, repeats: int) -> dict[st
     rows = np.unique(np.linspace(0, count - 1, min(count, _SAMPLE_ROWS)).astype(np.int64))
     expected = Engine().run(workload.base, workload.batch.take(rows))
     different = differing_rows(Outcomes(outcomes.results[rows], outcomes.arena), expected)
-    assert not len(different), f"row {rows[different[0]]} differs from the CPU's: {outcomes.results[rows[different[0]]]}"
+    assert not len(different), (
+        f"row {rows[different[0]]} differs from the CPU's: {outcomes.results[rows[different[0]]]}"
+    )
     launch, cupy = engine.prepare(workload.base, workload.batch), engine.device.cupy
     arrival = cupy.arange(count, dtype="u4")
     kernel_ms, sorting_ms = float("inf"), float("inf")

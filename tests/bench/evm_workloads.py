@@ -24,7 +24,9 @@ __all__ = ["WORKLOADS", "Workload"]
 
 _RUNTIME = {
     name: bytes.fromhex(one["runtime"])
-    for name, one in json.loads((Path(__file__).parent / "contracts" / "contracts.json").read_text())["contracts"].items()
+    for name, one in json.loads((Path(__file__).parent / "contracts" / "contracts.json").read_text())[
+        "contracts"
+    ].items()
 }
 _CONTEXT = BlockContext(
     fork=Fork.OSAKA,
@@ -261,7 +263,7 @@ def swap(count: int) -> Workload:
 
 
 # n from calldata; x = 3; do x = (x * x + 7) ^ 0xdeadbeef; while --n; return x: 15 instructions a turn.
-_ARITHMETIC_LOOP = bytes.fromhex("5f3560035b800260070163deadbeef1890600190039081600457" "5f5260205ff3")
+_ARITHMETIC_LOOP = bytes.fromhex("5f3560035b800260070163deadbeef18906001900390816004575f5260205ff3")
 _ARITHMETIC_TURNS, _ARITHMETIC_OPERATIONS = 1000, 15
 # n from calldata; do mstore(0, keccak256(0, 64)) while --n.
 _KECCAK_LOOP = bytes.fromhex("5f355b60405f205f5260019003806002575f5ff3")

@@ -25,7 +25,7 @@ def pointer(array: Array) -> int:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Changes:
-    """What serial runs changed: account records before and after, the hash of the code after, slots and their old values."""
+    """What serial runs changed: account records before and after, hashes of codes after, slots, their old values."""
 
     before: Array
     after: Array
@@ -38,8 +38,8 @@ class Changes:
 class BaseState:
     """Tables of known accounts, slots and codes. Numbers of accounts and codes stay valid as the tables grow.
 
-    `version` grows with every change made through this object. With `accounts_complete`, an account that was never added does not exist; without, it is unknown, and a transaction
-    that needs it parks with a request.
+    `version` grows with every change made through this object. With `accounts_complete`, an account that was never
+    added does not exist; without, it is unknown, and a transaction that needs it parks with a request.
     """
 
     def __init__(self, *, accounts_complete: bool, single_step: bool = False) -> None:
@@ -68,7 +68,9 @@ class BaseState:
         columns = [
             np.ascontiguousarray(column, dtype)
             for column, dtype in zip(
-                (worlds, addresses, nonces, balances, codes, flags), ("<u4", "u1", "<u8", "<u8", "<u4", "<u4"), strict=True
+                (worlds, addresses, nonces, balances, codes, flags),
+                ("<u4", "u1", "<u8", "<u8", "<u4", "<u4"),
+                strict=True,
             )
         ]
         records = np.zeros(len(columns[0]), "<u4")
@@ -143,7 +145,7 @@ class BaseState:
         return digest.raw
 
     def view(self) -> tuple[World, tuple[int, int, int, int]]:
-        """Pointers to the tables as they are now, and how many codes, bytes of codes, bytes of answers, block hashes."""
+        """Pointers to the tables as they are now; how many codes, bytes of codes, bytes of answers, block hashes."""
         world, sizes = World(), (ctypes.c_uint64 * 4)()
         self._library.warpgrid_evm_base_view(self.handle, self.accounts_complete, ctypes.byref(world), sizes)
         return world, (sizes[0], sizes[1], sizes[2], sizes[3])

@@ -115,7 +115,9 @@ class Batch:
             transactions=transactions,
             blocks=blocks,
             worlds=np.zeros(count, "<u4") if worlds is None else np.ascontiguousarray(worlds, "<u4"),
-            block_numbers=np.zeros(count, "<u4") if block_numbers is None else np.ascontiguousarray(block_numbers, "<u4"),
+            block_numbers=np.zeros(count, "<u4")
+            if block_numbers is None
+            else np.ascontiguousarray(block_numbers, "<u4"),
             kinds=np.full(count, int(kind), "u1"),
             authorities=authorities,
             authority_valid=valid,
@@ -200,7 +202,7 @@ class Outcomes:
         return tuple(logs)
 
     def output(self, row: int) -> bytes:
-        """Return or revert data of row `row`; the deployed code of a creation; the input of a parked precompile call."""
+        """Return or revert data of a row; the deployed code of a creation; the input of a parked precompile call."""
         start = self._logs_start(row) + int(self.results["log_bytes"][row])
         return self.arena[start : start + int(self.results["return_bytes"][row])].tobytes()
 

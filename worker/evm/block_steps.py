@@ -1,4 +1,4 @@
-"""What a block does besides its transactions: system calls, withdrawals, requests (EIP-4788, 2935, 4895, 6110, 7002, 7251).
+"""What a block does besides its transactions: system calls, withdrawals, requests (EIP-4788, 2935, 4895, 6110, 7002).
 
 Owns one block's run on the engine. Knows nothing of how the state is stored.
 """

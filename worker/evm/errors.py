@@ -1,9 +1,9 @@
 """The errors of `worker.evm`.
 
-    WarpgridError
-    └── EvmError                    the engine cannot run this input here
-        ├── ForkNotSupported        rules that the engine does not know; another executor may
-        └── EngineLimit             a transaction needs more memory than the engine was given
+WarpgridError
+└── EvmError                    the engine cannot run this input here
+    ├── ForkNotSupported        rules that the engine does not know; another executor may
+    └── EngineLimit             a transaction needs more memory than the engine was given
 """
 
 from core.errors import WarpgridError

@@ -1,7 +1,7 @@
 """The engine on a GPU: instances mode for whole batches.
 
-Rows are sorted by what they call, run in the common class, then what did not fit in the heavy class, then what still did
-not fit on the CPU. Nothing is lost: every row's outcome is the one that the CPU engine gives.
+Rows are sorted by what they call and run in the common class, what did not fit there in the heavy class, and what
+still did not fit on the CPU. Nothing is lost: every row's outcome is the one that the CPU engine gives.
 """
 
 import ctypes
@@ -112,7 +112,10 @@ class GpuEngine:
         heavy = self._class("kernel_heavy.cu", "warpgrid_evm_run_heavy", HEAVY_ARENAS, processors)
         block_bytes = _THREADS_PER_BLOCK * (heavy.warp_bytes // 32 + heavy.region_bytes)
         self._heavy = self._class(
-            "kernel_heavy.cu", "warpgrid_evm_run_heavy", HEAVY_ARENAS, max(1, min(processors, heavy_bytes // block_bytes))
+            "kernel_heavy.cu",
+            "warpgrid_evm_run_heavy",
+            HEAVY_ARENAS,
+            max(1, min(processors, heavy_bytes // block_bytes)),
         )
         self._functions: dict[str, Any] = {}
         self._arenas: dict[str, tuple[Any, Any]] = {}
@@ -307,7 +310,11 @@ def _upload_world(cupy: Any, base: BaseState) -> tuple[World, list[Any]]:
     }
     world, arrays = World.from_buffer_copy(host), []
     for name, size in sizes.items():
-        raw = np.ctypeslib.as_array(ctypes.cast(getattr(host, name), ctypes.POINTER(ctypes.c_uint8)), (size,)) if size else None
+        raw = (
+            np.ctypeslib.as_array(ctypes.cast(getattr(host, name), ctypes.POINTER(ctypes.c_uint8)), (size,))
+            if size
+            else None
+        )
         arrays.append(cupy.asarray(raw) if raw is not None else cupy.zeros(1, "u1"))
         setattr(world, name, arrays[-1].data.ptr)
     return world, arrays

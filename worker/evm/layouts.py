@@ -13,6 +13,7 @@ from core.execution import Halt, RejectionReason
 
 __all__ = [
     "ACCOUNT_ENTRY",
+    "ACCOUNT_RECORD",
     "BLOCK_ENVIRONMENT",
     "CODE",
     "CODE_EMPTY",
@@ -26,17 +27,16 @@ __all__ = [
     "REJECTIONS",
     "RESULT",
     "SLOT_ENTRY",
-    "ACCOUNT_RECORD",
     "SLOT_RECORD",
     "AccountFlag",
     "ArenaSizes",
     "EntryFlag",
+    "LaunchArguments",
     "MessageKind",
     "NativeFork",
     "RequestKind",
     "Status",
     "Transactions",
-    "LaunchArguments",
     "World",
     "check_layouts",
 ]
@@ -329,7 +329,9 @@ def check_layouts(library: ctypes.CDLL) -> None:
     ]
     actual = (ctypes.c_uint64 * len(expected))()
     library.warpgrid_evm_layout(actual)
-    assert list(actual) == expected, f"native structures {list(actual)} differ from Python's {expected}: run `make native`"
+    assert list(actual) == expected, (
+        f"native structures {list(actual)} differ from Python's {expected}: run `make native`"
+    )
 
 
 def _offset(dtype: np.dtype, field: str) -> int:

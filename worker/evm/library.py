@@ -1,4 +1,4 @@
-"""libwarpgrid_evm, with its functions declared. The only module that calls it is `worker.evm.base_state` and the engines.
+"""libwarpgrid_evm, with its functions declared. Only `worker.evm.base_state` and the engines call it.
 
 Knows the C signatures of worker/evm/native/host.cpp and nothing else.
 """

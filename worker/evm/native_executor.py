@@ -121,7 +121,7 @@ class NativeExecutor:
         return self._fallback
 
 
-# ---- outcomes in the protocol's terms ---------------------------------------------------------------------------------
+# ---- outcomes in the protocol's terms ------------------------------------------------------------
 
 
 def _outcome(run: BlockRun, outcomes: Outcomes, included: Array, receipts: ReceiptColumns) -> ExecutionOutcome:
@@ -190,7 +190,7 @@ def _account_change(base: BaseState, before: Array, after: Array, code_hash: byt
     return AccountChange(account, storage_cleared=cleared, code=code or None), not same or recoded or cleared
 
 
-# ---- calls ----------------------------------------------------------------------------------------------------------------
+# ---- calls ------------------------------------------------------------
 
 
 def _columns_of_call(state: StateReader, context: BlockContext, request: CallRequest) -> TransactionColumns:
