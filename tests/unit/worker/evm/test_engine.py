@@ -20,7 +20,9 @@ from worker.evm.layouts import AccountFlag, EntryFlag, Status
 from worker.evm.state_resolver import StateResolver
 
 SENDER, CONTRACT, COINBASE = bytes([0xAA]) * 20, bytes([0xCC]) * 20, bytes([0xC0]) * 20
-CONTEXT = BlockContext(Fork.OSAKA, 1, 10, 1000, 30_000_000, COINBASE, base_fee_per_gas=7, block_hashes=(bytes(32),) * 10)
+CONTEXT = BlockContext(
+    Fork.OSAKA, 1, 10, 1000, 30_000_000, COINBASE, base_fee_per_gas=7, block_hashes=(bytes(32),) * 10
+)
 WEALTH = 10**18
 # slot 0 += 1; return slot 0
 COUNTER = bytes.fromhex("5f54600101805f555f5260205ff3")
@@ -32,7 +34,9 @@ def engine() -> Engine:
     return Engine(threads=2)
 
 
-def transaction(nonce: int = 0, data: bytes = b"", gas_limit: int = 200_000, to: bytes | None = CONTRACT) -> Transaction:
+def transaction(
+    nonce: int = 0, data: bytes = b"", gas_limit: int = 200_000, to: bytes | None = CONTRACT
+) -> Transaction:
     return Transaction(TransactionType.LEGACY, None, nonce, gas_limit, 10, 10, to, 0, data, 0, 0, 0)
 
 
