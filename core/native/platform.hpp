@@ -161,10 +161,13 @@ WG_FN u64 fetch_add(u64* counter, u64 amount) {
 #define WG_X86_ADX 0
 #endif
 
-// An operand of a function that is called, not inlined: in registers on the GPU, by reference on the CPU.
+// A short function that many others use, such as a field product: called on the GPU, where inlining it overflows the
+// instruction cache, with its operands in registers; inlined on the CPU, where the call would double its latency.
 #if WG_ON_DEVICE
+#define WG_SHARED_FN WG_NOINLINE
 #define WG_OPERAND(T) T
 #else
+#define WG_SHARED_FN WG_FN
 #define WG_OPERAND(T) const T&
 #endif
 
