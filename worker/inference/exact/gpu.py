@@ -116,7 +116,7 @@ class GpuEngine:
             cosines=put(weights.tensor("rope.cos"), np.int16),
             sines=put(weights.tensor("rope.sin"), np.int16),
             exp2=put(exp2_table(), np.int32),
-            sigmoid=put(sigmoid_table(), np.int32),
+            sigmoid=put(np.stack([sigmoid_table()[:-1], sigmoid_table()[1:]], axis=1), np.int32),
         )
 
     def _put(self, array: Any, dtype: type) -> Any:

@@ -17,13 +17,15 @@ from worker.inference.exact.specification import ROLES, Header, Role
 
 __all__ = ["DeviceModel", "Launch", "Layer", "Matrix", "Shape", "launches", "product_plan", "shape_of", "sums_needed"]
 
-_SPLIT_POSITIONS: Final = 512  # attention.cuh
+_SPLIT_PAGES_MAX: Final = 8
 _HEADS_OF_TILE: Final = 4
 _TILE_ROWS_MAX: Final = 4
 _K_STEP: Final = 128  # matmul.cuh
 _ALIGNMENT_BYTES: Final = 1024
 _SPLIT_ROWS_MAX: Final = 512  # activation rows up to which products may be split over K
 _SPLITS_MAX: Final = 8
+_BLOCKS_OF_PROCESSOR: Final = 8
+_BLOCK_ITEMS: Final = 4 * 256  # exact.cu
 _STEPS_OF_SPLIT_MIN: Final = 4
 
 Kernel = Callable[..., None]
@@ -185,7 +187,19 @@ _ATTENTION: Final = np.dtype(
                 *("score_max", "reach_max", "denominator", "numerator", "exp2"),
             )
         ),
-        *((name, "u4") for name in ("layers", "heads", "kv_heads", "head_width", "pages_per_sequence", "score_stride")),
+        *(
+            (name, "u4")
+            for name in (
+                "layers",
+                "heads",
+                "kv_heads",
+                "head_width",
+                "pages_per_sequence",
+                "score_stride",
+                "split_positions",
+                "unused",
+            )
+        ),
         *((name, "i4") for name in ("attention_mantissa", "attention_exponent")),
     ]
 )
@@ -243,8 +257,7 @@ class _Pass:
             _u32(header.qk_hadamard),
         )
         parts = -(-(heads // kv_heads) // _HEADS_OF_TILE)
-        splits = -(-shape.pages_per_sequence * PAGE_POSITIONS // _SPLIT_POSITIONS)
-        grid = (shape.tiles, kv_heads * parts, splits)
+        grid = (shape.tiles, kv_heads * parts, -(-shape.pages_per_sequence // self._split_pages()))
         self._add(f"score_keys_{shape.rows_of_tile}", grid, 128, self._attention, _u32(index))
         self._add(f"add_values_{shape.rows_of_tile}", grid, -(-max(128, h) // 32) * 32, self._attention, _u32(index))
         self._add(
@@ -257,11 +270,20 @@ class _Pass:
         split = self._product(layer.o, shape.rows)
         self._residual_norm(layer.o, split, layer.gate_up.bits, None)
 
+    def _split_pages(self) -> int:
+        """Pages of keys that one block of attention works on: few where there would be too few blocks."""
+        blocks = self._shape.tiles * self._model.header.key_value_heads
+        pages = self._shape.pages_per_sequence
+        split = _SPLIT_PAGES_MAX
+        while split > 1 and blocks * -(-pages // split) < _BLOCKS_OF_PROCESSOR * self._model.processors:
+            split //= 2
+        return split
+
     def _feed_forward(self, index: int, layer: Layer) -> None:
         header, shape, buffers = self._model.header, self._shape, self._buffers
         f, fraction = header.feed_forward_width, _i32(header.hidden_fraction)
         split = self._product(layer.gate_up, shape.rows)
-        grid = (shape.rows, -(-f // 256))
+        grid = (-(-f // _BLOCK_ITEMS), shape.rows)
         matrix = layer.gate_up
         self._add(
             "gated",
@@ -288,7 +310,7 @@ class _Pass:
         split = self._product(head, rows)
         self._add(
             "finish_logits",
-            (rows, -(-vocabulary // 256)),
+            (-(-vocabulary // _BLOCK_ITEMS), rows),
             256,
             *(self._sums(split), head.mantissa, head.row_shift, buffers["scale"], _u32(head.bits), _u32(split)),
             *(buffers["logits"], buffers["best"], _u32(vocabulary)),
@@ -351,6 +373,7 @@ class _Pass:
             ("head_width", header.head_width),
             ("pages_per_sequence", shape.pages_per_sequence),
             ("score_stride", shape.pages_per_sequence * PAGE_POSITIONS),
+            ("split_positions", self._split_pages() * PAGE_POSITIONS),
             ("attention_mantissa", header.attention_mantissa),
             ("attention_exponent", header.attention_exponent),
         ):

@@ -10,9 +10,10 @@
 namespace warpgrid::exact {
 
 constexpr u32 PAGE_POSITIONS = 64;
-constexpr u32 SPLIT_POSITIONS = 512;
 constexpr u32 HEAD_WIDTH_MAX = 256;
 constexpr u32 HEADS_OF_TILE = 4;
+constexpr u32 KEY_PARTS = 8;  // 16-byte parts of a key that a thread loads together
+constexpr u32 WORDS_OF_PAGE = PAGE_POSITIONS / 4;  // four positions of one entry of the values
 static_assert(32767ll * 127 * PAGE_POSITIONS < (1ll << 31), "a page's weighted values add up in int32");
 
 // One page of one key-value head, 64 positions:
@@ -49,7 +50,7 @@ struct Attention {
     u64* denominator;        // [rows][heads]
     u64* numerator;          // [rows][heads][h]
     const i32* exp2;
-    u32 layers, heads, kv_heads, head_width, pages_per_sequence, score_stride;
+    u32 layers, heads, kv_heads, head_width, pages_per_sequence, score_stride, split_positions, unused;
     i32 attention_mantissa, attention_exponent;
 
     __device__ __forceinline__ PageView page(u32 row, u32 index, u32 layer, u32 kv_head) const {
@@ -79,8 +80,8 @@ __device__ __forceinline__ Tile tile_of(const Attention& a) {
     const u32 part = blockIdx.y % parts * HEADS_OF_TILE;
     tile.first_head = tile.kv_head * group + part;
     tile.heads = min(HEADS_OF_TILE, group - part);
-    tile.begin = blockIdx.z * SPLIT_POSITIONS;
-    tile.end = min(tile.begin + SPLIT_POSITIONS, static_cast<u32>(a.position[tile.first_row + tile.rows - 1]) + 1);
+    tile.begin = blockIdx.z * a.split_positions;
+    tile.end = min(tile.begin + a.split_positions, static_cast<u32>(a.position[tile.first_row + tile.rows - 1]) + 1);
     return tile;
 }
 
@@ -116,12 +117,21 @@ __device__ __forceinline__ void score_keys(const Attention& a, u32 layer) {
         const u32 slot = key % PAGE_POSITIONS;
         const PageView view = a.page(tile.first_row, key / PAGE_POSITIONS, layer, tile.kv_head);
         i32 dots[QUERIES] = {};
-        for (u32 part = 0; part < h / 16; ++part) {
-            const int4 k = *reinterpret_cast<const int4*>(view.keys + (part * PAGE_POSITIONS + slot) * 16);
+        for (u32 first = 0; first < h / 16; first += KEY_PARTS) {
+            int4 parts[KEY_PARTS];
 #pragma unroll
-            for (u32 query = 0; query < QUERIES; ++query) {
-                const int4 q = *reinterpret_cast<const int4*>(&queries[query][16 * part]);
-                dots[query] = __dp4a(k.w, q.w, __dp4a(k.z, q.z, __dp4a(k.y, q.y, __dp4a(k.x, q.x, dots[query]))));
+            for (u32 j = 0; j < KEY_PARTS; ++j)
+                if (first + j < h / 16)
+                    parts[j] = *reinterpret_cast<const int4*>(view.keys + ((first + j) * PAGE_POSITIONS + slot) * 16);
+#pragma unroll
+            for (u32 j = 0; j < KEY_PARTS; ++j) {
+                if (first + j >= h / 16) break;
+                const int4 k = parts[j];
+#pragma unroll
+                for (u32 query = 0; query < QUERIES; ++query) {
+                    const int4 q = *reinterpret_cast<const int4*>(&queries[query][16 * (first + j)]);
+                    dots[query] = __dp4a(k.w, q.w, __dp4a(k.z, q.z, __dp4a(k.y, q.y, __dp4a(k.x, q.x, dots[query]))));
+                }
             }
         }
         const Mantissa key_scale = {view.key_mantissa[slot], view.key_exponent[slot]};
@@ -173,6 +183,13 @@ __device__ __forceinline__ void add_values(const Attention& a, u32 layer) {
     u64 probabilities[(QUERIES * PAGE_POSITIONS + 127) / 128] = {};
     for (u32 first = tile.begin; first < tile.end; first += PAGE_POSITIONS) {
         const PageView view = a.page(tile.first_row, first / PAGE_POSITIONS, layer, tile.kv_head);
+        i32 values[WORDS_OF_PAGE];
+#pragma unroll
+        for (u32 j = 0; j < WORDS_OF_PAGE; ++j) {
+            const u32 word = part + j * parts;
+            if (part < parts && word < WORDS_OF_PAGE)
+                values[j] = *reinterpret_cast<const i32*>(view.values + (word * h + entry) * 4);
+        }
         __syncthreads();
 #pragma unroll
         for (u32 round = 0; round < QUERIES * PAGE_POSITIONS / 128; ++round) {
@@ -191,14 +208,14 @@ __device__ __forceinline__ void add_values(const Attention& a, u32 layer) {
         }
         __syncthreads();
         i32 sums[QUERIES] = {};
-        if (part < parts) {
-            for (u32 four = part; four < PAGE_POSITIONS / 4; four += parts) {
-                const i32 values = *reinterpret_cast<const i32*>(view.values + (four * h + entry) * 4);
 #pragma unroll
-                for (u32 query = 0; query < QUERIES; ++query) {
-                    const int2 w = *reinterpret_cast<const int2*>(&weights[query][4 * four]);
-                    sums[query] = __dp2a_hi(w.y, values, __dp2a_lo(w.x, values, sums[query]));
-                }
+        for (u32 j = 0; j < WORDS_OF_PAGE; ++j) {
+            const u32 word = part + j * parts;
+            if (part >= parts || word >= WORDS_OF_PAGE) break;
+#pragma unroll
+            for (u32 query = 0; query < QUERIES; ++query) {
+                const int2 w = *reinterpret_cast<const int2*>(&weights[query][4 * word]);
+                sums[query] = __dp2a_hi(w.y, values[j], __dp2a_lo(w.x, values[j], sums[query]));
             }
         }
 #pragma unroll

@@ -11,6 +11,7 @@ using namespace warpgrid;
 using namespace warpgrid::exact;
 
 #define KERNEL(threads) extern "C" __global__ __launch_bounds__(threads) void
+#define KERNEL_RESIDENT(threads, blocks) extern "C" __global__ __launch_bounds__(threads, blocks) void
 
 // Products: outputs x activation rows of a tile, and how deep the pipeline is.
 #define PRODUCT(name, groups, tile_rows, stages)                                                               \
@@ -42,15 +43,27 @@ KERNEL(1024) residual_norm(i32* residual, i32* accumulators, const i32* mantissa
                            u32 width, i32 fraction, u64 epsilon_q48, i32* boundary, u64 boundary_stride,
                            const i32* rows_wanted, i32* hidden_max) {
     const u32 row = rows_wanted ? static_cast<u32>(rows_wanted[blockIdx.x]) : blockIdx.x;
-    i32* x = residual + static_cast<u64>(row) * width;
+    i32* from = residual + static_cast<u64>(row) * width;
     const Product product = {accumulators, mantissa, row_shift, in_scale, width, in_bits, clear};
-    for (u32 i = threadIdx.x; i < width; i += blockDim.x) {
-        if (accumulators) x[i] = saturate(x[i] + product.value(row, i));
-        if (boundary) boundary[row * boundary_stride + i] = x[i];
+    const Scale row_scale = accumulators ? in_scale[row] : Scale{};
+    i32 x[ROW_ITEMS] = {};
+    i64 sums[ROW_ITEMS] = {};
+#pragma unroll
+    for (u32 j = 0; j < ROW_ITEMS; ++j) {
+        const u32 i = threadIdx.x + j * blockDim.x;
+        if (i >= width) break;
+        x[j] = from[i];
+        if (accumulators) sums[j] = product.sum(row, i);
+    }
+#pragma unroll
+    for (u32 j = 0; j < ROW_ITEMS; ++j) {
+        const u32 i = threadIdx.x + j * blockDim.x;
+        if (i >= width) break;
+        if (accumulators) from[i] = x[j] = saturate(x[j] + product.rescaled(sums[j], i, row_scale));
+        if (boundary) boundary[row * boundary_stride + i] = x[j];
     }
     if (hidden_max && threadIdx.x == 0) hidden_max[row] = 1;
     if (!out) return;
-    __syncthreads();
     norm_row(out + static_cast<u64>(blockIdx.x) * (out_bits / 8) * width, out_scale + blockIdx.x, x, width, out_bits,
              fraction, epsilon_q48);
 }
@@ -70,8 +83,9 @@ KERNEL(128) prepare_heads(i32* accumulators, const i32* mantissa, const i32* row
     HeadPair z = {0, 0};
     if (inside) {
         const u32 n = head * h + i;
-        z.first = saturate(product.value(row, n) + (bias ? bias[n] : 0));
-        z.second = saturate(product.value(row, n + half) + (bias ? bias[n + half] : 0));
+        const i64 first = product.sum(row, n), second = product.sum(row, n + half);
+        z.first = saturate(product.rescaled(first, n, scale[row]) + (bias ? bias[n] : 0));
+        z.second = saturate(product.rescaled(second, n + half, scale[row]) + (bias ? bias[n + half] : 0));
     }
     const u32 at = static_cast<u32>(position[row]);
     if (!is_value) {
@@ -118,10 +132,10 @@ KERNEL(128) prepare_heads(i32* accumulators, const i32* mantissa, const i32* row
     }
 }
 
-KERNEL(128) score_keys_1(const Attention* attention, u32 layer) { score_keys<HEADS_OF_TILE>(*attention, layer); }
-KERNEL(128) score_keys_4(const Attention* attention, u32 layer) { score_keys<4 * HEADS_OF_TILE>(*attention, layer); }
-KERNEL(256) add_values_1(const Attention* attention, u32 layer) { add_values<HEADS_OF_TILE>(*attention, layer); }
-KERNEL(256) add_values_4(const Attention* attention, u32 layer) { add_values<4 * HEADS_OF_TILE>(*attention, layer); }
+KERNEL_RESIDENT(128, 8) score_keys_1(const Attention* attention, u32 layer) { score_keys<HEADS_OF_TILE>(*attention, layer); }
+KERNEL_RESIDENT(128, 4) score_keys_4(const Attention* attention, u32 layer) { score_keys<4 * HEADS_OF_TILE>(*attention, layer); }
+KERNEL_RESIDENT(256, 4) add_values_1(const Attention* attention, u32 layer) { add_values<HEADS_OF_TILE>(*attention, layer); }
+KERNEL_RESIDENT(256, 2) add_values_4(const Attention* attention, u32 layer) { add_values<4 * HEADS_OF_TILE>(*attention, layer); }
 
 // The outputs of all heads of a row, quantised for `o`; leaves the running results of attention as they were at first.
 KERNEL(1024) finish_heads(i32* score_max, i32* reach_max, u64* denominator, u64* numerator, i32* attended, i8* out,
@@ -130,11 +144,11 @@ KERNEL(1024) finish_heads(i32* score_max, i32* reach_max, u64* denominator, u64*
     const u64 row = blockIdx.x;
     const u32 width = heads * h;
     i32 a = 1;
+#pragma unroll 4
     for (u32 i = threadIdx.x; i < width; i += blockDim.x) {
         const u64 at = row * heads + i / h;
         const i32 o = attention_output(static_cast<i64>(numerator[row * width + i]), denominator[at],
                                        attention_shift(score_max[at], reach_max[at]));
-        numerator[row * width + i] = 0;
         attended[row * width + i] = o;
         a = max(a, magnitude(o));
     }
@@ -144,21 +158,43 @@ KERNEL(1024) finish_heads(i32* score_max, i32* reach_max, u64* denominator, u64*
         denominator[row * heads + head] = 0;
     }
     const i64 reciprocal = quantise_reciprocal(bits, a);
-    for (u32 i = threadIdx.x; i < width; i += blockDim.x)
+#pragma unroll 4
+    for (u32 i = threadIdx.x; i < width; i += blockDim.x) {
+        numerator[row * width + i] = 0;
         store_quantised(out + row * (bits / 8) * width, width, bits, i, attended[row * width + i], reciprocal);
+    }
     if (threadIdx.x == 0) scale[row] = plain_scale(static_cast<u64>(a), 16);
 }
 
-// Gated units of a row's part, and the largest of them.
+// The kernels that follow give each block ITEMS * 256 neighbouring values of a row (blockIdx.y).
+constexpr u32 ITEMS = 4;
+
+__device__ __forceinline__ u32 item_of(u32 j) { return (blockIdx.x * ITEMS + j) * blockDim.x + threadIdx.x; }
+
+// Gated units of a row's part, and the largest of them. `sigmoid` has each entry with the one that follows it.
 KERNEL(256) gated(i32* accumulators, const i32* mantissa, const i32* row_shift, const Scale* scale, u32 bits, u32 clear,
-                  i32* hidden, i32* hidden_max, const i32* sigmoid, u32 f, i32 hidden_fraction) {
+                  i32* hidden, i32* hidden_max, const int2* sigmoid, u32 f, i32 hidden_fraction) {
     __shared__ i32 partial[32];
-    const u32 row = blockIdx.x, i = blockIdx.y * blockDim.x + threadIdx.x;
+    const u32 row = blockIdx.y;
+    const Scale row_scale = scale[row];
     const Product product = {accumulators, mantissa, row_shift, scale, 2 * f, bits, clear};
+    i64 gates[ITEMS] = {}, ups[ITEMS] = {};
+#pragma unroll
+    for (u32 j = 0; j < ITEMS; ++j) {
+        const u32 i = item_of(j);
+        if (i >= f) break;
+        gates[j] = product.sum(row, i);
+        ups[j] = product.sum(row, f + i);
+    }
     i32 a = 1;
-    if (i < f) {
-        const i32 z = gated_value(saturate(product.value(row, i)), saturate(product.value(row, f + i)), sigmoid,
-                                  hidden_fraction);
+#pragma unroll
+    for (u32 j = 0; j < ITEMS; ++j) {
+        const u32 i = item_of(j);
+        if (i >= f) break;
+        const i32 gate = saturate(product.rescaled(gates[j], i, row_scale));
+        const i32 up = saturate(product.rescaled(ups[j], f + i, row_scale));
+        const int2 entry = sigmoid[sigmoid_index(gate)];
+        const i32 z = gated_value(gate, up, entry.x, entry.y, hidden_fraction);
         hidden[static_cast<u64>(row) * f + i] = z;
         a = max(a, magnitude(z));
     }
@@ -169,12 +205,17 @@ KERNEL(256) gated(i32* accumulators, const i32* mantissa, const i32* row_shift, 
 // A row's part of the gated units, quantised for `down`.
 KERNEL(256) quantise_hidden(const i32* hidden, const i32* hidden_max, i8* out, Scale* scale, u32 bits, u32 f,
                             i32 hidden_fraction) {
-    const u32 row = blockIdx.x, i = blockIdx.y * blockDim.x + threadIdx.x;
+    const u32 row = blockIdx.y;
     const i32 a = hidden_max[row];
-    if (i < f)
-        store_quantised(out + static_cast<u64>(row) * (bits / 8) * f, f, bits, i, hidden[static_cast<u64>(row) * f + i],
-                        quantise_reciprocal(bits, a));
-    if (i == 0) scale[row] = plain_scale(static_cast<u64>(a), hidden_fraction);
+    i32 z[ITEMS] = {};
+#pragma unroll
+    for (u32 j = 0; j < ITEMS; ++j)
+        if (item_of(j) < f) z[j] = hidden[static_cast<u64>(row) * f + item_of(j)];
+    const i64 reciprocal = quantise_reciprocal(bits, a);
+#pragma unroll
+    for (u32 j = 0; j < ITEMS; ++j)
+        if (item_of(j) < f) store_quantised(out + static_cast<u64>(row) * (bits / 8) * f, f, bits, item_of(j), z[j], reciprocal);
+    if (item_of(0) == 0) scale[row] = plain_scale(static_cast<u64>(a), hidden_fraction);
 }
 
 // Logits of a part of the vocabulary, and the key of the greedy choice: `best` grows to the largest logit with the
@@ -182,13 +223,21 @@ KERNEL(256) quantise_hidden(const i32* hidden, const i32* hidden_max, i8* out, S
 KERNEL(256) finish_logits(i32* accumulators, const i32* mantissa, const i32* row_shift, const Scale* scale, u32 bits,
                           u32 clear, i32* logits, u64* best, u32 vocabulary) {
     __shared__ u64 partial[32];
-    const u32 row = blockIdx.x, n = blockIdx.y * blockDim.x + threadIdx.x;
+    const u32 row = blockIdx.y;
+    const Scale row_scale = scale[row];
     const Product product = {accumulators, mantissa, row_shift, scale, vocabulary, bits, clear};
+    i64 sums[ITEMS] = {};
+#pragma unroll
+    for (u32 j = 0; j < ITEMS; ++j)
+        if (item_of(j) < vocabulary) sums[j] = product.sum(row, item_of(j));
     u64 key = 0;
-    if (n < vocabulary) {
-        const i32 logit = saturate(product.value(row, n));
+#pragma unroll
+    for (u32 j = 0; j < ITEMS; ++j) {
+        const u32 n = item_of(j);
+        if (n >= vocabulary) break;
+        const i32 logit = saturate(product.rescaled(sums[j], n, row_scale));
         logits[static_cast<u64>(row) * vocabulary + n] = logit;
-        key = ~order_key(logit, n);
+        key = max(key, ~order_key(logit, n));
     }
     key = block_reduce(key, partial, [](u64 a, u64 b) { return a > b ? a : b; });
     if (threadIdx.x == 0) atomicMax(best + row, key);

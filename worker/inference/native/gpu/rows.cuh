@@ -19,7 +19,9 @@ struct Product {
     u32 bits;
     u32 clear;  // whether the accumulators must be zero afterwards
 
-    __device__ __forceinline__ i64 value(u32 row, u32 n) const {
+    // The accumulated sum of output n, both limbs. Loads come before the arithmetic of `rescaled`, so that a caller with
+    // several values keeps several loads in flight.
+    __device__ __forceinline__ i64 sum(u32 row, u32 n) const {
         i32* at = accumulators + static_cast<u64>(row) * (bits / 8) * outputs + n;
         i64 sum = *at;
         if (clear) *at = 0;
@@ -27,20 +29,26 @@ struct Product {
             sum = 256 * sum + at[outputs];
             if (clear) at[outputs] = 0;
         }
-        return linear_value(sum, mantissa[n], row_shift[n], scale[row]);
+        return sum;
+    }
+
+    __device__ __forceinline__ i64 rescaled(i64 sum, u32 n, Scale row_scale) const {
+        return linear_value(sum, mantissa[n], row_shift[n], row_scale);
     }
 };
 
-// Every thread of the block gets the reduction of all threads' values. `partial` has 32 words of shared memory.
+// Every thread of the block gets the reduction of all threads' values, for which 0 is neutral. `partial` has 32 words of
+// shared memory.
 template <typename T, typename Combine>
 __device__ __forceinline__ T block_reduce(T value, T* partial, Combine combine) {
+#pragma unroll
     for (u32 step = 16; step > 0; step /= 2) value = combine(value, __shfl_xor_sync(~0u, value, step));
     __syncthreads();
     if (threadIdx.x % 32 == 0) partial[threadIdx.x / 32] = value;
     __syncthreads();
-    const u32 warps = blockDim.x / 32;
-    T all = partial[0];
-    for (u32 warp = 1; warp < warps; ++warp) all = combine(all, partial[warp]);
+    T all = threadIdx.x % 32 < blockDim.x / 32 ? partial[threadIdx.x % 32] : T(0);
+#pragma unroll
+    for (u32 step = 16; step > 0; step /= 2) all = combine(all, __shfl_xor_sync(~0u, all, step));
     return all;
 }
 
@@ -65,21 +73,29 @@ __device__ __forceinline__ void store_quantised(i8* row, u32 columns, u32 bits, 
     }
 }
 
-// The row of a residual, quantised with the scale of its norm.
+// Values of a row that one thread holds: i = threadIdx.x + j * blockDim.x.
+constexpr u32 ROW_ITEMS = 16;
+static_assert(ROW_ITEMS * 1024 >= 16'384, "a row of the widest model fits a block");
+
+// A residual row, held by the block's threads, quantised with the scale of its norm.
 __device__ __forceinline__ void norm_row(i8* out, Scale* scale, const i32* x, u32 width, u32 bits, i32 fraction,
                                          u64 epsilon_q48) {
     __shared__ i32 partial_max[32];
     __shared__ u64 partial_sum[32];
     i32 a = 1;
-    for (u32 i = threadIdx.x; i < width; i += blockDim.x) a = max(a, magnitude(x[i]));
+#pragma unroll
+    for (u32 j = 0; j < ROW_ITEMS; ++j) a = max(a, magnitude(x[j]));
     a = block_max(a, partial_max);
     const i32 k = norm_shift(static_cast<u64>(a));
     const i64 reciprocal = quantise_reciprocal(bits, a);
     u64 squares = 0;
-    for (u32 i = threadIdx.x; i < width; i += blockDim.x) {
-        const i64 shifted = norm_shifted(x[i], k);
+#pragma unroll
+    for (u32 j = 0; j < ROW_ITEMS; ++j) {
+        const u32 i = threadIdx.x + j * blockDim.x;
+        if (i >= width) break;
+        const i64 shifted = norm_shifted(x[j], k);
         squares += static_cast<u64>(shifted * shifted);
-        store_quantised(out, width, bits, i, x[i], reciprocal);
+        store_quantised(out, width, bits, i, x[j], reciprocal);
     }
     squares = block_sum(squares, partial_sum);
     if (threadIdx.x == 0) *scale = norm_scale(static_cast<u64>(a), squares, epsilon_q48, width, fraction);
