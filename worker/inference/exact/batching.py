@@ -16,11 +16,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.inference.errors import ContextExceeded, EngineBusy
-from worker.inference.exact.native import PAGE_POSITIONS, Forward, Rows
+from worker.inference.exact.native import PAGE_POSITIONS, Rows
 from worker.inference.exact.sampling import Sampling
 from worker.inference.exact.specification import Header
 
-__all__ = ["Batcher", "Consumer", "Executor", "PageAllocator", "Sequence", "pages_for"]
+__all__ = ["Batcher", "Consumer", "Executor", "Outcome", "PageAllocator", "Sequence", "pages_for"]
+
+
+class Outcome(Protocol):
+    """What a forward pass computed: `worker.inference.exact.native.Forward`, or the GPU's."""
+
+    @property
+    def boundaries(self) -> NDArray[np.int32] | None: ...
+
+    @property
+    def kv_rows(self) -> NDArray[np.uint8] | None: ...
+
+    def choose(self, index: int, sampling: Sampling, position: int) -> int:
+        """The token at `position`, from the logits of the index-th row whose logits were wanted."""
 
 
 class Executor(Protocol):
@@ -37,10 +50,8 @@ class Executor(Protocol):
     def pages(self) -> int:
         """Pages of PAGE_POSITIONS positions in the key-value cache."""
 
-    def forward(self, rows: Rows, *, trace: bool = False) -> Forward: ...
-
-    def choose(self, logits: NDArray[np.int32], sampling: Sampling, position: int) -> int:
-        """`worker.inference.exact.sampling.choose`, as fast as the device can."""
+    def forward(self, rows: Rows, *, trace: bool = False) -> Outcome:
+        """Run one batch; with `trace`, its residual and key-value rows are kept."""
 
     def close(self) -> None: ...
 
@@ -175,12 +186,12 @@ class Batcher:
             first += count
             sequence.computed += count
             if sequence.computed == len(sequence.tokens):
-                self._extend(sequence, forward.logits[answered])
+                self._extend(sequence, forward, answered)
                 answered += 1
         return True
 
-    def _extend(self, sequence: Sequence, logits: NDArray[np.int32]) -> None:
-        token = self._executor.choose(logits, sequence.sampling, len(sequence.tokens))
+    def _extend(self, sequence: Sequence, outcome: Outcome, index: int) -> None:
+        token = outcome.choose(index, sequence.sampling, len(sequence.tokens))
         sequence.tokens.append(token)
         if sequence.consumer.take(token, len(sequence.tokens) == sequence.length_max):
             self._drop(sequence)

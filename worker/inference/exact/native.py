@@ -151,6 +151,10 @@ class Forward:
     boundaries: NDArray[np.int32] | None
     kv_rows: NDArray[np.uint8] | None
 
+    def choose(self, index: int, sampling: Sampling, position: int) -> int:
+        """The token at `position`, from the logits of the index-th row whose logits were wanted."""
+        return native_choose(self.logits[index], sampling, position)
+
 
 class NativeEngine:
     """One model in memory, packed for one instruction set, with a cache of `pages` pages.
@@ -198,10 +202,6 @@ class NativeEngine:
         failed = _library().warpgrid_exact_forward(self._handle, ctypes.byref(batch))
         assert not failed, f"row {failed - 1} has a token, position or page out of range"
         return Forward(logits, boundaries, kv_rows)
-
-    def choose(self, logits: NDArray[np.int32], sampling: Sampling, position: int) -> int:
-        """`sampling.choose` in native code."""
-        return native_choose(logits, sampling, position)
 
     def _source(self, weights: Weights) -> _ModelSource:
         header = weights.header

@@ -8,7 +8,7 @@ from tests.unit.worker.inference.random_models import BASE_HEADER
 from worker.inference.errors import ContextExceeded, EngineBusy, EngineFailed
 from worker.inference.exact.batching import Batcher, PageAllocator, Sequence
 from worker.inference.exact.native import PAGE_POSITIONS, Forward, Rows
-from worker.inference.exact.sampling import GREEDY, Sampling
+from worker.inference.exact.sampling import GREEDY
 
 
 class FakeExecutor:
@@ -33,9 +33,6 @@ class FakeExecutor:
         shape = (len(rows.tokens), self.header.layers + 1, 1)
         boundaries = np.broadcast_to(rows.tokens[:, None, None], shape) if trace else None
         return Forward(logits, boundaries, np.zeros((len(rows.tokens), 1, 1), np.uint8) if trace else None)
-
-    def choose(self, logits: NDArray[np.int32], sampling: Sampling, position: int) -> int:
-        return int(logits.argmax())
 
     def close(self) -> None:
         """Nothing is held."""
