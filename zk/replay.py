@@ -1,4 +1,4 @@
-"""Replay: run the model again over the tokens of an answer, in one teacher-forced pass, and compare every committed row.
+"""Replay: run the model again over the tokens of an answer, teacher-forced, and compare every committed row.
 
 The first rung of the ladder, and a certain one: equal roots prove the whole answer, unequal ones prove that it is
 wrong. Needs an engine for the model (`PrefillEngine`), which whoever composes the program passes in.

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.inference.exact import reference, sampling
-from worker.inference.exact.specification import Header
+from worker.inference.exact.specification import Header, exp2_table
 from zk.arithmetic import KeyValueRows, Linear
 
 __all__ = ["ProofArithmetic"]
@@ -56,6 +56,13 @@ class ProofArithmetic:
         z = reference.rotary(z, cos, sin)
         return reference.head_hadamard(z) if header.qk_hadamard else z
 
+    def rotary(self, position: int, z: Ints) -> Ints:
+        cos, sin = (self._tensor(f"rope.{name}")[position] for name in ("cos", "sin"))
+        return reference.rotary(z, cos, sin)
+
+    def head_hadamard(self, z: Ints) -> Ints:
+        return reference.head_hadamard(z)
+
     def attention(self, z: Ints, position: int, rows: KeyValueRows) -> Ints:
         header = self.shape
         group = header.heads // header.key_value_heads
@@ -74,6 +81,9 @@ class ProofArithmetic:
 
     def gated_unit(self, gate: Ints, up: Ints) -> Ints:
         return reference.gated_unit(gate, up, self.shape.hidden_fraction)
+
+    def exp2_table(self) -> Ints:
+        return exp2_table()
 
     def choose(self, logits: Ints, words: tuple[int, int, int, int, int], position: int) -> int:
         return sampling.choose(logits, sampling.Sampling(*words), position)

@@ -16,6 +16,7 @@ from worker.inference.exact.specification import Header, TensorSpec
 __all__ = [
     "CHUNK_BYTES",
     "Opening",
+    "TYPE_CODES",
     "header_leaf",
     "model_root",
     "open_chunk",
