@@ -118,15 +118,23 @@ def main() -> int:
     try:
         app()
     except WarpgridError as error:
-        if "--json" in sys.argv:
-            sys.stdout.write(json.dumps({"error": {"code": error.code, "message": str(error)}}) + "\n")
-        else:
-            Console(stderr=True).print(f"[bold red]error[/] {error.code}: ", end="", highlight=False)
-            Console(stderr=True).print(str(error), markup=False, highlight=False)
+        _tell(error.code, str(error))
+        return EXIT_ERROR
+    except OSError as error:  # a folder that cannot be written, a full disk: the user's to mend, and told as such
+        _tell("system", f"{error.filename}: {error.strerror}" if error.filename else str(error))
         return EXIT_ERROR
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     return 0
+
+
+def _tell(code: str, message: str) -> None:
+    if "--json" in sys.argv:
+        sys.stdout.write(json.dumps({"error": {"code": code, "message": message}}) + "\n")
+        return
+    notes = Console(stderr=True, soft_wrap=True)
+    notes.print(f"[bold red]error[/] {code}: ", end="", highlight=False)
+    notes.print(message, markup=False, highlight=False)
 
 
 if __name__ == "__main__":
