@@ -87,7 +87,6 @@ class Arena:
         self.move(by, "timeout", self.terms.solidity())
 
 
-
 def recompute(
     ledger: Ledger, scene: DisputeScene, claim: Claim, position: int, inner: int, index: int, worker: Worker
 ) -> tuple[bytes, int]:
