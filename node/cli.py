@@ -12,6 +12,7 @@ from core.errors import WarpgridError
 from node.config import ROLES, SequencerConfig, WorkerConfig, example_toml, with_flags
 from node.doctor import examine, show
 from node.errors import ConfigError
+from node.inference.cli import app as inference_app
 from node.jobs.cli import app as job_app
 from node.logs import configure
 from node.sequencer import run_sequencer
@@ -39,6 +40,7 @@ app.add_typer(testnet_app, name="testnet")
 app.add_typer(sequencer_app, name="sequencer")
 app.add_typer(worker_app, name="worker")
 app.add_typer(job_app, name="job")
+app.add_typer(inference_app, name="inference")
 app.add_typer(model_app, name="model")
 app.add_typer(evm_app, name="evm")
 app.add_typer(config_app, name="config")
