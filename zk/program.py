@@ -255,7 +255,9 @@ class _Assembler:
         count = 4 if name.endswith("qkv") and shape.qkv_bias else 3
         return tuple(FIRST_TENSOR + first + i for i in range(count))
 
-    def _at(self, register: Instruction, *, outer: int = 0, inner: int = 0, log2_size: int = 0, skip: int = 0) -> Operand:
+    def _at(
+        self, register: Instruction, *, outer: int = 0, inner: int = 0, log2_size: int = 0, skip: int = 0
+    ) -> Operand:
         return Operand(register.start + skip, register.start_per_position, outer, inner, log2_size)
 
     def _last(self, register: Instruction, *, outer: int = 0, inner: int = 0) -> Operand:
@@ -273,9 +275,7 @@ class _Assembler:
         """A linear layer behind a norm, of residual tiles."""
         shape = self._shape
         a = self._magnitude(x)
-        squares = self._add(
-            Operation.SUM_OF_SQUARES, x.cells, [self._at(x, outer=1), self._last(a)], chained=True
-        )
+        squares = self._add(Operation.SUM_OF_SQUARES, x.cells, [self._at(x, outer=1), self._last(a)], chained=True)
         constants = (shape.model_width, shape.epsilon_q48, shape.residual_fraction)
         scale = self._add(Operation.NORM_SCALE, 1, [self._last(a), self._last(squares)], parameters=constants)
         mode = 1 if role == "qkv" and shape.qkv_bias else 0

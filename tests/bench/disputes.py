@@ -1,6 +1,6 @@
 """Gas of disputes over SmolLM2's shape: each kind of last step through the game, and the whole game.
 
-    python -m tests.bench.disputes --models-dir .warpgrid/models --model smollm2
+python -m tests.bench.disputes --models-dir .warpgrid/models --model smollm2
 """
 
 import argparse
@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from core.hashing import keccak256
 from tests.unit.zk.arena import CHALLENGER, WORKER, Arena
 from worker.inference.exact.model import ExactModel, ModelStore
 from worker.inference.exact.sampling import Sampling
@@ -60,9 +59,7 @@ def main() -> None:
 
 
 def measure(model: ExactModel, statement: Statement, trace: Trace, rows: CommittedRows) -> None:
-    names = [spec.name for spec in model.specs]
-    digests = [keccak256(model.tokenizer), keccak256(model.chat_template.encode())]
-    opener = TensorOpener(model, *digests, {name: model.tensor_root(name) for name in names})
+    opener = TensorOpener.of_model(model)
     assert opener.root == model.root, "the contract would see another model"
     programs, arithmetic = Programs(model.header), ProofArithmetic(model)
     position = PROMPT_TOKENS + 5

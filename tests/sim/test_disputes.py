@@ -1,4 +1,4 @@
-"""Disputes from seeds: whatever one party does, the other one wins if it is honest. Every game is played on chain code."""
+"""Disputes from seeds: whatever one party does, the other wins if it is honest. Every game runs the contracts."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Disputes on an executor: the contracts at their places, a game between two parties, and single steps with their gas."""
+"""Disputes on an executor: the contracts at their places, games between two parties, and single steps."""
 
 from collections.abc import Callable
 from typing import Any
@@ -85,7 +85,6 @@ class Arena:
         """Let the clock of the party whose turn it is run out, and end the game."""
         self.ledger.now += MOVE_SECONDS + 1
         self.move(by, "timeout", self.terms.solidity())
-
 
 
 def recompute(

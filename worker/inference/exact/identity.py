@@ -16,8 +16,8 @@ from worker.inference.exact.specification import Header, TensorSpec
 
 __all__ = [
     "CHUNK_BYTES",
-    "Opening",
     "TYPE_CODES",
+    "Opening",
     "header_leaf",
     "model_root",
     "open_chunk",
