@@ -70,21 +70,18 @@ def up(
         for member in network.members():
             processes.start(member)
         _wait_for_blocks(network)
-    except BaseException:
-        processes.stop(network.members())
-        raise
-    console.print(view.banner(network))
-    console.print(f"first block after {time.monotonic() - began:.1f} s")
-    if detach:
+        console.print(view.banner(network))
+        console.print(f"first block after {time.monotonic() - began:.1f} s")
         _ask(network, ask, began)
-        return
-    try:
-        _ask(network, ask, began)
+        if detach:
+            return
         _watch(network)
     except KeyboardInterrupt:
         console.print("stopping")
-    finally:
-        killed = processes.stop(network.members())
+    except BaseException:
+        processes.stop(network.members())
+        raise
+    killed = processes.stop(network.members())
     if killed:
         raise TestnetError(f"had to be killed: {', '.join(killed)}")
 

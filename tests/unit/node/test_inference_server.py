@@ -106,7 +106,10 @@ async def test_responses_whole_and_streamed(served: SimpleNamespace) -> None:
     assert whole.status == "incomplete"
     assert whole.incomplete_details.reason == "max_output_tokens"
     assert whole.usage.output_tokens == 16
-    items = [{"role": "system", "content": "be brief"}, {"role": "user", "content": [{"type": "input_text", "text": "hello"}]}]
+    items = [
+        {"role": "system", "content": "be brief"},
+        {"role": "user", "content": [{"type": "input_text", "text": "hello"}]},
+    ]
     as_items = await served.client.responses.create(**{**asked, "instructions": None, "input": items})
     assert as_items.output_text == whole.output_text
     events = [event async for event in await served.client.responses.create(**asked, stream=True)]
