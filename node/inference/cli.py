@@ -35,7 +35,7 @@ def run(
     prompt: Annotated[str, typer.Argument(help="what to ask; `-` reads standard input")],
     max_tokens: Annotated[int, typer.Option(help="longest answer")] = 256,
     temperature: Annotated[float, typer.Option(help="0 takes the likeliest token")] = 0.0,
-    top_p: Annotated[float, typer.Option()] = 1.0,
+    top_p: Annotated[float, typer.Option(help="share of the probability that is drawn from; 1 is all")] = 1.0,
     top_k: Annotated[int, typer.Option(help="0 switches it off")] = 0,
     seed: Annotated[int, typer.Option(help="the same seed gives the same answer, on every machine")] = 0,
     threads: Threads = 0,
@@ -55,7 +55,7 @@ def run(
 def serve(
     model: Reference,
     host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65_535)] = 8000,
+    port: Annotated[int, typer.Option(help="port to listen on", min=1, max=65_535)] = 8000,
     threads: Threads = 0,
     models_dir: ModelsDir = MODELS_DIR,
 ) -> None:

@@ -1,6 +1,6 @@
 """Answers as OpenAI's API words them: chat completions, responses, their streams, models and errors.
 
-Pure functions of what is known; what time it is and which id to use are parameters. Reference: platform.openai.com/docs,
+Pure functions of what is known; what time it is and which id to use are parameters. Reference: OpenAI's API docs,
 read 2026-11. Parsing of requests is `market.requests`, which this module feeds with the Responses API too.
 """
 

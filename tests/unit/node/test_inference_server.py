@@ -44,7 +44,7 @@ async def served(model: ExactModel) -> AsyncIterator[SimpleNamespace]:
         uvicorn.Config(application(engine, now_s=lambda: 1_700_000_000.0), port=0, log_level="warning", lifespan="off")
     )
     task = asyncio.create_task(server.serve())
-    while not server.started:
+    while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
         await asyncio.sleep(0)
     port = server.servers[0].sockets[0].getsockname()[1]
     url = f"http://127.0.0.1:{port}/v1"
