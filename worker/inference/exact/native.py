@@ -20,7 +20,7 @@ from worker.inference.errors import EngineUnavailable
 from worker.inference.exact.reference import Weights
 from worker.inference.exact.specification import Header, Role, exp2_table, sigmoid_table
 
-__all__ = ["PAGE_POSITIONS", "Forward", "NativeEngine", "Rows", "instruction_sets"]
+__all__ = ["PAGE_POSITIONS", "Forward", "NativeEngine", "Rows", "instruction_sets", "sequence_rows"]
 
 PAGE_POSITIONS = 64
 
