@@ -7,7 +7,7 @@ from cryptography.hazmat.primitives import serialization
 
 from core.hashing import keccak256
 from market.contracts import REGISTRY_ADDRESS, WORKER_REGISTRY
-from node.errors import ServiceError
+from node.errors import ServiceError, ServiceUnreachable
 from node.keys import IdentityKey
 from node.wallet import Wallet
 
@@ -30,21 +30,30 @@ def binding_digest(chain_id: int, worker: bytes) -> bytes:
 def ensure_registered(wallet: Wallet, identity: IdentityKey, chain_id: int, tls_public_key: bytes) -> None:
     """Stake the minimum and name the keys, unless that was done before. The identity key signs receipts too.
 
-    `tls_public_key` is DER (SubjectPublicKeyInfo). Raises ServiceError when the account cannot pay.
+    `tls_public_key` is DER (SubjectPublicKeyInfo). Raises ServiceError when the account cannot pay,
+    ServiceUnreachable when the chain cannot be asked now.
     """
-    if any(wallet.read(WORKER_REGISTRY, REGISTRY_ADDRESS, "signerOf", wallet.address)):
+    if _is_registered(wallet):
         return
     stake_wei = wallet.read(WORKER_REGISTRY, REGISTRY_ADDRESS, "stakeMinWei")
     binding = identity.sign(binding_digest(chain_id, wallet.address))
     fields = (identity.address, hashlib.sha256(tls_public_key).digest(), _NO_CAPABILITIES, "")
     try:
         mined = wallet.transact(WORKER_REGISTRY, REGISTRY_ADDRESS, "register", fields, binding, value_wei=stake_wei)
+    except ServiceUnreachable:
+        raise
     except ServiceError as error:
+        if _is_registered(wallet):  # by a transaction of an earlier try, whose receipt was not seen
+            return
         raise ServiceError(
             f"cannot stake {stake_wei} wei from 0x{wallet.address.hex()}: {error}. "
             "Send it that much and some gas, and start again"
         ) from error
     _log.info("registered", worker=wallet.address.hex(), stake_wei=stake_wei, block=mined.block_number)
+
+
+def _is_registered(wallet: Wallet) -> bool:
+    return any(wallet.read(WORKER_REGISTRY, REGISTRY_ADDRESS, "signerOf", wallet.address))
 
 
 def public_key_der(key_pem: bytes) -> bytes:

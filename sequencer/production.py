@@ -138,15 +138,13 @@ class BlockProducer:
             chosen = self._choose(context)
             if not chosen and not allow_empty:
                 return None
-            candidates = TransactionColumns.from_transactions(
-                [entry.transaction for entry in chosen], [entry.sender for entry in chosen]
-            )
+            loop = asyncio.get_running_loop()
+            candidates = await loop.run_in_executor(self._sealing, _columns_of, chosen)
             with self._metrics.execution_seconds.time():
                 outcome = await self._execution.execute(context, candidates)
             self._drop_rejected(chosen, outcome)
             if not len(outcome.included) and not allow_empty:
                 return None
-            loop = asyncio.get_running_loop()
             with self._metrics.sealing_seconds.time():
                 sealed, state = await loop.run_in_executor(
                     self._sealing, self._seal, parent, context, candidates, outcome
@@ -222,6 +220,12 @@ class BlockProducer:
         finally:
             timer.cancel()
             waker.cancel()
+
+
+def _columns_of(chosen: Sequence[PooledTransaction]) -> TransactionColumns:
+    return TransactionColumns.from_transactions(
+        [entry.transaction for entry in chosen], [entry.sender for entry in chosen]
+    )
 
 
 def next_gas_limit(parent: Header, target: int) -> int:

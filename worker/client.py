@@ -46,12 +46,15 @@ _M = TypeVar("_M")
 
 @dataclass(frozen=True, slots=True)
 class ClientConfig:
-    """Waits between attempts double from `backoff_min_s` to `backoff_max_s`, each shortened at random by up to half."""
+    """Waits between attempts double from `backoff_min_s` to `backoff_max_s`, each shortened at random by up to half.
+
+    `drain_timeout_s` is less than the ten seconds that process managers commonly give before they kill.
+    """
 
     backoff_min_s: float = 0.25
     backoff_max_s: float = 30.0
     handshake_timeout_s: float = 10.0
-    drain_timeout_s: float = 30.0
+    drain_timeout_s: float = 8.0
     queue_bytes_max: int = 128 * 1024 * 1024
 
 

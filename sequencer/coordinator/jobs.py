@@ -6,10 +6,11 @@ again by a second, comparable worker and compared. Money moves in `sequencer.coo
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import Executor as ThreadExecutor
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import structlog
 
@@ -55,6 +56,25 @@ _LIST_MAX = 256
 
 _log = structlog.get_logger(__name__)
 _T = TypeVar("_T")
+_P = ParamSpec("_P")
+
+
+def _uninterrupted(
+    method: Callable[Concatenate["JobCoordinator", _P], Coroutine[Any, Any, _T]],
+) -> Callable[Concatenate["JobCoordinator", _P], Coroutine[Any, Any, _T]]:
+    """Let a change of jobs run to its end even if the caller is cancelled, as streams are at any instant.
+
+    A record that was written but not applied would part the log from the table.
+    """
+
+    @wraps(method)
+    async def run(self: "JobCoordinator", /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        task = asyncio.ensure_future(method(self, *args, **kwargs))
+        self._changes.add(task)
+        task.add_done_callback(self._changes.discard)
+        return await asyncio.shield(task)
+
+    return run
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +118,7 @@ class JobCoordinator:
         self._operator = operator
         self._now_ms = now_ms
         self._lock = asyncio.Lock()
+        self._changes: set[asyncio.Future[Any]] = set()
         self._wake = asyncio.Event()
         self._heard_ms: dict[tuple[bytes, int], int] = {}
         self._standings: dict[bytes, tuple[Standing, int]] = {}
@@ -140,6 +161,7 @@ class JobCoordinator:
         chosen = newest_first[request.offset : request.offset + count]
         return JobList(tuple(job.record(with_contents=False) for job in chosen))
 
+    @_uninterrupted
     async def cancel(self, query: JobQuery) -> JobRecord:
         job = self._job(query.job_id)
         if query.salt != job.terms.salt:
@@ -150,6 +172,7 @@ class JobCoordinator:
             await self._end(job, "cancelled", "cancelled by its client")
         return job.record(with_contents=True)
 
+    @_uninterrupted
     async def _take_in(self, request: SubmitJob) -> Job:
         terms = await self._in_thread(self._market.terms, request.job_id)
         self._require_funded(request, terms)
@@ -203,16 +226,25 @@ class JobCoordinator:
         """Assign, watch deadlines and audits, until cancelled."""
         while True:
             self._wake.clear()
-            async with self._lock:
-                await self._expire()
-                for job in [*self.table.queued()]:
-                    await self._assign(job)
-                await self._audit()
+            await self._step()
             try:
                 async with asyncio.timeout(self._config.tick_s):
                     await self._wake.wait()
             except TimeoutError:
                 continue
+
+    async def finish_changes(self) -> None:
+        """Wait for what is being written; before the log is closed."""
+        while self._changes:
+            await asyncio.wait(self._changes)
+
+    @_uninterrupted
+    async def _step(self) -> None:
+        async with self._lock:
+            await self._expire()
+            for job in [*self.table.queued()]:
+                await self._assign(job)
+            await self._audit()
 
     async def _expire(self) -> None:
         """End what is past its deadline, and attempts of which nothing was heard for too long."""
@@ -323,6 +355,7 @@ class JobCoordinator:
         await self._log.append(record)
         self.table.apply(record)
 
+    @_uninterrupted
     async def record(self, record: JobLogRecord) -> None:
         """Write a record and apply it, in turn with everything else; for the settlement."""
         async with self._lock:
@@ -353,6 +386,7 @@ class JobCoordinator:
         self._heard_ms[message.job_id, message.attempt] = self._now_ms()
         job.tell(self._now_ms(), text=message.text)
 
+    @_uninterrupted
     async def _on_failed(self, member: Member, message: JobFailed) -> None:
         async with self._lock:
             if message.attempt == AUDIT_ATTEMPT:
@@ -362,6 +396,7 @@ class JobCoordinator:
             if found is not None and not found[0].has_ended and not found[1].has_failed:
                 await self._fail(found[0], message.attempt, message.code, message.detail)
 
+    @_uninterrupted
     async def _on_finished(self, member: Member, message: JobFinished) -> None:
         standing = await self._standing(member.address)
         async with self._lock:
@@ -431,6 +466,7 @@ class JobCoordinator:
             await self._standing(member.address)
             self._wake.set()
 
+    @_uninterrupted
     async def left(self, member: Member, reason: str) -> None:
         async with self._lock:
             for job in [*self.table.running()]:

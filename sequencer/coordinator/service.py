@@ -117,6 +117,7 @@ class Coordinator:
                 group.create_task(self._settlement.run())
         finally:
             await self.server.stop()
+            await self.jobs.finish_changes()
             self._threads.shutdown()
             self._log_thread.shutdown()
             self._job_log.close()

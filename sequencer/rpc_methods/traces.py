@@ -104,13 +104,13 @@ class TraceMethods:
         parameters.at_most(3)
         arguments = parameters.read(0, read_call_arguments)
         arguments.check(self._services.chain.config.chain_id)
-        config = parameters.optional_mapping(2)
+        parameters.optional_mapping(2)  # refuses what is no object before its members are looked at
         options = parameters.read_or(2, read_trace_options, TraceOptions())
         environment = call_environment(
             self._services,
             parameters.block(1),
-            parameters.read_or(2, lambda _: read_state_overrides(config.get("stateOverrides")), None),
-            parameters.read_or(2, lambda _: read_block_overrides(config.get("blockOverrides")), None),
+            parameters.read_or(2, lambda config: read_state_overrides(config.get("stateOverrides")), None),
+            parameters.read_or(2, lambda config: read_block_overrides(config.get("blockOverrides")), None),
         )
         trace = self._services.executor.trace_call(
             environment.state,

@@ -8,11 +8,14 @@ import pytest
 
 from core.jobs.receipt import recover_signer
 from core.jobs.request import output_hash
+from core.store.identity import ChainIdentity
 from protos.messages import JobEvent, JobQuery, ListJobs
 from sequencer.coordinator.errors import JobConflict, JobNotFunded, JobUnknown, QueueFull
+from sequencer.coordinator.job_log import JobLog, JobLogRecord
+from sequencer.coordinator.job_table import JobTable
 from sequencer.coordinator.jobs import JobsConfig
 from tests.sim.network.jobs import OUTPUT_WEI, FakeMarket, JobWorld, ScriptedEngine
-from tests.sim.network.virtual_time import simulate
+from tests.sim.network.virtual_time import pass_time, simulate
 from tests.sim.network.world import SimulatedWorker
 from worker.inference.errors import ContextExceeded, EngineFailed
 
@@ -262,6 +265,48 @@ def test_a_restarted_coordinator_knows_every_job_once(tmp_path: Path) -> None:
 
     simulate(before())
     simulate(after())
+
+
+def test_a_stream_cut_off_in_the_middle_of_a_record_leaves_log_and_table_agreed(tmp_path: Path) -> None:
+    """gRPC cancels a stream's handler at any instant, also while its job's record is being written."""
+
+    async def scene() -> None:
+        world = JobWorld(tmp_path)
+        append = world.log.append
+
+        async def slowly(record: JobLogRecord) -> None:
+            await pass_time(0.5)
+            await append(record)
+            await pass_time(0.5)
+
+        world.log.append = slowly  # type: ignore[method-assign]
+        dying, heir = world.job_worker(1, ScriptedEngine(hangs_after=1)), world.job_worker(2, ScriptedEngine())
+        async with Running(world, dying):
+            submit = world.fund(1)
+            following = asyncio.create_task(world.follow(submit))
+            await world.until(lambda: dying.jobs.running == 1)  # type: ignore[attr-defined]
+            dying.dialer.is_down = True
+            dying.dialer.streams[-1].cut()
+            await pass_time(0.7)  # the record is on disk, and not applied yet
+            for task in [*dying.dialer.serving]:
+                task.cancel()
+            async with world.running(heir):
+                events = await following
+        assert text_of(events) == ANSWER
+        assert events[-1].attempt == 2
+        await world.coordinator.finish_changes()
+        world.log.close()
+        again = JobLog(tmp_path / "jobs", ChainIdentity.of(world.genesis), world.threads)
+        replayed = JobTable()
+        for record in again.replay():
+            replayed.apply(record)
+        again.close()
+        assert replayed.reliability == world.coordinator.table.reliability
+        assert [job.record(with_contents=True) for job in replayed.jobs.values()] == [
+            job.record(with_contents=True) for job in world.coordinator.table.jobs.values()
+        ]
+
+    simulate(scene())
 
 
 def test_a_receipt_survives_the_loss_of_the_stream(tmp_path: Path) -> None:

