@@ -5,6 +5,7 @@ import {Math} from "@openzeppelin/contracts/utils/math/Math.sol";
 
 import {Integers} from "./Integers.sol";
 import {Cells, Chunk, Openings, Row} from "./Openings.sol";
+import {Philox} from "./Philox.sol";
 
 /// @notice Which cells a step reads: cell (start + startPerPosition * n + outer * (e / width) + inner * (e % width)) and
 /// those after it, 2^log2Size in all. n is the number of positions up to the disputed one.
@@ -533,7 +534,7 @@ contract Steps {
         if (input.sampling[0] == 0) return Integers.scalars(0);
         require(input.hint < uint256(input.parameters[0]), OperandsMissing());
         uint256 total = uint256(input.operands[0].int64At(0));
-        int256 drawn = int256((_uniform(input.sampling[3], input.position, input.sampling[4]) * total) >> 64);
+        int256 drawn = int256((Philox.uniform(input.sampling[3], input.position, input.sampling[4]) * total) >> 64);
         int256 top = input.operands[2].int64At(0);
         int256 sum = input.operands[3].int64At(0);
         int256[32] memory weights;
@@ -554,21 +555,6 @@ contract Steps {
         int256 d = (distance * factor) >> 22;
         int256 entry = _entry(EXP2, uint256(d & 65535) >> 4);
         return (entry << 20).shiftRight(d >> 16);
-    }
-
-    /// @dev The first two words of Philox4x32-10.
-    function _uniform(uint256 seed, uint256 position, uint256 choice) private pure returns (uint256) {
-        (uint256 c0, uint256 c1, uint256 c2, uint256 c3) = (position, choice, uint256(0), uint256(0));
-        (uint256 k0, uint256 k1) = (seed & 0xffffffff, seed >> 32);
-        for (uint256 i = 0; i < 10; i++) {
-            uint256 left = 0xD2511F53 * c0;
-            uint256 right = 0xCD9E8D57 * c2;
-            (c0, c1, c2, c3) =
-                ((right >> 32) ^ c1 ^ k0, right & 0xffffffff, (left >> 32) ^ c3 ^ k1, left & 0xffffffff);
-            k0 = (k0 + 0x9E3779B9) & 0xffffffff;
-            k1 = (k1 + 0xBB67AE85) & 0xffffffff;
-        }
-        return c0 | (c1 << 32);
     }
 
     // Parts
