@@ -164,7 +164,7 @@ async def _collect(request: Request, parts: Parts) -> tuple[str, Completion]:
     """The whole answer. A client that goes away stops it: raises ClientDisconnect."""
 
     async def whole() -> tuple[str, Completion]:
-        texts = []
+        texts: list[str] = []
         async with aclosing(parts):
             async for part in parts:
                 if isinstance(part, Completion):
