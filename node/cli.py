@@ -19,6 +19,7 @@ from node.sequencer import run_sequencer
 from node.testnet.cli import app as testnet_app
 from node.worker import run_worker
 from worker.doctor import report
+from worker.evm.cli import app as evm_app
 from worker.inference.cli_model import app as model_app
 
 __all__ = ["app", "main"]
@@ -41,6 +42,7 @@ app.add_typer(worker_app, name="worker")
 app.add_typer(job_app, name="job")
 app.add_typer(inference_app, name="inference")
 app.add_typer(model_app, name="model")
+app.add_typer(evm_app, name="evm")
 app.add_typer(config_app, name="config")
 
 
@@ -120,15 +122,23 @@ def main() -> int:
     try:
         app()
     except WarpgridError as error:
-        if "--json" in sys.argv:
-            sys.stdout.write(json.dumps({"error": {"code": error.code, "message": str(error)}}) + "\n")
-        else:
-            Console(stderr=True).print(f"[bold red]error[/] {error.code}: ", end="", highlight=False)
-            Console(stderr=True).print(str(error), markup=False, highlight=False)
+        _tell(error.code, str(error))
+        return EXIT_ERROR
+    except OSError as error:  # a folder that cannot be written, a full disk: the user's to mend, and told as such
+        _tell("system", f"{error.filename}: {error.strerror}" if error.filename else str(error))
         return EXIT_ERROR
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     return 0
+
+
+def _tell(code: str, message: str) -> None:
+    if "--json" in sys.argv:
+        sys.stdout.write(json.dumps({"error": {"code": code, "message": message}}) + "\n")
+        return
+    notes = Console(stderr=True, soft_wrap=True)
+    notes.print(f"[bold red]error[/] {code}: ", end="", highlight=False)
+    notes.print(message, markup=False, highlight=False)
 
 
 if __name__ == "__main__":

@@ -28,8 +28,8 @@ class RpcClient:
 
     def call(self, method: str, *params: Any) -> Any:
         body = orjson.dumps({"jsonrpc": "2.0", "id": next(self._ids), "method": method, "params": params})
-        request = urllib.request.Request(self.url, body, {"content-type": "application/json"})
         try:
+            request = urllib.request.Request(self.url, body, {"content-type": "application/json"})
             with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
                 reply = orjson.loads(answer.read(_RESPONSE_BYTES_MAX))
         except (OSError, HTTPException) as error:
@@ -38,9 +38,21 @@ class RpcClient:
             ) from error
         except orjson.JSONDecodeError as error:
             raise ServiceError(f"{self.url} did not answer with JSON") from error
-        if "error" in reply:
+        except ValueError as error:
+            raise ServiceError(f"{self.url!r} is not the URL of a JSON-RPC endpoint: {error}") from error
+        if isinstance(reply, dict) and isinstance(reply.get("error"), dict):
             fault = reply["error"]
-            data = fault.get("data")
-            revert = bytes.fromhex(data[2:]) if isinstance(data, str) and data.startswith("0x") else b""
-            raise ServiceError(f"{method}: {fault.get('message')} (code {fault.get('code')})", revert)
+            raise ServiceError(
+                f"{method}: {fault.get('message')} (code {fault.get('code')})", _bytes(fault.get("data"))
+            )
+        if not isinstance(reply, dict) or "result" not in reply:
+            raise ServiceError(f"{self.url} did not answer with JSON-RPC")
         return reply["result"]
+
+
+def _bytes(data: object) -> bytes:
+    """What a revert returned; servers put other things there, too."""
+    try:
+        return bytes.fromhex(data.removeprefix("0x")) if isinstance(data, str) else b""
+    except ValueError:
+        return b""

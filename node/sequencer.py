@@ -31,6 +31,7 @@ from sequencer.service import Sequencer, SequencerSettings
 __all__ = ["VERSION", "SequencerNode", "run_sequencer"]
 
 VERSION = "warpgrid/0.1.0"
+_STOP_GRACE_S = 5.0  # process managers, ours among them, kill after ten seconds
 
 _log = structlog.get_logger(__name__)
 
@@ -99,11 +100,13 @@ class SequencerNode:
         )
         async with asyncio.TaskGroup() as group:
             coordinating = group.create_task(coordinator.run(sequencer.producer.heads))
-            group.create_task(sequencer.run())
+            running = group.create_task(sequencer.run())
             await stopping.wait()
             _log.info("sequencer stopping", head=self._chain.head().number)
             sequencer.stop()
             coordinating.cancel()
+            await asyncio.wait({running}, timeout=_STOP_GRACE_S)
+            running.cancel()  # a block that waits for workers which do not come is nothing that was promised to anybody
 
     def _coordinator_config(self) -> CoordinatorConfig:
         config = self._config

@@ -37,15 +37,50 @@ Role = Literal["qkv", "o", "gate_up", "down", "head"]
 class ModelShape(Protocol):
     """The fields of section 2 that proofs read."""
 
-    layers: int
-    model_width: int
-    heads: int
-    key_value_heads: int
-    head_width: int
-    feed_forward_width: int
-    vocabulary: int
-    residual_fraction: int
-    hidden_fraction: int
+    @property
+    def layers(self) -> int: ...
+
+    @property
+    def model_width(self) -> int: ...
+
+    @property
+    def heads(self) -> int: ...
+
+    @property
+    def key_value_heads(self) -> int: ...
+
+    @property
+    def head_width(self) -> int: ...
+
+    @property
+    def feed_forward_width(self) -> int: ...
+
+    @property
+    def vocabulary(self) -> int: ...
+
+    @property
+    def residual_fraction(self) -> int: ...
+
+    @property
+    def hidden_fraction(self) -> int: ...
+
+    @property
+    def epsilon_q48(self) -> int: ...
+
+    @property
+    def attention_mantissa(self) -> int: ...
+
+    @property
+    def attention_exponent(self) -> int: ...
+
+    @property
+    def qkv_bias(self) -> int: ...
+
+    @property
+    def qk_norm(self) -> int: ...
+
+    @property
+    def qk_hadamard(self) -> int: ...
 
     def bits(self, role: Role) -> int: ...
 
@@ -74,9 +109,7 @@ class ExactArithmetic(Protocol):
     """A model's exact arithmetic, on int64 arrays whose last axis is the vector. Sections 3 to 5."""
 
     @property
-    def shape(self) -> Any:
-        """A ModelShape."""
-        ...
+    def shape(self) -> ModelShape: ...
 
     def linear(self, name: str) -> Linear:
         """The linear layer of this name: `layers.3.qkv`, `head`."""
@@ -102,11 +135,21 @@ class ExactArithmetic(Protocol):
         """Head norm, rotary and head Hadamard of queries or keys [n, heads, h]."""
         ...
 
+    def rotary(self, position: int, z: Ints) -> Ints:
+        """Rotated heads [n, h] at one position."""
+        ...
+
+    def head_hadamard(self, z: Ints) -> Ints: ...
+
     def attention(self, z: Ints, position: int, rows: KeyValueRows) -> Ints:
         """All query heads z [H, h] of one position over key-value rows 0 .. position; [H, h] in Q16."""
         ...
 
     def gated_unit(self, gate: Ints, up: Ints) -> Ints: ...
+
+    def exp2_table(self) -> Ints:
+        """EXP2 of section 2."""
+        ...
 
     def choose(self, logits: Ints, sampling: tuple[int, int, int, int, int], position: int) -> int:
         """The token at `position`, from the logits of the position before it."""
@@ -139,7 +182,7 @@ def layer_step(
     accumulate: Accumulate,
 ) -> LayerOutput:
     """One layer at one position: residual row x [d] in, `earlier` the layer's key-value rows 0 .. position - 1."""
-    shape: ModelShape = arithmetic.shape
+    shape = arithmetic.shape
     heads, groups, width = shape.heads, shape.key_value_heads, shape.head_width
     prefix = f"layers.{layer}"
     where = np.array([position])
@@ -185,7 +228,7 @@ def unpack_key_values(shape: ModelShape, raw: NDArray[np.uint8]) -> KeyValueRows
 
 
 def _from_residual(arithmetic: ExactArithmetic, role: Role, name: str, x: Ints, accumulate: Accumulate) -> Ints:
-    shape: ModelShape = arithmetic.shape
+    shape = arithmetic.shape
     linear = arithmetic.linear(name)
     q, _ = arithmetic.quantise(x, shape.bits(role))
     acc = accumulate(name, linear.weight, q)
@@ -198,7 +241,7 @@ def _from_residual(arithmetic: ExactArithmetic, role: Role, name: str, x: Ints, 
 def _to_residual(
     arithmetic: ExactArithmetic, role: Role, name: str, z: Ints, fraction: int, x: Ints, accumulate: Accumulate
 ) -> Ints:
-    shape: ModelShape = arithmetic.shape
+    shape = arithmetic.shape
     linear = arithmetic.linear(name)
     q, a = arithmetic.quantise(z, shape.bits(role))
     acc = accumulate(name, linear.weight, q)

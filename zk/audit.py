@@ -20,7 +20,6 @@ from core.hashing import keccak256
 from zk.arithmetic import (
     ExactArithmetic,
     Ints,
-    ModelShape,
     head_step,
     layer_step,
     trace_shape,
@@ -28,7 +27,7 @@ from zk.arithmetic import (
 )
 from zk.errors import OpeningInvalid
 from zk.freivalds import FreivaldsKey, make_key
-from zk.merkle import Digests, depth_of, levels_of
+from zk.merkle import Digests, depth_of, empty_root, levels_of
 from zk.trace import Statement, Trace, key_value_leaf, residual_leaf, token_digest
 
 __all__ = [
@@ -106,7 +105,7 @@ class AuditVerdict:
 
 
 class AuditKey:
-    """An auditor's secret vectors for one model. Made once (a pass over the weights); keys are made as they are needed."""
+    """An auditor's secret vectors for one model, each made when it is first needed (a pass over its matrix)."""
 
     def __init__(self, arithmetic: ExactArithmetic, secret: bytes) -> None:
         """`secret` is at least 32 random bytes that no worker ever learns."""
@@ -151,7 +150,7 @@ def draw_units(randomness: bytes, trace_root: bytes, layers: int, statement: Sta
 
 def open_unit(arithmetic: ExactArithmetic, trace: Trace, rows: CommittedRows, unit: Unit) -> AuditOpening:
     """The worker's side: open a unit of its own trace. Raises OpeningInvalid for a unit that the answer has not."""
-    shape: ModelShape = arithmetic.shape
+    shape = arithmetic.shape
     position, layer = unit.position, unit.layer
     if not (0 <= position < len(trace.statement.tokens) - 1 and 0 <= layer <= shape.layers):
         raise OpeningInvalid(f"there is no unit {unit}")
@@ -193,8 +192,8 @@ def audit(
     `order` is what was asked for, with the answer that was received; `position_roots` u8[positions, 32] come from the
     worker once for all openings.
     """
-    levels = levels_of(position_roots) if position_roots.shape == (len(order.tokens), 32) else None
-    if levels is None or order.root(levels[-1].tobytes()) != claimed_root:
+    rows_root = _rows_root(arithmetic, order, position_roots)
+    if rows_root is None or order.root(rows_root) != claimed_root:
         return AuditVerdict(False, "the commitment is not to this model, request, sampling and answer")
     if [opening.unit for opening in openings] != units:
         return AuditVerdict(False, "the openings are not those that were drawn")
@@ -207,11 +206,18 @@ def audit(
     return AuditVerdict(not findings, wrong, tuple(findings))
 
 
+def _rows_root(arithmetic: ExactArithmetic, order: Statement, position_roots: Digests) -> bytes | None:
+    if position_roots.shape != (len(order.tokens), 32):
+        return None
+    depth = depth_of(trace_shape(arithmetic.shape).leaves)
+    return levels_of(position_roots, empty_root(depth))[-1].tobytes()
+
+
 def _check(
     arithmetic: ExactArithmetic, key: AuditKey, order: Statement, position_roots: Digests, opening: AuditOpening
 ) -> str | None:
     """The operation that is wrong, or None."""
-    shape: ModelShape = arithmetic.shape
+    shape = arithmetic.shape
     layout = trace_shape(shape)
     position, layer = opening.unit.position, opening.unit.layer
     if (
@@ -271,7 +277,7 @@ def _earlier_rows_are_committed(opening: AuditOpening, row_bytes: int, position_
         return False
     if position == 0:
         return True
-    raw = memoryview(np.ascontiguousarray(opening.earlier)).cast("B")
+    raw = memoryview(np.ascontiguousarray(opening.earlier).data).cast("B")
     digests = b"".join(sha256(raw[start : start + row_bytes]).digest() for start in range(0, len(raw), row_bytes))
     node = np.frombuffer(digests, np.uint8).reshape(-1, 32)
     offsets = np.arange(0, 64 * position + 1, 64, dtype=np.uint64)

@@ -4,14 +4,26 @@ A node is keccak(left ‖ right). Depths follow from the shape of what is commit
 no prefix is needed; docs/exact-inference.md section 6 has the same tree. Knows nothing of what leaves are.
 """
 
+from typing import Final
+
 import numpy as np
 from numpy.typing import NDArray
 
 from core.crypto import keccak256_batch
 from core.hashing import keccak256
 
-__all__ = ["Digests", "depth_of", "levels_of", "padded", "parents_of", "root_from_path", "siblings_of"]
+__all__ = [
+    "EMPTY_LEAF",
+    "Digests",
+    "depth_of",
+    "empty_root",
+    "levels_of",
+    "parents_of",
+    "root_from_path",
+    "siblings_of",
+]
 
+EMPTY_LEAF: Final = bytes(32)
 Digests = NDArray[np.uint8]
 """u8[n, 32]."""
 
@@ -21,15 +33,18 @@ def depth_of(leaves: int) -> int:
     return (leaves - 1).bit_length()
 
 
-def padded(leaves: Digests) -> Digests:
-    """The leaves, filled up with zeros to the next power of two."""
+def empty_root(depth: int) -> bytes:
+    """The root of a tree over 2^depth leaves of 32 zero bytes."""
+    node = EMPTY_LEAF
+    for _ in range(depth):
+        node = keccak256(node + node)
+    return node
+
+
+def levels_of(leaves: Digests, padding: bytes = EMPTY_LEAF) -> list[Digests]:
+    """Every level, the leaves first (filled up with `padding` to a power of two), the root (u8[1, 32]) last."""
     missing = (1 << depth_of(len(leaves))) - len(leaves)
-    return np.concatenate([leaves, np.zeros((missing, 32), np.uint8)]) if missing else leaves
-
-
-def levels_of(leaves: Digests) -> list[Digests]:
-    """Every level, the padded leaves first, the root (u8[1, 32]) last."""
-    level = padded(leaves)
+    level = np.concatenate([leaves, np.tile(np.frombuffer(padding, np.uint8), (missing, 1))]) if missing else leaves
     levels = [level]
     while len(level) > 1:
         level = parents_of(level)
@@ -37,9 +52,10 @@ def levels_of(leaves: Digests) -> list[Digests]:
     return levels
 
 
-def siblings_of(levels: list[Digests], index: int) -> tuple[bytes, ...]:
-    """The siblings from the leaf at `index` up to the root."""
-    return tuple(level[(index >> depth) ^ 1].tobytes() for depth, level in enumerate(levels[:-1]))
+def siblings_of(levels: list[Digests], index: int, skip: int = 0) -> tuple[bytes, ...]:
+    """The siblings from the node `skip` levels above the leaf at `index` up to the root."""
+    depths = range(skip, len(levels) - 1)
+    return tuple(levels[depth][(index >> depth) ^ 1].tobytes() for depth in depths)
 
 
 def root_from_path(leaf: bytes, index: int, siblings: tuple[bytes, ...]) -> bytes:

@@ -7,10 +7,10 @@ Layout (docs/trace.md). Position p of prompt plus answer has W leaves, W the pow
     2 + 2l       SHA-256 of the key-value row of layer l, 0 <= l < L
     the others   32 zero bytes, as are all rows of the last position, whose token the model never reads
 
-A position's leaves form a subtree; the roots of all positions, padded with 32 zero bytes each to a power of two, are
-the leaves of the tree above. Leaf p * W + i stands in the order in which a machine computes: everything before the
-first wrong leaf is right. Rows are hashed by SHA-256 (fast on CPUs, and a precompile on chain), nodes by keccak-256. The trace root binds
-the rows' root to model, request, sampling and tokens. Owns bytes and hashes; knows no arithmetic.
+The tree is padded with leaves of 32 zero bytes to a power of two of positions. Leaf p * W + i stands in the order in
+which a machine computes, so everything before the first wrong leaf is right. Rows are hashed by SHA-256 (fast on CPUs,
+and a precompile on chain), nodes by keccak-256. The trace root binds the rows' root to model, request, sampling and
+tokens. Owns bytes and hashes; knows no arithmetic.
 """
 
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from core.hashing import keccak256
 from zk.errors import TraceInvalid
-from zk.merkle import Digests, depth_of, levels_of, parents_of, root_from_path, siblings_of
+from zk.merkle import Digests, depth_of, empty_root, levels_of, parents_of, root_from_path, siblings_of
 
 __all__ = [
     "LeafName",
@@ -34,6 +34,7 @@ __all__ = [
     "key_value_leaf",
     "residual_leaf",
     "token_digest",
+    "tokens_hash",
     "verify_opening",
 ]
 
@@ -49,6 +50,11 @@ def residual_leaf(boundary: int) -> int:
 def key_value_leaf(layer: int) -> int:
     """Which leaf of its position holds a layer's key-value row."""
     return 2 + 2 * layer
+
+
+def tokens_hash(tokens: tuple[int, ...]) -> bytes:
+    """keccak-256 of tokens as u32, little-endian."""
+    return keccak256(np.array(tokens, "<u4").tobytes())
 
 
 def token_digest(token: int) -> bytes:
@@ -117,10 +123,10 @@ class Statement:
 
     def root(self, rows_root: bytes) -> bytes:
         """The trace root: what a receipt carries."""
-        tokens = np.array(self.tokens, "<u4").tobytes()
         numbers = (*self.sampling, len(self.prompt), len(self.answer))
         words = b"".join(number.to_bytes(32, "big") for number in numbers)
-        return keccak256(TAG + self.model_root + self.request_hash + words + keccak256(tokens) + rows_root)
+        tokens = tokens_hash(self.prompt) + tokens_hash(self.answer)
+        return keccak256(TAG + self.model_root + self.request_hash + words + tokens + rows_root)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +159,7 @@ class Trace:
         self._levels = [leaves]
         for _ in range(depth_of(shape.leaves)):
             self._levels.append(parents_of(self._levels[-1]))
-        self._levels += levels_of(self._levels.pop())
+        self._levels += levels_of(self._levels.pop(), empty_root(depth_of(shape.leaves)))
         self.rows_root = self._levels[-1].tobytes()
         self.root = statement.root(self.rows_root)
 
@@ -169,7 +175,8 @@ class Trace:
 
     def digest(self, position: int, inner: int) -> bytes:
         """The digest of a leaf of a position."""
-        return self.leaves[position * self.shape.leaves + inner].tobytes()
+        digest: bytes = self.leaves[position * self.shape.leaves + inner].tobytes()
+        return digest
 
     def open(self, position: int, inner: int) -> Opening:
         """The way from a leaf of a position to the rows' root."""
@@ -225,5 +232,5 @@ class TraceBuilder:
 
 
 def _hash_rows(rows: NDArray[np.int32] | NDArray[np.uint8], row_bytes: int) -> list[bytes]:
-    raw = memoryview(np.ascontiguousarray(rows)).cast("B")
+    raw = memoryview(np.ascontiguousarray(rows).data).cast("B")
     return [sha256(raw[start : start + row_bytes]).digest() for start in range(0, len(raw), row_bytes)]

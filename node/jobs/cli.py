@@ -162,9 +162,12 @@ def status(
     key_file: KeyFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """What the coordinator knows of a job; with its question and answer where it was submitted from here."""
+    """What the coordinator knows of a job; with its answer where it was submitted from here.
+
+    Example:  warpgrid job status 0x5f0a...  (ids: `warpgrid job list`)
+    """
+    wanted = _parse_id(job_id)
     with _connected(data_dir, rpc, grpc, key_file) as network:
-        wanted = _parse_id(job_id)
         known = network.records.load(wanted)
         record = network.coordinator.status(JobQuery(wanted, known.salt if known else b""))
         _print_records([record], as_json)
@@ -178,7 +181,10 @@ def list_jobs(
     key_file: KeyFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """The newest jobs that the coordinator knows, whoever submitted them."""
+    """The newest jobs that the coordinator knows, whoever submitted them.
+
+    Example:  warpgrid job list --json
+    """
     with _connected(data_dir, rpc, grpc, key_file) as network:
         _print_records(list(network.coordinator.list(ListJobs(0, _LIST_MAX)).jobs), as_json)
 
@@ -192,9 +198,12 @@ def cancel(
     key_file: KeyFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """End a job that has no receipt yet; its money goes back."""
+    """End a job that has no receipt yet; its money goes back.
+
+    Example:  warpgrid job cancel 0x5f0a...
+    """
+    wanted = _parse_id(job_id)
     with _connected(data_dir, rpc, grpc, key_file) as network:
-        wanted = _parse_id(job_id)
         known = network.records.load(wanted)
         if known is None:
             raise ServiceError(f"job {job_id} was not submitted from here, and only its client may cancel it")
@@ -213,9 +222,10 @@ def verify(
     """Check a job again from chain data alone: order, signature, stake, inclusion, payment, and the hashes.
 
     Says what could not be checked, too. The exit status is 1 when a check fails.
+    Example:  warpgrid job verify 0x5f0a... --json
     """
+    wanted = _parse_id(job_id)
     with _connected(data_dir, rpc, grpc, key_file) as network:
-        wanted = _parse_id(job_id)
         checks = verify_job(network.rpc, network.wallet, wanted, network.records.load(wanted))
     holds = all(check.verdict != Verdict.FAILED for check in checks)
     if as_json:

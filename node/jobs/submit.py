@@ -15,7 +15,7 @@ from market.contracts import ESCROW_ADDRESS, JOB_ESCROW
 from market.pricing import input_tokens_max
 from node.accounts import development_accounts
 from node.client import RpcClient
-from node.errors import ServiceError
+from node.errors import ServiceError, TestnetError
 from node.jobs.records import ClientJob, JobRecords
 from node.jobs.rpc import JobsClient
 from node.keys import IdentityKey
@@ -44,7 +44,10 @@ def open_submission(network: Testnet, signer: IdentityKey | None = None) -> Iter
     """A local network's chain and coordinator. Without a `signer`, the first development account pays."""
     rpc = RpcClient(network.rpc_url)
     host, _, port = network.grpc_address.rpartition(":")
-    certificate = (keys_dir(network.data_dir / "sequencer") / "tls.crt").read_bytes()
+    try:
+        certificate = (keys_dir(network.data_dir / "sequencer") / "tls.crt").read_bytes()
+    except FileNotFoundError as error:
+        raise TestnetError(f"the network in {network.data_dir} never ran: `warpgrid testnet up` starts it") from error
     payer = signer or IdentityKey(development_accounts()[0].secret_key)
     with closing(JobsClient(host, int(port), certificate)) as coordinator:
         yield Submission(rpc, Wallet(payer, rpc), coordinator, JobRecords(network.data_dir / "client" / "jobs"))

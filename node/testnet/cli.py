@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -14,8 +15,10 @@ from rich.live import Live
 
 from core.jobs.request import JobRequest, Message, Role, Sampling
 from node.client import RpcClient
-from node.errors import ServiceError, TestnetError
+from node.errors import ConfigError, ServiceError, TestnetError
+from node.executors import make_executor
 from node.jobs.submit import open_submission, submit_job
+from node.models import PACKAGED_MODEL, model_file
 from node.testnet import layout, processes, view
 from node.testnet.genesis import testnet_genesis
 from protos.messages import JobQuery
@@ -40,11 +43,13 @@ def up(
     workers: Annotated[int, typer.Option(help="workers to start", min=1, max=layout.WORKERS_MAX)] = 2,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="return as soon as it runs")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="remove what an earlier run left, and begin anew")] = False,
-    base_port: Annotated[int, typer.Option(help="JSON-RPC port; the others follow", min=1024)] = layout.BASE_PORT,
+    base_port: Annotated[
+        int, typer.Option(help="JSON-RPC port; the others follow", min=1024, max=layout.BASE_PORT_MAX)
+    ] = layout.BASE_PORT,
     model: Annotated[
         str, typer.Option(help="GGUF file that the workers serve; `smollm2` is the packaged one")
     ] = "smollm2",
-    executor: Annotated[str, typer.Option(help="what executes blocks: reference, cpu or gpu")] = "reference",
+    executor: Annotated[str, typer.Option(help="what executes blocks: cpu or reference")] = "cpu",
     ask: Annotated[str, typer.Option(help="once it runs, ask this question and pay for the answer")] = "",
     data_dir: DataDir = DATA_DIR,
 ) -> None:
@@ -53,25 +58,38 @@ def up(
     Examples:  warpgrid testnet up  ·  warpgrid testnet up --workers 4 --detach  ·  warpgrid testnet up --fresh
     """
     began = time.monotonic()
-    wanted = layout.Testnet(data_dir.resolve(), workers, base_port, model, executor)
+    make_executor(executor)
+    served = model if model == PACKAGED_MODEL else str(Path(model).resolve())  # members start in their own folders
+    if not model_file(served).is_file():
+        raise ConfigError(f"--model {model} is no file: give the path of a GGUF file, or `{PACKAGED_MODEL}`")
+    wanted = layout.Testnet(data_dir.resolve(), workers, base_port, served, executor)
     network = layout.prepare(wanted, lambda: testnet_genesis(wanted), fresh=fresh)
+    for one in (signal.SIGTERM, signal.SIGHUP):  # a closed terminal must not leave processes behind
+        signal.signal(one, signal.default_int_handler)
     try:
         for member in network.members():
             processes.start(member)
         _wait_for_blocks(network)
+        console.print(view.banner(network))
+        console.print(f"first block after {time.monotonic() - began:.1f} s")
+        _ask(network, ask, began)
+        if detach:
+            return
+        _watch(network)
+    except KeyboardInterrupt:
+        console.print("stopping")
     except BaseException:
         processes.stop(network.members())
         raise
-    console.print(view.banner(network))
-    console.print(f"first block after {time.monotonic() - began:.1f} s")
-    if ask:
-        _ask(network, ask, began)
-    if not detach:
-        _watch(network)
+    killed = processes.stop(network.members())
+    if killed:
+        raise TestnetError(f"had to be killed: {', '.join(killed)}")
 
 
 def _ask(network: layout.Testnet, question: str, began: float) -> None:
     """The main job, as a newcomer would run it: a question, its answer, its payment on chain. An error ends nothing."""
+    if not question:
+        return
     command = ["job", "submit", "--data-dir", str(network.data_dir), "--model", Path(network.model).stem]
     console.print(f'\n$ warpgrid {" ".join(command)} --prompt "{question}"', highlight=False)
     rpc = RpcClient(network.rpc_url)
@@ -132,18 +150,11 @@ def _status(network: layout.Testnet) -> dict[str, Any] | None:
 
 
 def _watch(network: layout.Testnet) -> None:
-    try:
-        if console.is_terminal:
-            with Live(view.dashboard(network, None), console=console) as live:
-                _each_refresh(network, lambda: live.update(view.dashboard(network, _status(network))))
-        else:
-            _each_refresh(network, lambda: None)
-    except KeyboardInterrupt:
-        console.print("stopping")
-    finally:
-        killed = processes.stop(network.members())
-    if killed:
-        raise TestnetError(f"had to be killed: {', '.join(killed)}")
+    if console.is_terminal:
+        with Live(view.dashboard(network, None), console=console) as live:
+            _each_refresh(network, lambda: live.update(view.dashboard(network, _status(network))))
+    else:
+        _each_refresh(network, lambda: None)
 
 
 def _each_refresh(network: layout.Testnet, show: Callable[[], None]) -> None:
@@ -157,7 +168,10 @@ def _each_refresh(network: layout.Testnet, show: Callable[[], None]) -> None:
 def status(
     data_dir: DataDir = DATA_DIR, as_json: Annotated[bool, typer.Option("--json", help="one JSON object")] = False
 ) -> None:
-    """Which processes run, and what the chain, the workers and the jobs do."""
+    """Which processes run, and what the chain, the workers and the jobs do.
+
+    Example:  warpgrid testnet status --json
+    """
     network = layout.find(data_dir)
     now = _status(network)
     if as_json:
@@ -174,7 +188,10 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="go on with new lines until Ctrl-C")] = False,
     data_dir: DataDir = DATA_DIR,
 ) -> None:
-    """The log of one process, or the end of each."""
+    """The log of one process, or the end of each.
+
+    Example:  warpgrid testnet logs worker-1 -f
+    """
     network = layout.find(data_dir)
     known = {member.name: member for member in network.members()}
     if name and name not in known:
@@ -189,7 +206,10 @@ def logs(
 
 @app.command()
 def down(data_dir: DataDir = DATA_DIR) -> None:
-    """Stop every process of the network; its chain stays on disk."""
+    """Stop every process of the network; its chain stays on disk.
+
+    Example:  warpgrid testnet down
+    """
     network = layout.find(data_dir)
     killed = processes.stop(network.members())
     console.print("stopped" if not killed else f"stopped; had to be killed: {', '.join(killed)}")

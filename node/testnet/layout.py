@@ -18,7 +18,7 @@ from typing import Any
 from node.errors import TestnetError
 from node.testnet.processes import Member, running_pid
 
-__all__ = ["BASE_PORT", "CHAIN_ID", "WORKERS_MAX", "Testnet", "find", "prepare"]
+__all__ = ["BASE_PORT", "BASE_PORT_MAX", "CHAIN_ID", "WORKERS_MAX", "Testnet", "find", "prepare"]
 
 CHAIN_ID = 31_337  # what wallets and tools expect of a local development chain
 BASE_PORT = 8_545
@@ -26,6 +26,7 @@ WORKERS_MAX = 16
 _GRPC_PORT_OFFSET = 5
 _ATTACH_PORT_OFFSET = 6
 _METRICS_PORT_OFFSET = 10
+BASE_PORT_MAX = 65_535 - _METRICS_PORT_OFFSET - WORKERS_MAX - 1  # sequencer, workers and watcher have one each
 _MANIFEST = "testnet.json"
 
 

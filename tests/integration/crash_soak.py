@@ -57,7 +57,7 @@ class CrashSoak:
         self.random = random.Random(seed)
         self.kills = kills
         self.report = report
-        wanted = layout.Testnet(folder, 2, base_port, "smollm2", "reference")
+        wanted = layout.Testnet(folder, 2, base_port, "smollm2", "cpu")
         self.network = layout.prepare(wanted, lambda: testnet_genesis(wanted), fresh=False)
         self.rpc = RpcClient(self.network.rpc_url)
         self.ledger = Ledger()

@@ -34,6 +34,7 @@ from worker.evm.layouts import (
 
 __all__ = ["Batch", "Outcomes", "block_environments", "is_supported"]
 
+_ALIGNMENT_BYTES = 16  # of u256 in core/native/u256.hpp
 _BLOB_GAS = 1 << 17
 _UNLIMITED_GAS = 2**64 - 1
 _FORKS = {
@@ -143,13 +144,20 @@ class Batch:
             "blocks": self.blocks,
         }
         return {
-            name: own[name] if name in own else np.ascontiguousarray(getattr(self.transactions, name))
+            name: _aligned(own[name] if name in own else getattr(self.transactions, name))
             for name in Transactions.COLUMNS
         }
 
     def native(self) -> Transactions:
         """Pointers into the columns; valid as long as this batch lives."""
         return Transactions(len(self), *(pointer(column) for column in self.columns.values()))
+
+
+def _aligned(array: Array) -> Array:
+    """The array where native code may read it: 256-bit numbers are read 16 bytes at a time, and columns that are views
+    of a record on disk or of a message begin anywhere."""
+    contiguous = np.ascontiguousarray(array)
+    return contiguous.copy() if contiguous.ctypes.data % _ALIGNMENT_BYTES else contiguous
 
 
 def _recover_authorities(transactions: TransactionColumns) -> tuple[Array, Array]:

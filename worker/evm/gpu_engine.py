@@ -119,7 +119,7 @@ class GpuEngine:
         )
         self._functions: dict[str, Any] = {}
         self._arenas: dict[str, tuple[Any, Any]] = {}
-        self._base_on_device: tuple[int, int, World, list[Any]] | None = None
+        self._base_on_device: tuple[BaseState, int, World, list[Any]] | None = None
         self.kernel_ms: list[tuple[str, int, float]] = []
 
     def run(self, base: BaseState, batch: Batch, resolver: Resolver | None = None) -> Outcomes:
@@ -180,9 +180,9 @@ class GpuEngine:
     def base_on_device(self, base: BaseState) -> World:
         """The base's tables on the device, copied when they changed."""
         known = self._base_on_device
-        if known is None or known[0] != id(base) or known[1] != base.version:
+        if known is None or known[0] is not base or known[1] != base.version:
             world, arrays = _upload_world(self._device.cupy, base)
-            self._base_on_device = known = (id(base), base.version, world, arrays)
+            self._base_on_device = known = (base, base.version, world, arrays)
         return known[2]
 
     def arenas(self, kind: _Class) -> tuple[Any, Any]:

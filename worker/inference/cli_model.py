@@ -63,7 +63,10 @@ def import_model(
 
 @app.command("list")
 def list_models(models_dir: ModelsDir = MODELS_DIR, as_json: AsJson = False) -> None:
-    """The models on this machine, oldest first. A damaged one is listed with what is wrong."""
+    """The models on this machine, oldest first. A damaged one is listed with what is wrong.
+
+    Example:  warpgrid model list --json
+    """
     rows = [_summary(path) for path in ModelStore(models_dir).models()]
     if as_json:
         _write_json(rows)
@@ -83,7 +86,10 @@ def list_models(models_dir: ModelsDir = MODELS_DIR, as_json: AsJson = False) -> 
 
 @app.command()
 def show(reference: Reference, models_dir: ModelsDir = MODELS_DIR) -> None:
-    """Everything that is known of a model, as JSON: identity, shape, recipe, source."""
+    """Everything that is known of a model, as JSON: identity, shape, recipe, source.
+
+    Example:  warpgrid model show smollm2
+    """
     model = ExactModel(ModelStore(models_dir).find(reference))
     header = {name: getattr(model.header, name) for name in model.header.__dataclass_fields__}
     summary = {**_summary(model.directory), "directory": str(model.directory), "header": header}
@@ -92,7 +98,10 @@ def show(reference: Reference, models_dir: ModelsDir = MODELS_DIR) -> None:
 
 @app.command()
 def verify(reference: Reference, models_dir: ModelsDir = MODELS_DIR) -> None:
-    """Recompute a model's root from its bytes. Exit status 1, naming the tensor, if a single bit differs."""
+    """Recompute a model's root from its bytes. Exit status 1, naming the tensor, if a single bit differs.
+
+    Example:  warpgrid model verify smollm2
+    """
     model = ExactModel(ModelStore(models_dir).find(reference))
     model.verify()
     console.print(f"{model.name}  {model.root.hex()}  every byte is as committed", highlight=False)
@@ -100,7 +109,10 @@ def verify(reference: Reference, models_dir: ModelsDir = MODELS_DIR) -> None:
 
 @app.command()
 def remove(reference: Reference, models_dir: ModelsDir = MODELS_DIR) -> None:
-    """Delete a model from this machine."""
+    """Delete a model from this machine.
+
+    Example:  warpgrid model remove smollm2
+    """
     path = ModelStore(models_dir).remove(reference)
     console.print(f"removed {path.name}", highlight=False)
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.inference.exact import reference, sampling
-from worker.inference.exact.specification import Header
+from worker.inference.exact.specification import Header, exp2_table
 from zk.arithmetic import KeyValueRows, Linear
 
 __all__ = ["ProofArithmetic"]
@@ -20,12 +20,15 @@ class ProofArithmetic:
 
     def __init__(self, weights: reference.Weights) -> None:
         self._weights = weights
-        self.linear = cache(self._linear)
+        self._linears = cache(self._linear)
         self._tensor = cache(lambda name: weights.tensor(name).astype(np.int64))
 
     @property
     def shape(self) -> Header:
         return self._weights.header
+
+    def linear(self, name: str) -> Linear:
+        return self._linears(name)
 
     def accumulate(self, weight: NDArray[np.int8], q: Ints) -> Ints:
         return reference.accumulate(weight, q)
@@ -56,6 +59,13 @@ class ProofArithmetic:
         z = reference.rotary(z, cos, sin)
         return reference.head_hadamard(z) if header.qk_hadamard else z
 
+    def rotary(self, position: int, z: Ints) -> Ints:
+        cos, sin = (self._tensor(f"rope.{name}")[position] for name in ("cos", "sin"))
+        return reference.rotary(z, cos, sin)
+
+    def head_hadamard(self, z: Ints) -> Ints:
+        return reference.head_hadamard(z)
+
     def attention(self, z: Ints, position: int, rows: KeyValueRows) -> Ints:
         header = self.shape
         group = header.heads // header.key_value_heads
@@ -74,6 +84,9 @@ class ProofArithmetic:
 
     def gated_unit(self, gate: Ints, up: Ints) -> Ints:
         return reference.gated_unit(gate, up, self.shape.hidden_fraction)
+
+    def exp2_table(self) -> Ints:
+        return exp2_table()
 
     def choose(self, logits: Ints, words: tuple[int, int, int, int, int], position: int) -> int:
         return sampling.choose(logits, sampling.Sampling(*words), position)

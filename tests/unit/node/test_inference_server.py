@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -28,15 +27,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> ExactModel:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn inside a test: signals are left alone, and its start can be waited for."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.listening = asyncio.Event()
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self.listening.set()
+    """uvicorn inside a test: signals are left alone."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -53,7 +44,8 @@ async def served(model: ExactModel) -> AsyncIterator[SimpleNamespace]:
         uvicorn.Config(application(engine, now_s=lambda: 1_700_000_000.0), port=0, log_level="warning", lifespan="off")
     )
     task = asyncio.create_task(server.serve())
-    await server.listening.wait()
+    while not server.started:
+        await asyncio.sleep(0)
     port = server.servers[0].sockets[0].getsockname()[1]
     url = f"http://127.0.0.1:{port}/v1"
     client = openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0)
@@ -114,8 +106,10 @@ async def test_responses_whole_and_streamed(served: SimpleNamespace) -> None:
     assert whole.status == "incomplete"
     assert whole.incomplete_details.reason == "max_output_tokens"
     assert whole.usage.output_tokens == 16
-    parts = [{"type": "input_text", "text": "hello"}]
-    items = [{"role": "system", "content": "be brief"}, {"role": "user", "content": parts}]
+    items = [
+        {"role": "system", "content": "be brief"},
+        {"role": "user", "content": [{"type": "input_text", "text": "hello"}]},
+    ]
     as_items = await served.client.responses.create(**{**asked, "instructions": None, "input": items})
     assert as_items.output_text == whole.output_text
     events = [event async for event in await served.client.responses.create(**asked, stream=True)]

@@ -69,10 +69,11 @@ def test_the_tree_by_hand() -> None:
         right = keccak256(digest(key_value[0].tobytes()) + digest(residual[1].tobytes()))
         positions.append(keccak256(left + right))
     last = keccak256(keccak256(digest((9).to_bytes(4, "little")) + bytes(32)) + keccak256(bytes(64)))
-    root = keccak256(keccak256(positions[0] + positions[1]) + keccak256(last + bytes(32)))
+    empty = keccak256(keccak256(bytes(64)) * 2)
+    root = keccak256(keccak256(positions[0] + positions[1]) + keccak256(last + empty))
     assert trace.rows_root == root
     numbers = b"".join(number.to_bytes(32, "big") for number in (*statement.sampling, 2, 1))
-    tokens = keccak256(b"".join(token.to_bytes(4, "little") for token in (300, 5, 9)))
+    tokens = keccak256((300).to_bytes(4, "little") + (5).to_bytes(4, "little")) + keccak256((9).to_bytes(4, "little"))
     assert trace.root == keccak256(
         keccak256(b"warpgrid trace 1") + statement.model_root + statement.request_hash + numbers + tokens + root
     )

@@ -58,7 +58,7 @@ WG_FN bool pays_for_blobs(const M& m) {
     return kind_of(m) != MessageKind::Simulation || !is_zero(m.batch->max_fee_per_blob_gas[m.index]);
 }
 
-// What can be said without the state.
+// What can be said without the state. The order of all checks is EELS's, so that the reason given is the same.
 template <class M>
 WG_FN Rejection check_fields(const M& m, const IntrinsicGas& intrinsic) {
     const Transactions& b = *m.batch;
@@ -66,7 +66,6 @@ WG_FN Rejection check_fields(const M& m, const IntrinsicGas& intrinsic) {
     const u8 type = b.type[i];
     const MessageKind kind = kind_of(m);
     if (type > (m.fork() < Fork::Prague ? TYPE_BLOB : TYPE_SET_CODE)) return Rejection::TypeNotSupported;
-    if (type >= TYPE_BLOB && b.is_creation[i]) return Rejection::CreationNotAllowed;
     if (b.chain_id[i] != m.block->chain_id && !(type == 0 && b.chain_id[i] == 0)) return Rejection::ChainIdMismatch;
     if (intrinsic.gas > gas_limit) return Rejection::IntrinsicGas;
     if (intrinsic.floor > gas_limit) return Rejection::FloorGas;
@@ -77,6 +76,8 @@ WG_FN Rejection check_fields(const M& m, const IntrinsicGas& intrinsic) {
     const bool capped = kind == MessageKind::Transaction && m.fork() >= Fork::Osaka;
     if (capped && gas_limit > GAS_LIMIT_MAX) return Rejection::TransactionGasLimit;
     if (gas_limit > m.block->gas_available) return Rejection::BlockGasLimit;
+    const u64 blobs = b.blob_hash_offsets[i + 1] - b.blob_hash_offsets[i];
+    if (blobs * GAS_PER_BLOB > m.block->blob_gas_available) return Rejection::BlobGasLimit;
     return Rejection::None;
 }
 
@@ -86,7 +87,6 @@ WG_FN Rejection check_blobs(const M& m) {
     const u64 first = b.blob_hash_offsets[m.index], count = b.blob_hash_offsets[m.index + 1] - first;
     if (b.type[m.index] != TYPE_BLOB) return Rejection::None;
     if (count == 0 || (m.fork() >= Fork::Osaka && count > BLOBS_PER_TRANSACTION_MAX)) return Rejection::BlobCount;
-    if (count * GAS_PER_BLOB > m.block->blob_gas_available) return Rejection::BlobGasLimit;
     for (u64 i = 0; i < count; ++i) {
         if (b.blob_hash[32 * (first + i)] != 1) return Rejection::BlobHashVersion;
     }
@@ -115,11 +115,6 @@ WG_FN Rejection check_sender(const M& m, u32 sender, Fees& fees) {
         if (nonce > b.nonce[i]) return Rejection::NonceTooLow;
         if (nonce < b.nonce[i]) return Rejection::NonceTooHigh;
     }
-    if (kind_of(m) == MessageKind::Transaction) {
-        const u32 code = m.state.code(sender);
-        const bool delegated = m.fork() >= Fork::Prague && m.code_of(code).flags & CODE_DELEGATION;
-        if (code != CODE_EMPTY && !delegated) return Rejection::SenderNotEoa;
-    }
     fees.blob_gas = b.type[i] == TYPE_BLOB && pays_for_blobs(m) ? GAS_PER_BLOB * (b.blob_hash_offsets[i + 1] - b.blob_hash_offsets[i]) : 0;
     bool overflow = false;
     u64 carry = 0;
@@ -131,6 +126,11 @@ WG_FN Rejection check_sender(const M& m, u32 sender, Fees& fees) {
     }
     most = add_with_carry(most, b.value[i], carry);
     if (overflow || carry || m.state.balance(sender) < most) return Rejection::InsufficientFunds;
+    if (kind_of(m) == MessageKind::Transaction) {
+        const u32 code = m.state.code(sender);
+        const bool delegated = m.fork() >= Fork::Prague && m.code_of(code).flags & CODE_DELEGATION;
+        if (code != CODE_EMPTY && !delegated) return Rejection::SenderNotEoa;
+    }
     fees.charged = multiply_checked(fees.gas_price, b.gas_limit[i], overflow) +
                    multiply_checked(m.block->blob_base_fee, fees.blob_gas, overflow);
     return Rejection::None;
@@ -251,7 +251,11 @@ WG_FN Rejection validate(M& m, u32 sender, const IntrinsicGas& intrinsic, Fees& 
     Rejection rejection = check_fields(m, intrinsic);
     if (rejection == Rejection::None) rejection = price_gas(m, fees.gas_price);
     if (rejection == Rejection::None) rejection = check_blobs(m);
-    if (rejection == Rejection::None && m.batch->type[m.index] == TYPE_SET_CODE &&
+    const u8 type = m.batch->type[m.index];
+    if (rejection == Rejection::None && type >= TYPE_BLOB && m.batch->is_creation[m.index]) {
+        rejection = Rejection::CreationNotAllowed;
+    }
+    if (rejection == Rejection::None && type == TYPE_SET_CODE &&
         m.batch->authorization_offsets[m.index] == m.batch->authorization_offsets[m.index + 1]) {
         rejection = Rejection::AuthorizationListEmpty;
     }

@@ -15,6 +15,7 @@ from worker.inference.exact.specification import Header, TensorSpec
 
 __all__ = [
     "CHUNK_BYTES",
+    "TYPE_CODES",
     "Opening",
     "header_leaf",
     "model_root",

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 from core.hashing import keccak256
@@ -120,7 +121,11 @@ def _read_manifest(directory: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > MANIFEST_BYTES_MAX:
             raise ModelCorrupt(f"{path} is larger than any manifest")
-        manifest = json.loads(path.read_bytes())
+<<<<<<< HEAD
+        manifest = orjson.loads(path.read_bytes())
+=======
+        manifest = orjson.loads(path.read_bytes())  # bounds the nesting, which `json` here does not
+>>>>>>> qa
     except FileNotFoundError as error:
         raise ModelNotFound(f"{directory} holds no {MANIFEST_FILE}") from error
     except ValueError as error:

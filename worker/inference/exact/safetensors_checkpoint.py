@@ -5,13 +5,13 @@ type of nearly every checkpoint. Files are mapped, never loaded; every size is c
 """
 
 import hashlib
-import json
 from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 from worker.inference.errors import CheckpointError
@@ -224,8 +224,13 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _parse_json(path: Path, data: bytes) -> dict[str, Any]:
     try:
-        parsed = json.loads(data)
-    except (ValueError, RecursionError) as error:
+<<<<<<< HEAD
+        # orjson bounds the nesting itself; json would trust Python's recursion limit, which EELS raises.
+        parsed = orjson.loads(data)
+=======
+        parsed = orjson.loads(data)  # bounds the nesting; `json` overflows the C stack where EELS raised Python's limit
+>>>>>>> qa
+    except ValueError as error:
         raise CheckpointError(f"{path} holds JSON that cannot be read: {error}") from error
     if not isinstance(parsed, dict):
         raise CheckpointError(f"{path} must hold a JSON object")
