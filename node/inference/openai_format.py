@@ -1,7 +1,8 @@
 """Answers as OpenAI's API words them: chat completions, responses, their streams, models and errors.
 
-Pure functions of what is known; what time it is and which id to use are parameters. Reference: OpenAI's API docs,
-read 2026-11. Parsing of requests is `market.requests`, which this module feeds with the Responses API too.
+Pure functions of what is known; what time it is and which id to use are parameters. Reference:
+platform.openai.com/docs, read 2026-11. Parsing of requests is `market.requests`, which this module feeds with the
+Responses API too.
 """
 
 from collections.abc import Iterator, Mapping

@@ -77,10 +77,10 @@ def product_plan(rows: int, outputs: int, columns: int, processors: int) -> tupl
     count, slots = tiles(kernel), processors * kernel.resident
 
     def cost(splits: int) -> float:
-        """Bytes that the busiest multiprocessor moves: tiles in, sums out and in again, and a start for every block."""
+        """Bytes that the busiest multiprocessor moves: tiles in, sums out and in again, a start for each."""
         waves = -(-count * splits // slots)
         tile_bytes = (kernel.outputs + kernel.rows) * columns / splits + _START_BYTES
-        return waves * kernel.resident * tile_bytes + 8 * splits * rows * outputs / processors
+        return waves * kernel.resident * tile_bytes + splits * (8 * rows * outputs / processors + _START_BYTES)
 
     most = max(1, min(_SPLITS_MAX, -(-columns // _K_STEP) // _STEPS_OF_SPLIT_MIN))
     return kernel, count, min(range(1, most + 1), key=cost)
