@@ -21,6 +21,7 @@ from node.worker import run_worker
 from worker.doctor import report
 from worker.evm.cli import app as evm_app
 from worker.inference.cli_model import app as model_app
+from worker.inference.cli_proofs import app as proofs_app
 
 __all__ = ["app", "main"]
 
@@ -40,6 +41,7 @@ app.add_typer(testnet_app, name="testnet")
 app.add_typer(sequencer_app, name="sequencer")
 app.add_typer(worker_app, name="worker")
 app.add_typer(job_app, name="job")
+inference_app.add_typer(proofs_app)
 app.add_typer(inference_app, name="inference")
 app.add_typer(model_app, name="model")
 app.add_typer(evm_app, name="evm")
