@@ -51,7 +51,10 @@ def commit(
     tokens: Annotated[int, typer.Option(help="length of the answer", min=1)] = 32,
     models_dir: ModelsDir = MODELS_DIR,
 ) -> None:
-    """Answer a prompt greedily and write the answer with its trace root."""
+    """Answer a prompt greedily and write the answer with its trace root.
+
+    Example:  warpgrid inference commit smollm2 1,4093,198 answer.json --tokens 16
+    """
     found = ExactModel(ModelStore(models_dir).find(model))
     numbers = tuple(int(one) for one in prompt.split(","))
     engine = ProofEngine(found, found.root, tokens_max=len(numbers) + tokens)
@@ -73,7 +76,10 @@ def commit(
 def replay_answer(
     file: Annotated[Path, typer.Argument(help="answer file")], models_dir: ModelsDir = MODELS_DIR
 ) -> None:
-    """Run an answer again, teacher-forced. Exit status 1, with what differs, unless every byte is equal."""
+    """Run an answer again, teacher-forced. Exit status 1, with what differs, unless every byte is equal.
+
+    Example:  warpgrid inference replay answer.json
+    """
     statement, root = _read(file)
     engine = _engine(statement, models_dir)[1]
     started = time.perf_counter()
@@ -89,7 +95,10 @@ def audit_answer(
     draws: Annotated[int, typer.Option(help="units to look at", min=1)] = 16,
     models_dir: ModelsDir = MODELS_DIR,
 ) -> None:
-    """Play both sides of an audit on this machine: open random units of an answer and check them."""
+    """Play both sides of an audit on this machine: open random units of an answer and check them.
+
+    Example:  warpgrid inference audit answer.json --draws 32
+    """
     statement, root = _read(file)
     model, engine = _engine(statement, models_dir)
     trace, rows = _run(engine, statement)
@@ -116,7 +125,10 @@ def dispute_demo(
     file: Annotated[Path, typer.Argument(help="answer file of an honest answer")],
     models_dir: ModelsDir = MODELS_DIR,
 ) -> None:
-    """A worker changes one bit of one committed row; a challenger disputes it on a local chain, move by move."""
+    """A worker changes one bit of one committed row; a challenger disputes it on a local chain, move by move.
+
+    Example:  warpgrid inference dispute-demo answer.json
+    """
     statement, root = _read(file)
     model, engine = _engine(statement, models_dir)
     trace, rows = _run(engine, statement)
