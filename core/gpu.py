@@ -121,16 +121,19 @@ class Device:
         """As the driver names it."""
         return str(self.cupy.cuda.runtime.getDeviceProperties(self.index)["name"].decode())
 
-    def kernels(self, source: Path, definitions: Sequence[str] = ()) -> Kernels:
-        """The kernels of a source file, from a cubin where there is one, compiled (seconds to minutes) where not."""
+    def kernels(self, source: Path, definitions: Sequence[str] = (), *, architecture: str = "") -> Kernels:
+        """The kernels of a source file, from a cubin where there is one, compiled (seconds to minutes) where not.
+
+        `architecture` is the device's if left out; sm_90a, for one, allows instructions that sm_90 does not.
+        """
         key = f"{source}:{kernel_hash(source, definitions)}"
         if key not in self._loaded:
-            cubin = self._cubin(source, definitions)
+            cubin = self._cubin(source, definitions, architecture or self.architecture)
             self._loaded[key] = Kernels(self, self.cupy.RawModule(path=str(cubin)))
         return self._loaded[key]
 
-    def _cubin(self, source: Path, definitions: Sequence[str]) -> Path:
-        name = _cubin_name(source, self.architecture, definitions)
+    def _cubin(self, source: Path, definitions: Sequence[str], architecture: str) -> Path:
+        name = _cubin_name(source, architecture, definitions)
         ahead = CUBIN_DIR / name
         if ahead.exists():
             return ahead
@@ -140,7 +143,7 @@ class Device:
         if not kept.exists():
             kept.parent.mkdir(parents=True, exist_ok=True)
             half_written = kept.with_suffix(".partial")
-            half_written.write_bytes(_compile(nvrtc, source, self.architecture, definitions))
+            half_written.write_bytes(_compile(nvrtc, source, architecture, definitions))
             half_written.replace(kept)
         return kept
 

@@ -18,6 +18,7 @@ from node.sequencer import run_sequencer
 from node.testnet.cli import app as testnet_app
 from node.worker import run_worker
 from worker.doctor import report
+from worker.evm.cli import app as evm_app
 from worker.inference.cli_model import app as model_app
 
 __all__ = ["app", "main"]
@@ -39,6 +40,7 @@ app.add_typer(sequencer_app, name="sequencer")
 app.add_typer(worker_app, name="worker")
 app.add_typer(job_app, name="job")
 app.add_typer(model_app, name="model")
+app.add_typer(evm_app, name="evm")
 app.add_typer(config_app, name="config")
 
 

@@ -74,7 +74,7 @@ class WorkerConfig:
         "", "SHA-256 of the sequencer's certificate, hex; empty trusts the first one seen and remembers it"
     )
     rpc_url: str = setting("http://127.0.0.1:8545", "JSON-RPC of the sequencer, to register and stake")
-    executor: str = setting("reference", "what executes blocks: reference, cpu or gpu")
+    executor: str = setting("cpu", "what executes blocks: cpu (the native engine) or reference (EELS)")
     duty: str = setting("worker", "worker executes blocks and jobs; watcher re-checks blocks with a second EVM")
     model: str = setting("", "GGUF file to serve, or `smollm2` for the packaged SmolLM2-135M; empty serves none")
     price_per_token_wei: int = setting(1_000_000_000, "asking price of one output token, wei", least=0)
@@ -87,7 +87,7 @@ class WorkerConfig:
 
 ROLES: Mapping[str, type] = {"sequencer": SequencerConfig, "worker": WorkerConfig}
 _CHOICES = {
-    "executor": ("reference", "cpu", "gpu"),
+    "executor": ("cpu", "reference"),
     "duty": ("worker", "watcher"),
     "log_level": ("debug", "info", "warning", "error"),
 }

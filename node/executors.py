@@ -4,11 +4,15 @@ from collections.abc import Callable, Mapping
 
 from core.execution import Executor
 from node.errors import ConfigError
+from worker.evm.native_executor import NativeExecutor
 from worker.evm.reference import ReferenceExecutor
 
 __all__ = ["EXECUTORS", "make_executor"]
 
-EXECUTORS: Mapping[str, Callable[[], Executor]] = {"reference": ReferenceExecutor}
+EXECUTORS: Mapping[str, Callable[[], Executor]] = {
+    "reference": ReferenceExecutor,
+    "cpu": lambda: NativeExecutor(fallback=ReferenceExecutor()),
+}
 
 
 def make_executor(name: str) -> Executor:

@@ -141,9 +141,11 @@ class Doctor:
         path = self._settings.model_file
         if path is None:
             return Finding("model", Severity.OK, "no model is served: this worker executes blocks only")
-        if not path.is_file():
-            return Finding("model", Severity.FAIL, f"{path} is no file", "give the path of a GGUF file with --model")
-        size = path.stat().st_size
+        files = [path, *path.rglob("*")] if path.is_dir() else [path]
+        size = sum(one.stat().st_size for one in files if one.is_file())
+        if not size:
+            mend = "give --model the path of a GGUF file or of an exact model's directory"
+            return Finding("model", Severity.FAIL, f"there is no model at {path}", mend)
         machine = probe_machine(self._settings.data_dir)
         if size > machine.memory_bytes:
             detail = f"{path.name} needs {size // _GIB} GiB, the machine has {machine.memory_bytes // _GIB}"

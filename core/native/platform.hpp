@@ -39,6 +39,121 @@ static_assert(sizeof(u16) == 2 && sizeof(u32) == 4 && sizeof(u64) == 8 && sizeof
 #define WG_ON_DEVICE 0
 #endif
 
+namespace warpgrid {
+
+WG_FN u32 count_set_bits(u64 x) {
+#if WG_ON_DEVICE
+    return static_cast<u32>(__popcll(x));
+#else
+    return static_cast<u32>(__builtin_popcountll(x));
+#endif
+}
+
+WG_FN u64 swap_bytes(u64 x) {
+#if WG_ON_DEVICE
+    const u32 low = static_cast<u32>(x), high = static_cast<u32>(x >> 32);
+    return static_cast<u64>(__byte_perm(low, 0, 0x0123)) << 32 | __byte_perm(high, 0, 0x0123);
+#else
+    return __builtin_bswap64(x);
+#endif
+}
+
+// The compilers' own block operations. On the device the two regions of a copy never overlap.
+WG_FN void copy_memory(u8* to, const u8* from, u64 size) {
+#if WG_ON_DEVICE
+    memcpy(to, from, size);
+#else
+    __builtin_memcpy(to, from, size);
+#endif
+}
+WG_FN void move_memory(u8* to, const u8* from, u64 size) {
+#if WG_ON_DEVICE
+    if (to <= from) {
+        for (u64 i = 0; i < size; ++i) to[i] = from[i];
+    } else {
+        for (u64 i = size; i-- > 0;) to[i] = from[i];
+    }
+#else
+    __builtin_memmove(to, from, size);
+#endif
+}
+
+// A value in memory that is accessed under other types as well; the address has the value's alignment.
+template <class T>
+WG_FN T load_as(const u8* from) {
+#if WG_ON_DEVICE
+    return *reinterpret_cast<const T*>(from);
+#else
+    T value;
+    __builtin_memcpy(&value, from, sizeof(T));
+    return value;
+#endif
+}
+template <class T>
+WG_FN void store_as(u8* to, const T& value) {
+#if WG_ON_DEVICE
+    *reinterpret_cast<T*>(to) = value;
+#else
+    __builtin_memcpy(to, &value, sizeof(T));
+#endif
+}
+
+// The 8 bytes at any address, little-endian. On a GPU, which has no unaligned loads, this reads the aligned words
+// around them: buffers given to it end at least 8 bytes before their allocation does.
+WG_FN u64 load_unaligned64(const u8* from) {
+#if WG_ON_DEVICE
+    const u64 address = reinterpret_cast<u64>(from);
+    const u64* words = reinterpret_cast<const u64*>(address & ~7ull);
+    const u32 shift = static_cast<u32>(address & 7) * 8;
+    return shift == 0 ? words[0] : words[0] >> shift | words[1] << (64 - shift);
+#else
+    u64 value;
+    __builtin_memcpy(&value, from, 8);
+    return value;
+#endif
+}
+
+WG_FN void clear_memory(u8* to, u64 size) {
+#if WG_ON_DEVICE
+    memset(to, 0, size);
+#else
+    __builtin_memset(to, 0, size);
+#endif
+}
+
+// True in every lane of a warp if it is true in one; on the CPU a warp is one thread. All 32 lanes must take part.
+WG_FN bool any_lane(bool value) {
+#if WG_ON_DEVICE
+    return __any_sync(0xffffffffu, value);
+#else
+    return value;
+#endif
+}
+// Brings the lanes of a warp back together.
+WG_FN void converge_lanes() {
+#if WG_ON_DEVICE
+    __syncwarp();
+#endif
+}
+
+// Adds to a counter that other threads add to as well; returns its value before.
+WG_FN u64 fetch_add(u64* counter, u64 amount) {
+#if WG_ON_DEVICE
+    return atomicAdd(counter, amount);
+#else
+    return __atomic_fetch_add(counter, amount, __ATOMIC_RELAXED);
+#endif
+}
+
+}  // namespace warpgrid
+
+// offsetof, which NVRTC does not have.
+#if WG_ON_DEVICE
+#define WG_OFFSET(type, field) reinterpret_cast<warpgrid::u64>(&reinterpret_cast<type*>(0)->field)
+#else
+#define WG_OFFSET(type, field) __builtin_offsetof(type, field)
+#endif
+
 // The x86-64 build for processors with BMI2 and ADX; CMakeLists.txt builds both, and the loader picks one.
 #if !WG_ON_DEVICE && defined(__x86_64__) && defined(__ADX__) && defined(__BMI2__)
 #define WG_X86_ADX 1
@@ -46,10 +161,13 @@ static_assert(sizeof(u16) == 2 && sizeof(u32) == 4 && sizeof(u64) == 8 && sizeof
 #define WG_X86_ADX 0
 #endif
 
-// An operand of a function that is called, not inlined: in registers on the GPU, by reference on the CPU.
+// A short function that many others use, such as a field product: called on the GPU, where inlining it overflows the
+// instruction cache, with its operands in registers; inlined on the CPU, where the call would double its latency.
 #if WG_ON_DEVICE
+#define WG_SHARED_FN WG_NOINLINE
 #define WG_OPERAND(T) T
 #else
+#define WG_SHARED_FN WG_FN
 #define WG_OPERAND(T) const T&
 #endif
 

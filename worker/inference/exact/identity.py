@@ -3,19 +3,19 @@
 Knows bytes and shapes; opens no files.
 """
 
-import ctypes
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from core.crypto import keccak256_batch
 from core.hashing import keccak256
-from core.native import load
 from worker.inference.exact.specification import Header, TensorSpec
 
 __all__ = [
     "CHUNK_BYTES",
+    "TYPE_CODES",
     "Opening",
     "header_leaf",
     "model_root",
@@ -112,7 +112,7 @@ def _chunk_leaves(spec: TensorSpec, data: NDArray[np.uint8]) -> Digests:
         part = np.ascontiguousarray(data[first * spec.row_bytes : (first + count) * spec.row_bytes])
         starts = np.arange(count, dtype=np.uint64)[:, None] * np.uint64(spec.row_bytes) + within_row[:-1]
         offsets = np.append(starts.ravel(), np.uint64(part.size))
-        leaves[first * per_row : (first + count) * per_row] = _keccak_batch(part, offsets)
+        leaves[first * per_row : (first + count) * per_row] = keccak256_batch(part, offsets)
     return leaves
 
 
@@ -123,17 +123,6 @@ def _levels(leaves: Digests) -> list[Digests]:
     levels = [level]
     while len(level) > 1:
         pairs = np.ascontiguousarray(level).reshape(-1)
-        level = _keccak_batch(pairs, np.arange(0, pairs.size + 1, 64, dtype=np.uint64))
+        level = keccak256_batch(pairs, np.arange(0, pairs.size + 1, 64, dtype=np.uint64))
         levels.append(level)
     return levels
-
-
-def _keccak_batch(data: NDArray[np.uint8], offsets: NDArray[np.uint64]) -> Digests:
-    digests = np.empty((len(offsets) - 1, 32), dtype=np.uint8)
-    load("warpgrid_core").warpgrid_keccak256_batch(
-        digests.ctypes.data_as(ctypes.c_void_p),
-        data.ctypes.data_as(ctypes.c_void_p),
-        offsets.ctypes.data_as(ctypes.c_void_p),
-        ctypes.c_uint64(len(digests)),
-    )
-    return digests

@@ -12,7 +12,16 @@ from numpy.typing import NDArray
 from worker.inference.errors import SamplingInvalid
 from worker.inference.exact.specification import exp2_table
 
-__all__ = ["GREEDY", "Sampling", "choose", "philox4x32", "uniform"]
+__all__ = [
+    "GREEDY",
+    "Q16_ONE",
+    "TEMPERATURE_Q16_MAX",
+    "TEMPERATURE_Q16_MIN",
+    "Sampling",
+    "choose",
+    "philox4x32",
+    "uniform",
+]
 
 LOG2_E_Q22: Final = 6_051_102
 Q16_ONE: Final = 1 << 16

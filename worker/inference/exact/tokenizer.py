@@ -49,7 +49,11 @@ class ChatTokenizer:
 
     def encode_chat(self, messages: Sequence[Message]) -> list[int]:
         """Tokens of a conversation, up to the assistant's answer. Raises RequestError where the template refuses it."""
-        return list(self._tokenizer.encode(self.render(messages), add_special_tokens=False).ids)
+        return self.encode_rendered(self.render(messages))
+
+    def encode_rendered(self, text: str) -> list[int]:
+        """Tokens of a rendered conversation, whose template has written every special token."""
+        return list(self._tokenizer.encode(_whole(text), add_special_tokens=False).ids)
 
     def render(self, messages: Sequence[Message]) -> str:
         """The conversation as the text that the model was trained on."""

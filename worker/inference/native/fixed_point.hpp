@@ -46,17 +46,15 @@ WG_FN i32 bit_length(u64 x) {
     return n + static_cast<i32>(x);
 }
 
-// floor(sqrt(x)) for x < 2^63, digit by digit: no float unit is trusted.
+// floor(sqrt(x)) for x < 2^63. The float unit only guesses: whatever it says, the corrections end at the exact root.
 WG_FN u64 integer_sqrt(u64 x) {
-    u64 root = 0;
-    for (u64 bit = 1ull << 62; bit != 0; bit >>= 2) {
-        const u64 trial = root + bit;
-        root >>= 1;
-        if (x >= trial) {
-            x -= trial;
-            root += bit;
-        }
-    }
+#if WG_ON_DEVICE
+    u64 root = static_cast<u64>(__dsqrt_rd(static_cast<double>(x)));
+#else
+    u64 root = static_cast<u64>(__builtin_sqrt(static_cast<double>(x)));
+#endif
+    while (root * root > x) --root;
+    while ((root + 1) * (root + 1) <= x) ++root;
     return root;
 }
 

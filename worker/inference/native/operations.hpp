@@ -66,10 +66,14 @@ WG_FN i64 linear_value(i64 accumulator, i32 row_mantissa, i32 row_shift, Scale s
     return round_shift_positive(u * scale.mantissa, row_shift - scale.exponent);
 }
 
-WG_FN i32 gated_value(i32 gate, i32 up, const i32* sigmoid, i32 hidden_fraction) {
-    const i32 clamped = (gate < -65536 ? -65536 : gate > 65535 ? 65535 : gate) + 65536;
-    const i32 low = sigmoid[clamped >> 5];
-    const i32 sigma = low + (((sigmoid[(clamped >> 5) + 1] - low) * (clamped & 31)) >> 5);
+WG_FN i32 clamped_gate(i32 gate) { return (gate < -65536 ? -65536 : gate > 65535 ? 65535 : gate) + 65536; }
+
+// Where SIGMOID has the entry below a gate; the one above it follows.
+WG_FN i32 sigmoid_index(i32 gate) { return clamped_gate(gate) >> 5; }
+
+// `low` and `high` are SIGMOID's entries below and above the gate.
+WG_FN i32 gated_value(i32 gate, i32 up, i32 low, i32 high, i32 hidden_fraction) {
+    const i32 sigma = low + (((high - low) * (clamped_gate(gate) & 31)) >> 5);
     const i64 silu = (static_cast<i64>(gate) * sigma + 32768) >> 16;
     return saturate(round_shift_positive(silu * up, 24 - hidden_fraction));
 }

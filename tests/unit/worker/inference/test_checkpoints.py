@@ -139,6 +139,9 @@ def test_missing_and_repeated_pieces_are_named(tmp_path: Path) -> None:
         ({"rope_scaling": {"rope_type": "linear"}}, "factor"),
         ({"rms_norm_eps": 1.0}, "epsilon"),
         ({"num_hidden_layers": 0}, "below 1"),
+        ({"head_dim": 10**15}, "head width"),
+        ({"rms_norm_eps": float("nan")}, "cannot be read"),
+        ({"rope_theta": float("nan")}, "cannot be read"),
         ({"rope_theta": 0.5}, "base"),
     ],
 )

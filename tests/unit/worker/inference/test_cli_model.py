@@ -10,7 +10,6 @@ from typer.testing import CliRunner
 from tests.unit.worker.inference.float_checkpoints import random_checkpoint, write_folder
 from worker.inference.cli_model import app
 from worker.inference.errors import CheckpointError, ModelCorrupt, ModelNotFound
-from worker.inference.exact import hub
 
 
 @pytest.fixture
@@ -70,7 +69,7 @@ def test_hub_names(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
         asked.append((name, allow_patterns))
         return str(checkpoint)
 
-    monkeypatch.setattr(hub, "snapshot_download", fake_download)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fake_download)
     run("import", "someone/tiny", "--json", "--models-dir", tmp_path / "models")
     assert [name for name, _ in asked] == ["someone/tiny"]
     assert not any(pattern.endswith((".py", ".bin", ".pt", "*")) for pattern in asked[0][1])
@@ -78,7 +77,7 @@ def test_hub_names(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     def unreachable(name: str, *, allow_patterns: list[str]) -> str:
         raise LocalEntryNotFoundError("offline")
 
-    monkeypatch.setattr(hub, "snapshot_download", unreachable)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", unreachable)
     with pytest.raises(CheckpointError, match="cannot be reached"):
         run("import", "someone/tiny", "--models-dir", tmp_path / "models")
 

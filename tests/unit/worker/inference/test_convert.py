@@ -17,6 +17,7 @@ from worker.inference.exact.quantise import quantise_rows, row_scales
 from worker.inference.exact.reference import Cache, forward
 from worker.inference.exact.rotary_tables import rotary_tables
 from worker.inference.exact.rotation import Rotation
+from worker.inference.exact.tokenizer import byte_pair_tokenizer
 
 
 def imported(checkpoint: MemoryCheckpoint, folder: Path, recipe: Recipe = Recipe()) -> ExactModel:  # noqa: B008
@@ -97,6 +98,12 @@ def test_shapes_beyond_the_specification_are_refused(tmp_path: Path) -> None:
     checkpoint.config = replace(checkpoint.config, model_width=100)
     with pytest.raises(ModelUnsupported, match="model_width"):
         imported(checkpoint, tmp_path)
+
+
+def test_a_tokenizer_must_fit_the_vocabulary(tmp_path: Path) -> None:
+    tokenizer = byte_pair_tokenizer([chr(500 + i) for i in range(121)], [], "default", [], [])
+    with pytest.raises(CheckpointError, match="knows 121 tokens, the model 120"):
+        imported(replace(random_checkpoint(), tokenizer=tokenizer), tmp_path)
 
 
 def test_an_unreadable_tokenizer_or_template_is_refused_first(tmp_path: Path) -> None:

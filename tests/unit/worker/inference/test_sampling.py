@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from tests.conformance import exact_scalar as scalar
 from worker.inference.errors import SamplingInvalid
+from worker.inference.exact.native import native_choose
 from worker.inference.exact.sampling import GREEDY, Sampling, choose, philox4x32, uniform
 
 
@@ -49,6 +50,7 @@ def test_agrees_with_the_scalar_specification(
         logits, temperature_q16=temperature, top_k=top_k, top_p_q16=top_p, seed=seed, choice=3, position=position
     )
     assert choose(np.array(logits), sampling, position) == expected
+    assert native_choose(np.array(logits, np.int32), sampling, position) == expected
 
 
 def test_draws_follow_the_softmax() -> None:
@@ -92,3 +94,18 @@ def test_every_input_moves_the_draw() -> None:
 def test_parameters_out_of_range_are_refused(parameters: dict[str, int]) -> None:
     with pytest.raises(SamplingInvalid):
         Sampling(**parameters)
+
+
+@pytest.mark.parametrize("spread", [2_000, 60_000, 400_000])
+def test_native_choice_is_the_same_on_whole_vocabularies(spread: int) -> None:
+    """Flat and peaked distributions, so that top_p keeps from one to tens of thousands of tokens."""
+    generator = np.random.default_rng(spread)
+    for case in range(30):
+        logits = (generator.normal(size=49_152) * spread).astype(np.int32)
+        sampling = Sampling(
+            temperature_q16=int(generator.choice([0, 656, 30_000, 65_536, 200_000])),
+            top_k=int(generator.choice([0, 1, 40, 5_000])),
+            top_p_q16=int(generator.choice([1, 20_000, 62_000, 65_535, 65_536])),
+            seed=int(generator.integers(2**63)),
+        )
+        assert native_choose(logits, sampling, case) == choose(logits, sampling, case), sampling

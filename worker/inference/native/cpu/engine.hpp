@@ -409,7 +409,10 @@ inline void feed_forward(const Crew& crew, const Model& model, const Layer& laye
     for (u32 row = 0; row < batch.rows; ++row) {
         if (!mine(crew, row)) continue;
         i32* gate = work.wide + row * 2 * f;
-        for (u32 i = 0; i < f; ++i) gate[i] = gated_value(gate[i], gate[f + i], model.sigmoid, model.hidden_fraction);
+        for (u32 i = 0; i < f; ++i) {
+            const i32* entry = model.sigmoid + sigmoid_index(gate[i]);
+            gate[i] = gated_value(gate[i], gate[f + i], entry[0], entry[1], model.hidden_fraction);
+        }
         const i32 a = largest_magnitude(gate, model.feed_forward);
         quantise_row(work.quantised + row * (layer.down.bits / 8) * f, gate, model.feed_forward, model.feed_forward,
                      layer.down.bits, a);

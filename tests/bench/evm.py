@@ -1,0 +1,131 @@
+"""The EVM benchmark: independent transactions on the CPU build, and on a GPU where there is one.
+
+    python -m tests.bench.evm [--engine cpu|gpu|both] [--counts N...] [--workloads NAME...] [--threads N]
+
+Every run is checked: all rows succeed, and on a GPU every byte of a sample of rows equals the CPU build's outcome.
+Appends JSON lines with commit and device to tests/bench/results/evm.jsonl. Kernel figures are of one launch, sorting
+apart; the best of the repeats is told.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from os import cpu_count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from core.gpu import Device
+from tests.bench.evm_workloads import WORKLOADS, Workload
+from tests.conformance.mixed_batch import differing_rows
+from worker.evm.batch import Outcomes
+from worker.evm.engine import Engine
+from worker.evm.gpu_engine import GpuEngine
+from worker.evm.layouts import Status
+
+__all__ = ["main"]
+
+RESULTS = Path(__file__).parent / "results" / "evm.jsonl"
+_SAMPLE_ROWS = 2048
+
+
+def _check(workload: Workload, outcomes: Outcomes) -> None:
+    failed = np.flatnonzero(outcomes.results["status"] != Status.SUCCESS)
+    assert not len(failed), f"row {failed[0]} ended as {outcomes.results[failed[0]]}"
+
+
+def bench_cpu(name: str, count: int, threads: int, repeats: int) -> dict[str, Any]:
+    """Transactions a second of instances mode on CPU cores, outcomes written."""
+    workload, engine = WORKLOADS[name](count), Engine(threads)
+    best = float("inf")
+    for _ in range(repeats):
+        started = time.perf_counter()
+        outcomes = engine.run(workload.base, workload.batch)
+        best = min(best, time.perf_counter() - started)
+    _check(workload, outcomes)
+    gas = int(outcomes.results["gas_used"].sum())
+    return _record(name, count, "cpu", workload, {"threads": threads, "seconds": best, "gas_per_second": gas / best})
+
+
+def bench_gpu(engine: GpuEngine, name: str, count: int, repeats: int) -> dict[str, Any]:
+    """The same on a GPU: the kernel alone, with sorting, and with all copies."""
+    workload = WORKLOADS[name](count)
+    started = time.perf_counter()
+    outcomes = engine.run(workload.base, workload.batch)
+    with_copies = time.perf_counter() - started
+    _check(workload, outcomes)
+    rows = np.unique(np.linspace(0, count - 1, min(count, _SAMPLE_ROWS)).astype(np.int64))
+    expected = Engine().run(workload.base, workload.batch.take(rows))
+    different = differing_rows(Outcomes(outcomes.results[rows], outcomes.arena), expected)
+    assert not len(different), (
+        f"row {rows[different[0]]} differs from the CPU's: {outcomes.results[rows[different[0]]]}"
+    )
+    launch, cupy = engine.prepare(workload.base, workload.batch), engine.device.cupy
+    arrival = cupy.arange(count, dtype="u4")
+    kernel_ms, sorting_ms = float("inf"), float("inf")
+    for _ in range(repeats):
+        launch.clear()
+        begin, end = cupy.cuda.Event(), cupy.cuda.Event()
+        begin.record()
+        ordered = launch.sorted_rows(arrival).astype("u4")
+        end.record()
+        end.synchronize()
+        sorting_ms = min(sorting_ms, float(cupy.cuda.get_elapsed_time(begin, end)))
+        kernel_ms = min(kernel_ms, launch.run_class(engine.classes[0], ordered))
+    launch.clear()
+    unsorted_ms = launch.run_class(engine.classes[0], arrival)
+    figures = {
+        "seconds": kernel_ms / 1e3,
+        "kernel_ms": kernel_ms,
+        "sorting_ms": sorting_ms,
+        "unsorted_kernel_ms": unsorted_ms,
+        "first_run_with_copies_s": with_copies,
+        "gas_per_second": int(outcomes.results["gas_used"].sum()) / kernel_ms * 1e3,
+    }
+    return _record(name, count, engine.device.name, workload, figures)
+
+
+def _record(name: str, count: int, device: str, workload: Workload, figures: dict[str, Any]) -> dict[str, Any]:
+    rate = count / figures["seconds"]
+    record = {"benchmark": "evm", "workload": name, "count": count, "device": device, "per_second": rate, **figures}
+    if workload.operations > 1:
+        record[f"{workload.unit}s_per_second"] = rate * workload.operations
+    record["commit"] = _commit()
+    RESULTS.parent.mkdir(exist_ok=True)
+    with RESULTS.open("a") as file:
+        file.write(json.dumps(record) + "\n")
+    return record
+
+
+def _commit() -> str:
+    run = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    return run.stdout.strip() or "unknown"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run what the command line asks for and print a line for each result."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.evm", description=__doc__)
+    parser.add_argument("--engine", choices=("cpu", "gpu", "both"), default="cpu")
+    parser.add_argument("--counts", nargs="+", type=int, default=[16384])
+    parser.add_argument("--workloads", nargs="+", choices=sorted(WORKLOADS), default=list(WORKLOADS))
+    parser.add_argument("--threads", nargs="+", type=int, default=[1, cpu_count() or 1])
+    parser.add_argument("--repeats", type=int, default=3)
+    options = parser.parse_args(arguments)
+    gpu = GpuEngine(Device(0, Path("build/kernels"))) if options.engine != "cpu" else None
+    for name in options.workloads:
+        for count in options.counts:
+            records = []
+            if options.engine != "gpu":
+                records += [bench_cpu(name, count, threads, options.repeats) for threads in options.threads]
+            if gpu is not None:
+                records.append(bench_gpu(gpu, name, count, options.repeats))
+            for record in records:
+                print(json.dumps(record), flush=True)  # noqa: T201
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

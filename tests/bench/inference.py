@@ -1,0 +1,355 @@
+"""The exact engine's speed on a GPU, each figure behind a check that its bytes are the CPU engine's.
+
+    python -m tests.bench.inference exactness      GPU against CPU: random models, ragged batches, traces
+    python -m tests.bench.inference engine         prefill and decode of a Llama-3-8B shape with random weights
+    python -m tests.bench.inference transformers   the same shape in bf16, static cache, CUDA graphs, sdpa
+
+Figures are medians of CUDA-event timings; `step` is the whole of `GpuEngine.forward`, host and copies included.
+"""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.gpu import Device
+from tests.unit.worker.inference.random_models import BASE_HEADER, RandomModel, random_model
+from worker.inference.exact.gpu import GpuEngine
+from worker.inference.exact.gpu_pass import shape_of
+from worker.inference.exact.native import PAGE_POSITIONS, NativeEngine, Rows, sequence_rows
+from worker.inference.exact.specification import Header, TensorSpec, tensor_specs
+
+__all__ = ["main"]
+
+RESULTS = Path(__file__).parent / "results" / "inference.jsonl"
+CACHE_DIR = Path("build/kernels")
+CONTEXT = 512
+BATCHES = (1, 16, 64, 256)
+MEMORY_BYTES_PER_S = 4.8e12  # the vendor's figure for an H200
+
+SHAPES: dict[str, dict[str, int]] = {
+    "plain": {},
+    "bias": {"qkv_bias": 1},
+    "head_norm": {"qk_norm": 1},
+    "hadamard": {"qk_hadamard": 1},
+    "two_limbs": {"qkv_bits": 16, "gate_up_bits": 16, "head_bits": 16, "o_bits": 16},
+    "one_limb": {"down_bits": 8},
+    "ragged": {"heads": 6, "model_width": 96, "vocabulary": 131},
+    "wide_heads": {"head_width": 64, "qk_norm": 1, "qkv_bias": 1},
+    "widest_heads": {"head_width": 256, "heads": 2, "key_value_heads": 1, "qk_hadamard": 1},
+    "odd_heads": {"head_width": 80, "heads": 14, "key_value_heads": 2, "model_width": 160},
+    "smollm2": {
+        **{"model_width": 576, "heads": 9, "key_value_heads": 3, "head_width": 64, "feed_forward_width": 1536},
+        **{"vocabulary": 49_152, "layers": 4, "context_max": 2048},
+    },
+    "llama_8b_layers": {
+        **{"model_width": 4096, "heads": 32, "key_value_heads": 8, "head_width": 128, "feed_forward_width": 14_336},
+        **{"vocabulary": 1000, "layers": 2, "context_max": 2048},
+    },
+}
+
+LLAMA_8B = replace(
+    BASE_HEADER,
+    layers=32,
+    model_width=4096,
+    heads=32,
+    key_value_heads=8,
+    head_width=128,
+    feed_forward_width=14_336,
+    vocabulary=128_256,
+    context_max=8192,
+)
+
+
+def main() -> None:
+    modes: dict[str, Callable[[], Iterator[dict[str, Any]]]] = {
+        "exactness": exactness,
+        "engine": engine,
+        "transformers": transformers,
+    }
+    for mode in sys.argv[1:] or ["exactness", "engine"]:
+        for result in modes[mode]():
+            record({"mode": mode, **result})
+
+
+def record(result: dict[str, Any]) -> None:
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    line = json.dumps({"commit": commit.stdout.strip(), "device": device().name, **result})
+    RESULTS.parent.mkdir(exist_ok=True)
+    with RESULTS.open("a") as file:
+        file.write(line + "\n")
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def device() -> Device:
+    return Device(0, CACHE_DIR)
+
+
+# Exactness
+
+
+def ragged_rows(header: Header, generator: np.random.Generator, lengths: list[int], starts: list[int]) -> Rows:
+    """The next rows of several sequences, each with its own pages; logits for the last row of each."""
+    width = max(-(-(start + n) // PAGE_POSITIONS) for start, n in zip(starts, lengths, strict=True))
+    pages = np.arange(len(lengths) * 4, dtype=np.int32).reshape(len(lengths), 4)[::-1, :width]
+    return Rows(
+        tokens=generator.integers(0, header.vocabulary, sum(lengths)).astype(np.int32),
+        positions=np.concatenate([np.arange(s, s + n) for s, n in zip(starts, lengths, strict=True)]).astype(np.int32),
+        sequences=np.repeat(np.arange(len(lengths)), lengths).astype(np.int32),
+        pages=pages,
+        logit_rows=(np.cumsum(lengths) - 1).astype(np.int32),
+    )
+
+
+def compare(gpu: GpuEngine, cpu: NativeEngine, rows: Rows, *, trace: bool) -> int:
+    """Numbers compared. Raises AssertionError at a difference."""
+    ours, theirs = gpu.forward(rows, trace=trace), cpu.forward(rows, trace=trace)
+    pairs: list[tuple[str, Any, Any]] = [
+        ("logits", ours.logits.get(), theirs.logits),
+        ("greedy", ours.greedy.astype(np.int64), theirs.logits.argmax(axis=1)),
+    ]
+    if trace:
+        pairs += [("boundaries", ours.boundaries, theirs.boundaries), ("kv_rows", ours.kv_rows, theirs.kv_rows)]
+    for name, a, b in pairs:
+        where = np.argwhere(np.asarray(a) != np.asarray(b))
+        assert len(where) == 0, f"{name}: {len(where)} of {np.asarray(b).size} differ, first at {where[0]}"
+    return sum(np.asarray(b).size for _, _, b in pairs)
+
+
+def exactness() -> Iterator[dict[str, Any]]:
+    for name, shape in SHAPES.items():
+        model = random_model(11, **shape)
+        generator = np.random.default_rng(12)
+        compared = 0
+        with closing(NativeEngine(model, rows_max=512, pages=256)) as cpu:
+            gpu = GpuEngine(model, device(), rows_max=512, pages=256)
+            for batch in (1, 2, 5, 16, 33, 64):
+                prompts = generator.integers(1, 140 if batch < 5 else 9, batch).tolist()
+                rows = ragged_rows(model.header, generator, prompts, [0] * batch)
+                compared += compare(gpu, cpu, rows, trace=True)
+                lengths = list(prompts)
+                for _ in range(3):
+                    rows = ragged_rows(model.header, generator, [1] * batch, lengths)
+                    compared += compare(gpu, cpu, rows, trace=False)
+                    lengths = [one + 1 for one in lengths]
+            gpu.close()
+        yield {"shape": name, "compared": compared, "differences": 0}
+
+
+# Speed
+
+
+class DeviceModel(RandomModel):
+    """A model of the given shape whose random weights never leave the device. Scales keep every value in range."""
+
+    def __init__(self, header: Header) -> None:
+        self.header = header
+        self._specs = {spec.name: spec for spec in tensor_specs(header)}
+        self._cupy = device().cupy
+        self._cupy.random.seed(1)
+
+    def tensor(self, name: str) -> Any:
+        spec = self._specs[name]
+        if name.endswith(".weight"):
+            return self._weight(spec)
+        if name.endswith(".mantissa"):
+            return np.full(spec.shape, 40_000, spec.dtype)
+        if name.endswith(".exponent"):
+            exponent = {"embedding": -26, "down": -43, "o": -36}.get(name.split(".")[-2], -35)
+            return np.full(spec.shape, exponent, spec.dtype)
+        angles = np.arange(spec.rows)[:, None] / 500_000 ** (np.arange(spec.columns) / spec.columns)
+        return np.rint((np.cos if name.endswith("cos") else np.sin)(angles) * 2**14).astype(spec.dtype)
+
+    def _weight(self, spec: TensorSpec) -> Any:
+        words = self._cupy.random.randint(0, 2**31, -(-spec.bytes // 4), dtype=np.int32)
+        words ^= words << 1  # the top bit too
+        return self._cupy.maximum(words.view(np.int8)[: spec.bytes], -127).reshape(spec.shape)
+
+
+def median_ms(cupy: Any, stream: Any, call: Callable[[], Any], repetitions: int) -> float:
+    """Median time between events around `call`, after two calls to warm up."""
+    times = []
+    with stream:
+        for index in range(repetitions + 2):
+            start, end = cupy.cuda.Event(), cupy.cuda.Event()
+            start.record(stream)
+            call()
+            end.record(stream)
+            end.synchronize()
+            if index >= 2:
+                times.append(cupy.cuda.get_elapsed_time(start, end))
+    return float(np.median(times))
+
+
+def engine() -> Iterator[dict[str, Any]]:
+    cupy = device().cupy
+    pages_each = -(-(CONTEXT + 64) // PAGE_POSITIONS)
+    header = LLAMA_8B
+    gpu = GpuEngine(DeviceModel(header), device(), rows_max=2048, pages=max(BATCHES) * pages_each)
+    weight_bytes = sum(spec.bytes for spec in tensor_specs(header) if spec.name.endswith(".weight")) - (
+        header.vocabulary * header.model_width
+    )
+    prompt = np.random.default_rng(3).integers(0, header.vocabulary, CONTEXT).tolist()
+    first = gpu.forward(sequence_rows(prompt, 0, range(pages_each))).logits.get()
+    cache = gpu._buffers["cache"].reshape(max(BATCHES), -1)
+    cache[1:] = cache[0]
+    yield from prefill(gpu, prompt, first)
+    expected: NDArray[np.int32] | None = None
+    for batch in BATCHES:
+        rows = decode_rows(prompt, batch, pages_each)
+        logits = gpu.forward(rows).logits.get()
+        expected = logits[0] if expected is None else expected
+        assert (logits == expected).all(), f"batch {batch} differs from batch 1"
+        shape = next(reversed(gpu._graphs))
+        graph = gpu._graphs[shape][0]
+        graph_ms = median_ms(cupy, gpu._stream, lambda graph=graph: graph.launch(gpu._stream), 20)
+        steps = []
+        for _ in range(12):
+            started = time.perf_counter()
+            gpu.forward(rows)
+            steps.append(time.perf_counter() - started)
+        step_ms = float(np.median(steps[2:])) * 1000
+        floor_ms = (weight_bytes + batch * CONTEXT * header.layers * 8 * 268) / MEMORY_BYTES_PER_S * 1000
+        yield {
+            **{"shape": "llama_8b", "phase": "decode", "batch": batch, "context": CONTEXT},
+            **{"graph_ms": round(graph_ms, 3), "step_ms": round(step_ms, 3), "floor_ms": round(floor_ms, 3)},
+            **{"tokens_per_s": round(batch / step_ms * 1000), "of_floor": round(floor_ms / graph_ms, 3)},
+            "kernels_us": kernel_times(gpu, rows),
+        }
+
+
+def decode_rows(prompt: list[int], batch: int, pages_each: int) -> Rows:
+    """The same next token for `batch` equal sequences, each in its own pages."""
+    return Rows(
+        tokens=np.full(batch, prompt[0], np.int32),
+        positions=np.full(batch, len(prompt), np.int32),
+        sequences=np.arange(batch, dtype=np.int32),
+        pages=np.arange(batch * pages_each, dtype=np.int32).reshape(batch, -1),
+        logit_rows=np.arange(batch, dtype=np.int32),
+    )
+
+
+def prefill(gpu: GpuEngine, prompt: list[int], first: NDArray[np.int32]) -> Iterator[dict[str, Any]]:
+    pages_each = gpu.pages // max(BATCHES)
+    for sequences in (1, 4):
+        rows = Rows(
+            tokens=np.tile(np.array(prompt, np.int32), sequences),
+            positions=np.tile(np.arange(len(prompt), dtype=np.int32), sequences),
+            sequences=np.repeat(np.arange(sequences, dtype=np.int32), len(prompt)),
+            pages=np.arange(sequences * pages_each, dtype=np.int32).reshape(sequences, -1),
+            logit_rows=np.arange(1, sequences + 1, dtype=np.int32) * len(prompt) - 1,
+        )
+        steps = []
+        for _ in range(6):
+            started = time.perf_counter()
+            logits = gpu.forward(rows).logits
+            steps.append(time.perf_counter() - started)
+        assert (logits.get() == first).all()
+        step_ms = float(np.median(steps[2:])) * 1000
+        tokens = sequences * len(prompt)
+        yield {
+            **{"shape": "llama_8b", "phase": "prefill", "sequences": sequences, "length": len(prompt)},
+            **{"step_ms": round(step_ms, 2), "tokens_per_s": round(tokens / step_ms * 1000)},
+            "kernels_us": kernel_times(gpu, rows),
+        }
+
+
+def kernel_times(gpu: GpuEngine, rows: Rows) -> dict[str, float]:
+    """Microseconds of each kind of kernel in one batch, launched one by one with events between."""
+    cupy = gpu._cupy
+    shape, _ = shape_of(rows, traced=False)
+    totals: dict[str, float] = {}
+    with gpu._stream:
+        launches = gpu._launches(shape)
+        events = [cupy.cuda.Event() for _ in range(len(launches) + 1)]
+        events[0].record(gpu._stream)
+        for (kernel, grid, block, arguments, shared_bytes), event in zip(launches, events[1:], strict=True):
+            kernel(grid, block, arguments, shared_mem=shared_bytes)
+            event.record(gpu._stream)
+        gpu._stream.synchronize()
+    names = {id(kernel): name for name, kernel in gpu._kernels.items()}
+    for index, launch in enumerate(launches):
+        elapsed = cupy.cuda.get_elapsed_time(events[index], events[index + 1]) * 1000
+        name = names[id(launch.kernel)]
+        totals[name] = round(totals.get(name, 0) + elapsed, 1)
+    return totals
+
+
+def transformers() -> Iterator[dict[str, Any]]:
+    import torch  # noqa: PLC0415 - only where the comparison runs
+    from transformers import LlamaConfig, LlamaForCausalLM, StaticCache  # noqa: PLC0415
+
+    h = LLAMA_8B
+    config = LlamaConfig(
+        vocab_size=h.vocabulary,
+        hidden_size=h.model_width,
+        intermediate_size=h.feed_forward_width,
+        num_hidden_layers=h.layers,
+        num_attention_heads=h.heads,
+        num_key_value_heads=h.key_value_heads,
+        max_position_embeddings=h.context_max,
+        attn_implementation="sdpa",
+    )
+    torch.set_grad_enabled(False)
+    torch.set_default_device("cuda")
+    torch.set_default_dtype(torch.bfloat16)
+    model = LlamaForCausalLM(config).eval()
+    for layer in model.model.layers:
+        layer.compile()
+
+    def timed(call: Callable[[], Any], repetitions: int) -> float:
+        times = []
+        for index in range(repetitions + 2):
+            start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            start.record()
+            call()
+            end.record()
+            end.synchronize()
+            if index >= 2:
+                times.append(start.elapsed_time(end))
+        return float(np.median(times))
+
+    for sequences in (1, 4):
+        tokens = torch.randint(0, h.vocabulary, (sequences, CONTEXT))
+        ms = timed(lambda tokens=tokens: model(tokens, use_cache=True, logits_to_keep=1), 5)
+        yield {
+            **{"shape": "llama_8b", "phase": "prefill", "sequences": sequences, "length": CONTEXT},
+            **{"step_ms": round(ms, 2), "tokens_per_s": round(sequences * CONTEXT / ms * 1000)},
+        }
+    for batch in BATCHES:
+        cache = StaticCache(config=config, max_cache_len=CONTEXT + 64)
+        prompt = torch.randint(0, h.vocabulary, (min(batch, 16), CONTEXT))
+        token = torch.randint(0, h.vocabulary, (batch, 1))
+        position = torch.tensor([CONTEXT])
+        del prompt
+
+        def step(token: Any = token, cache: Any = cache, position: Any = position) -> Any:
+            return model(token, past_key_values=cache, cache_position=position, position_ids=position[None]).logits
+
+        stream = torch.cuda.Stream()
+        with torch.cuda.stream(stream):
+            for _ in range(3):
+                step()
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            step()
+        ms = timed(graph.replay, 20)
+        yield {
+            **{"shape": "llama_8b", "phase": "decode", "batch": batch, "context": CONTEXT},
+            **{"graph_ms": round(ms, 3), "tokens_per_s": round(batch / ms * 1000)},
+        }
+        del graph, cache
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+"""The engine on a GPU gives the CPU engine's bytes. Its CPU twin is test_engine.py."""
+
+import ctypes
+
+import pytest
+
+from core.errors import GpuUnavailable
+from core.gpu import Device
+from tests.bench.evm_workloads import WORKLOADS
+from tests.conformance.mixed_batch import differing_rows
+from worker.evm import Engine
+from worker.evm.gpu_engine import COMMON_ARENAS, GpuEngine
+from worker.evm.library import load
+
+CPU = Engine(threads=1)
+
+
+@pytest.fixture(scope="module")
+def gpu(tmp_path_factory: pytest.TempPathFactory) -> GpuEngine:
+    device = Device(0, tmp_path_factory.mktemp("kernels"))
+    try:
+        return GpuEngine(device, CPU)
+    except GpuUnavailable as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", WORKLOADS)
+def test_every_workload_equals_the_cpu(gpu: GpuEngine, name: str) -> None:
+    workload = WORKLOADS[name](500)
+    outcomes = gpu.run(workload.base, workload.batch)
+    assert not len(differing_rows(outcomes, CPU.run(workload.base, workload.batch)))
+
+
+@pytest.mark.parametrize("name", WORKLOADS)
+def test_every_workload_succeeds_on_the_cpu(name: str) -> None:
+    workload = WORKLOADS[name](20)
+    outcomes = CPU.run(workload.base, workload.batch)
+    assert set(outcomes.results["status"].tolist()) == {1}
+
+
+def test_the_common_class_fits_its_budget() -> None:
+    words = (ctypes.c_uint64 * 13)()
+    load().warpgrid_evm_lay_out(ctypes.byref(COMMON_ARENAS), words)
+    assert words[11] + words[12] <= 16 << 10

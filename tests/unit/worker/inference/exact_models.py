@@ -1,0 +1,33 @@
+"""Small exact models on disk, with a tokenizer for every byte and a chat template, for tests of whole engines."""
+
+from pathlib import Path
+
+from tests.unit.worker.inference.random_models import random_model
+from worker.inference.exact.model import ExactModel, ModelWriter
+from worker.inference.exact.specification import tensor_specs
+from worker.inference.exact.tokenizer import byte_pair_tokenizer
+
+__all__ = ["END_TOKEN", "write_model"]
+
+END_TOKEN = 1
+TEMPLATE = "{% for message in messages %}<s>{{ message.role }}\n{{ message.content }}<e>{% endfor %}<s>assistant\n"
+
+
+def _alphabet() -> list[str]:
+    """GPT-2's printable characters for the 256 bytes."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in printable]
+    characters = {byte: chr(byte) for byte in printable} | {byte: chr(256 + i) for i, byte in enumerate(others)}
+    return [characters[byte] for byte in range(256)]
+
+
+def write_model(folder: Path, seed: int, **shape: int) -> ExactModel:
+    """A random model of 258 tokens: `<s>`, `<e>` (which ends an answer), then the bytes."""
+    model = random_model(seed, vocabulary=258, **shape)
+    tokenizer = byte_pair_tokenizer(["<s>", "<e>", *_alphabet()], [], "gpt-2", ["<s>", "<e>"], [])
+    folder.mkdir()
+    writer = ModelWriter(folder, model.header)
+    for spec in tensor_specs(model.header):
+        writer.tensor(spec.name, model.tensor(spec.name))
+    writer.finish(tokenizer, TEMPLATE, {"name": "bytes"})
+    return ExactModel(folder)

@@ -1,0 +1,116 @@
+"""Disputes on an executor: the contracts at their places, a game between two parties, and single steps with their gas."""
+
+from collections.abc import Callable
+from typing import Any
+
+from core.memory_state import AccountContents
+from tests.unit.market.ledger import Ledger, address_of
+from tests.unit.zk.scene import Claim, Scene
+from worker.evm.reference import ReferenceExecutor
+from worker.inference.exact.specification import exp2_table, sigmoid_table
+from worker.inference.proof_model import TensorOpener
+from zk.contracts import DISPUTE, DISPUTE_ADDRESS, STEPS, STEPS_ADDRESS, predeploys
+from zk.dispute import Challenger, Terms, Worker, play
+from zk.program import Instruction, Programs
+from zk.tape import Tape, fill
+from zk.trace import Statement
+
+__all__ = ["CHALLENGER", "MOVE_SECONDS", "WORKER", "Arena", "DisputeScene", "evidence_of", "new_ledger", "recompute"]
+
+MOVE_SECONDS = 3600
+WORKER, CHALLENGER = address_of("worker"), address_of("challenger")
+
+
+def new_ledger() -> Ledger:
+    accounts = {name: AccountContents(balance=10**18) for name in (WORKER, CHALLENGER)}
+    for address, predeploy in predeploys(exp2_table().tolist(), sigmoid_table().tolist(), MOVE_SECONDS).items():
+        accounts[address] = AccountContents(1, predeploy.balance_wei, predeploy.code, predeploy.storage)
+    return Ledger(ReferenceExecutor(), accounts, {DISPUTE_ADDRESS: DISPUTE, STEPS_ADDRESS: STEPS})
+
+
+class DisputeScene(Scene):
+    """A scene whose model a dispute can open."""
+
+    def __init__(self, seed: int = 1, **shape: int) -> None:
+        super().__init__(seed, **{"head_width": 32, "vocabulary": 192, **shape})
+        self.opener = TensorOpener(self.model, b"\x01" * 32, b"\x02" * 32)
+        self.model_root = self.opener.root
+        self.programs = Programs(self.model.header)
+
+    def tapes(self, claim: Claim) -> Callable[[int, int], Tape]:
+        """How the parties of a claim compute tapes: with the ordered model's arithmetic, from the claim's rows."""
+
+        def make(position: int, inner: int) -> Tape:
+            program = self.programs.program(inner)
+            return fill(self.arithmetic, claim.statement, claim.rows, program, position, inner)
+
+        return make
+
+    def worker(self, claim: Claim, make_tape: Callable[[int, int], Tape] | None = None) -> Worker:
+        return Worker(claim.trace, claim.rows, self.programs, self.opener, make_tape or self.tapes(claim))
+
+    def challenger(self, honest: Claim) -> Challenger:
+        return Challenger(honest.trace, self.tapes(honest))
+
+    def terms(self, order: Statement, claim: Claim) -> Terms:
+        """What was ordered, and the root that the worker signed."""
+        answer = claim.statement.answer
+        asked = Statement(order.model_root, order.request_hash, order.sampling, order.prompt, answer)
+        return Terms.of(asked, claim.trace.root, self.programs, WORKER, CHALLENGER)
+
+
+class Arena:
+    """One game on a fresh chain. Implements `zk.dispute.DisputeChain`."""
+
+    def __init__(self, terms: Terms) -> None:
+        self.terms = terms
+        self.ledger = new_ledger()
+        self.gas: list[tuple[str, int]] = []
+
+    def move(self, sender: bytes, function: str, *arguments: object) -> None:
+        sent = self.ledger.send(sender, DISPUTE_ADDRESS, function, *arguments)
+        self.gas.append((function, sent.gas_used))
+
+    def turn(self) -> int:
+        return int(self.ledger.read(DISPUTE_ADDRESS, "turnOf", self.terms.solidity()))
+
+    def winner(self) -> bytes:
+        found: bytes = self.ledger.read(DISPUTE_ADDRESS, "winnerOf", self.terms.solidity())
+        return found
+
+    def play(self, worker: Worker, challenger: Challenger) -> int:
+        return play(self, self.terms, worker, challenger)
+
+    def time_out(self, by: bytes) -> None:
+        """Let the clock of the party whose turn it is run out, and end the game."""
+        self.ledger.now += MOVE_SECONDS + 1
+        self.move(by, "timeout", self.terms.solidity())
+
+
+def recompute(
+    ledger: Ledger, scene: DisputeScene, claim: Claim, position: int, inner: int, index: int, worker: Worker
+) -> tuple[bytes, int]:
+    """The contract's digest of one cell of an honest tape, and the gas of the call."""
+    tape = scene.tapes(claim)(position, inner)
+    instruction, evidence = evidence_of(scene, worker, tape, position, inner, index)
+    context = (
+        tape.root,
+        tape.depth,
+        claim.trace.rows_root,
+        len(claim.trace.levels) - 1,
+        claim.trace.shape.leaves,
+        scene.model_root,
+        position,
+        index,
+        claim.statement.sampling,
+    )
+    sent = ledger.send(WORKER, STEPS_ADDRESS, "recompute", instruction.solidity(), evidence, context)
+    return sent.result, sent.gas_used
+
+
+def evidence_of(
+    scene: DisputeScene, worker: Worker, tape: Tape, position: int, inner: int, index: int
+) -> tuple[Instruction, Any]:
+    slot = scene.programs.slot(inner, index, position + 1)
+    instruction = scene.programs.instruction(inner, slot)
+    return instruction, worker.evidence(tape, instruction, index, position)

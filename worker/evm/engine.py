@@ -1,0 +1,152 @@
+"""The engine as a library: batches in, outcomes out.
+
+`Engine.run` is *instances mode*: many independent transactions, each on the base state alone. `Engine.run_block` is
+*serial mode*: one block, each transaction on what the one before left. Both answer what a transaction lacks (state that
+the base does not hold, precompiles that the back end does not compute) through one `Resolver`, and run it again.
+"""
+
+import ctypes
+from os import cpu_count
+from typing import Protocol
+
+import numpy as np
+
+from core.columns import Array
+from worker.evm import library
+from worker.evm.base_state import BaseState, pointer
+from worker.evm.batch import Batch, Outcomes
+from worker.evm.errors import EngineLimit
+from worker.evm.layouts import RESULT, ArenaSizes, Status
+
+__all__ = ["Engine", "NothingMissing", "Resolver"]
+
+_GIB = 1 << 30
+
+# Address space, not memory: pages are taken from the system as a transaction touches them.
+CPU_ARENAS = ArenaSizes(
+    stack_words=1025 * 1026,
+    memory_bytes=8 * _GIB,
+    return_bytes=_GIB,
+    accounts=1 << 21,
+    slots=1 << 22,
+    index_entries=1 << 24,
+    journal_entries=1 << 24,
+    log_bytes=_GIB,
+    frames=1026,
+    region_bytes=2 * _GIB,
+    codes=1 << 18,
+)
+OUTPUT_BYTES = 16 * _GIB
+OUTPUT_BYTES_KEPT = 256 << 20  # beyond this, memory goes back to the system after a run
+
+
+class Resolver(Protocol):
+    """Answers what parked transactions ask for."""
+
+    def resolve(self, base: BaseState, batch: Batch, outcomes: Outcomes, rows: list[int]) -> None:
+        """Add to `base` what the requests of these rows name. Each must make progress, or the run would never end."""
+
+
+class NothingMissing:
+    """The resolver for a base that holds everything."""
+
+    def resolve(self, base: BaseState, batch: Batch, outcomes: Outcomes, rows: list[int]) -> None:
+        request = outcomes.results["request"][rows[0]]
+        raise AssertionError(f"the base is complete, yet transaction {rows[0]} asks for {request}")
+
+
+class Engine:
+    """The EVM on this machine's cores. Not to be shared between threads: it has one set of arenas.
+
+    `threads` is how many cores instances mode uses (default: all).
+    """
+
+    name = "cpu"
+
+    def __init__(self, threads: int | None = None) -> None:
+        self._library = library.load()
+        self._session = self._library.warpgrid_evm_session_create(
+            ctypes.byref(CPU_ARENAS), threads or cpu_count() or 1, OUTPUT_BYTES
+        )
+        if not self._session:
+            raise EngineLimit("the system gives no address space for the EVM's arenas: raise `ulimit -v`")
+        self._used = 0
+
+    def __del__(self) -> None:
+        if session := self.__dict__.pop("_session", None):
+            self._library.warpgrid_evm_session_destroy(session)
+
+    def run(self, base: BaseState, batch: Batch, resolver: Resolver | None = None) -> Outcomes:
+        """Run every row on the base alone; the base stays as it is, but for what the resolver adds.
+
+        Raises EngineLimit when a transaction needs more memory than there is address space.
+        """
+        resolver = resolver or NothingMissing()
+        native, results = batch.native(), np.zeros(len(batch), RESULT)
+        self._clear()
+        rows = np.arange(len(batch), dtype="<u4")
+        while len(rows):
+            self._library.warpgrid_evm_run_instances(
+                self._session,
+                base.handle,
+                base.accounts_complete,
+                base.single_step,
+                ctypes.byref(native),
+                pointer(rows),
+                len(rows),
+                pointer(results),
+            )
+            self._refuse_overflow(results)
+            outcomes = self._outcomes(results)
+            rows = np.flatnonzero(results["status"] == Status.PARKED).astype("<u4")
+            if len(rows):
+                resolver.resolve(base, batch, outcomes, rows.tolist())
+        return self._outcomes(results)
+
+    def run_block(self, base: BaseState, batch: Batch, block: Array, resolver: Resolver | None = None) -> Outcomes:
+        """Run the rows in order in one block; the base becomes the state after them.
+
+        `block` is a BLOCK_ENVIRONMENT[1] of the caller's: the gas and blob gas it has available are taken off.
+        """
+        resolver = resolver or NothingMissing()
+        native, results = batch.native(), np.zeros(len(batch), RESULT)
+        self._clear()
+        row = 0
+        while row < len(batch):
+            row = self._library.warpgrid_evm_run_serial(
+                self._session,
+                base.handle,
+                base.accounts_complete,
+                ctypes.byref(native),
+                row,
+                pointer(block),
+                pointer(results),
+            )
+            self._refuse_overflow(results)
+            if row < len(batch):
+                resolver.resolve(base, batch, self._outcomes(results), [row])
+        return self._outcomes(results)
+
+    def _outcomes(self, results: Array) -> Outcomes:
+        """Results with a copy of the arena, which the next run overwrites."""
+        ends = results["output"] + _sections_bytes(results)
+        self._used = int(ends.max(initial=0))
+        raw = ctypes.string_at(self._library.warpgrid_evm_session_output(self._session), self._used)
+        return Outcomes(results, np.frombuffer(raw, "u1"))
+
+    def _clear(self) -> None:
+        self._library.warpgrid_evm_session_clear(self._session, self._used > OUTPUT_BYTES_KEPT)
+        self._used = 0
+
+    @staticmethod
+    def _refuse_overflow(results: Array) -> None:
+        overflown = np.flatnonzero(results["status"] == Status.OVERFLOW)
+        if len(overflown):
+            raise EngineLimit(f"transaction {overflown[0]} needs more memory than the engine's arenas can hold")
+
+
+def _sections_bytes(results: Array) -> Array:
+    entries = results["accounts"] * np.uint64(128) + results["slots"] * np.uint64(112)
+    padded = (results["return_bytes"] + np.uint64(15)) & ~np.uint64(15)
+    total: Array = entries + results["log_bytes"] + padded + results["code_bytes"]
+    return total

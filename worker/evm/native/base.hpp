@@ -1,0 +1,269 @@
+// The shared base state as the host owns it: growing tables, and what a block in serial mode changes in them.
+// Host code only. Kernels and instruction cores see it as a `World` of plain pointers.
+#pragma once
+
+#include <cstring>
+#include <unordered_map>
+#include <vector>
+
+#include "worker/evm/native/results.hpp"
+
+namespace warpgrid::evm {
+
+class Base {
+   public:
+    explicit Base(Granularity granularity) : granularity_(granularity) {
+        rebuild_accounts(64);
+        rebuild_slots(64);
+        const u64 offsets[2] = {0, 0};
+        add_codes(1, nullptr, offsets);
+    }
+
+    // ---- filling ----
+
+    // Number of the first of `count` codes: code i is bytes[offsets[i]..offsets[i+1]). Decoded here, once.
+    u32 add_codes(u64 count, const u8* bytes, const u64* offsets) {
+        const u32 first = static_cast<u32>(codes_.size());
+        for (u64 i = 0; i < count; ++i) add_code(bytes + offsets[i], static_cast<u32>(offsets[i + 1] - offsets[i]));
+        return first;
+    }
+
+    // The record of an account, made if need be (then it does not exist yet).
+    u32 enter_account(u32 world, const Address& address) {
+        const World view = world_view(1);
+        const u32 found = find_account(view, world, address);
+        if (found != NONE) return found;
+        AccountRecord record = {};
+        record.address = address;
+        record.world = world;
+        accounts_.push_back(record);
+        const u32 number = static_cast<u32>(accounts_.size());
+        if (number * 2ull > account_index_.size()) {
+            rebuild_accounts(account_index_.size() * 2);
+        } else {
+            insert(account_index_, hash_account(world, address), number);
+        }
+        return number - 1;
+    }
+
+    u32 enter_slot(u32 account, const u256& key) {
+        const World view = world_view(1);
+        const u32 found = find_slot(view, account, key);
+        if (found != NONE) return found;
+        SlotRecord record = {};
+        record.key = key;
+        record.account = account;
+        slots_.push_back(record);
+        const u32 number = static_cast<u32>(slots_.size());
+        if (number * 2ull > slot_index_.size()) {
+            rebuild_slots(slot_index_.size() * 2);
+        } else {
+            insert(slot_index_, hash_slot(account, key), number);
+        }
+        return number - 1;
+    }
+
+    AccountRecord& account(u32 number) { return accounts_[number]; }
+    SlotRecord& slot(u32 number) { return slots_[number]; }
+    const Code& code(u32 number) const { return codes_[number]; }
+    const u8* code_bytes(u32 number) const { return code_blob_.data() + codes_[number].bytes; }
+    std::vector<u256>& block_hashes() { return block_hashes_; }
+
+    void add_answer(const u256& key, const u8* output, u32 size, u32 status) {
+        answers_.push_back({key, answer_blob_.size(), size, status});
+        answer_blob_.insert(answer_blob_.end(), output, output + size);
+    }
+
+    // ---- serial mode: the outcome of a transaction becomes the base of the next ----
+
+    void commit(const Result& result, const u8* sections, u32 world) {
+        const auto* accounts = reinterpret_cast<const AccountEntry*>(sections);
+        const auto* slots = reinterpret_cast<const SlotEntry*>(sections + result.accounts * sizeof(AccountEntry));
+        const u8* codes = reinterpret_cast<const u8*>(slots + result.slots) + result.log_bytes +
+                          pad_chunk(result.return_bytes);
+        std::vector<u32> records(result.accounts, NONE);
+        for (u32 i = 0; i < result.accounts; ++i) {
+            if (accounts[i].flags & (ENTRY_WRITTEN | ENTRY_CREATED)) records[i] = commit_account(accounts[i], world, codes);
+        }
+        for (u32 i = 0; i < result.slots; ++i) {
+            const AccountEntry& owner = accounts[slots[i].account];
+            if (slots[i].flags & ENTRY_TRANSIENT || !(slots[i].flags & ENTRY_WRITTEN)) continue;
+            if (owner.flags & ENTRY_DESTROYED) continue;
+            u32& record = records[slots[i].account];
+            if (record == NONE) record = enter_account(world, owner.address);
+            commit_slot(record, slots[i]);
+        }
+    }
+
+    // Fees go to the coinbase after everything else; if this transaction destroyed it, they go with it.
+    void pay_coinbase(const Result& result, const u8* sections, u32 world, const BlockEnvironment& block) {
+        const auto* accounts = reinterpret_cast<const AccountEntry*>(sections);
+        for (u32 i = 0; i < result.accounts; ++i) {
+            if (accounts[i].address == block.coinbase && accounts[i].flags & ENTRY_DESTROYED) return;
+        }
+        credit(world, block.coinbase, result.coinbase_fee);
+    }
+
+    // Adds to a balance. An account that is empty afterwards is gone (EIP-161).
+    void credit(u32 world, const Address& address, const u256& amount) {
+        const u32 record = enter_account(world, address);
+        save_account(record);
+        AccountRecord& account = accounts_[record];
+        account.balance = account.balance + amount;
+        const bool empty = is_zero(account.balance) && account.nonce == 0 && account.code == CODE_EMPTY;
+        account.flags = empty ? account.flags & ~ACCOUNT_EXISTS : account.flags | ACCOUNT_EXISTS;
+    }
+
+    struct Saved {
+        u32 record;
+        AccountRecord account;
+    };
+    struct SavedSlot {
+        u32 record;
+        u256 value;
+    };
+    // What was there before the first commit, once for each record changed since `forget_changes`.
+    const std::vector<Saved>& changed_accounts() const { return changed_accounts_; }
+    const std::vector<SavedSlot>& changed_slots() const { return changed_slots_; }
+
+    void forget_changes() {
+        for (const Saved& saved : changed_accounts_) accounts_[saved.record].flags &= ~(ACCOUNT_DIRTY | ACCOUNT_CLEARED);
+        for (const SavedSlot& saved : changed_slots_) slots_[saved.record].flags &= ~SLOT_DIRTY;
+        changed_accounts_.clear();
+        changed_slots_.clear();
+    }
+
+    World world_view(u32 accounts_complete) {
+        World world;
+        world.accounts = accounts_.data();
+        world.account_index = account_index_.data();
+        world.slots = slots_.data();
+        world.slot_index = slot_index_.data();
+        world.codes = codes_.data();
+        world.code_blob = code_blob_.data();
+        world.block_hashes = block_hashes_.data();
+        world.answers = answers_.data();
+        world.answer_blob = answer_blob_.data();
+        world.account_index_mask = account_index_.size() - 1;
+        world.slot_index_mask = slot_index_.size() - 1;
+        world.account_count = static_cast<u32>(accounts_.size());
+        world.slot_count = static_cast<u32>(slots_.size());
+        world.answer_count = static_cast<u32>(answers_.size());
+        world.accounts_complete = accounts_complete;
+        return world;
+    }
+    u64 code_count() const { return codes_.size(); }
+    u64 code_blob_bytes() const { return code_blob_.size(); }
+    u64 answer_blob_bytes() const { return answer_blob_.size(); }
+
+   private:
+    static void insert(std::vector<u32>& index, u64 hash, u32 number) {
+        const u64 mask = index.size() - 1;
+        u64 i = hash;
+        while (index[i & mask]) ++i;
+        index[i & mask] = number;
+    }
+    void rebuild_accounts(u64 size) {
+        account_index_.assign(size, 0);
+        for (u32 i = 0; i < accounts_.size(); ++i) {
+            insert(account_index_, hash_account(accounts_[i].world, accounts_[i].address), i + 1);
+        }
+    }
+    void rebuild_slots(u64 size) {
+        slot_index_.assign(size, 0);
+        for (u32 i = 0; i < slots_.size(); ++i) insert(slot_index_, hash_slot(slots_[i].account, slots_[i].key), i + 1);
+    }
+
+    u64 append(u64 bytes) {  // offset of fresh bytes in the blob, aligned to 16
+        const u64 at = (code_blob_.size() + 15) & ~15ull;
+        code_blob_.resize(at + bytes);
+        return at;
+    }
+
+    u32 add_code(const u8* bytes, u32 size) {
+        Code code = {};
+        keccak256(code.hash, bytes, size);
+        const u256 key = load_big_endian(code.hash);
+        const auto known = code_numbers_.find(key.w[0]);
+        if (known != code_numbers_.end() && std::memcmp(codes_[known->second].hash, code.hash, 32) == 0) {
+            // the caller counts on consecutive numbers: a descriptor more, the same bytes
+            codes_.push_back(codes_[known->second]);
+            return static_cast<u32>(codes_.size() - 1);
+        }
+        const CodeSizes sizes = decode_code(bytes, size, granularity_, {});
+        code.size = size;
+        code.flags = CODE_DECODED | (is_delegation(bytes, size) ? CODE_DELEGATION : 0u);
+        code.record_count = sizes.records;
+        code.bytes = append(size);
+        code.constants = append(sizes.constants * 32ull);
+        code.records = append(sizes.records * sizeof(Instruction));
+        code.jumps = append(size * sizeof(u32));
+        u8* blob = code_blob_.data();
+        if (size) std::memcpy(blob + code.bytes, bytes, size);
+        decode_code(blob + code.bytes, size, granularity_,
+                    {reinterpret_cast<Instruction*>(blob + code.records), reinterpret_cast<u32*>(blob + code.jumps),
+                     reinterpret_cast<u256*>(blob + code.constants)});
+        codes_.push_back(code);
+        code_numbers_.emplace(key.w[0], static_cast<u32>(codes_.size() - 1));
+        return static_cast<u32>(codes_.size() - 1);
+    }
+
+    void save_account(u32 record) {
+        if (accounts_[record].flags & ACCOUNT_DIRTY) return;
+        changed_accounts_.push_back({record, accounts_[record]});
+        accounts_[record].flags |= ACCOUNT_DIRTY;
+    }
+
+    u32 commit_account(const AccountEntry& entry, u32 world, const u8* codes) {
+        const u32 record = enter_account(world, entry.address);
+        save_account(record);
+        u32 code = entry.code;
+        if (code & CODE_PRIVATE) {
+            const auto& header = *reinterpret_cast<const CodeHeader*>(codes + entry.output_code);
+            code = add_code(codes + entry.output_code + sizeof(CodeHeader), static_cast<u32>(header.bytes));
+        }
+        AccountRecord& account = accounts_[record];
+        if (entry.flags & ENTRY_CREATED) account.flags |= ACCOUNT_STORAGE_COMPLETE;
+        if (entry.flags & ENTRY_DESTROYED || !(entry.flags & ENTRY_EXISTS)) {
+            account.nonce = 0;
+            account.balance = {};
+            account.code = CODE_EMPTY;
+            if (entry.flags & ENTRY_DESTROYED) account.flags |= ACCOUNT_CLEARED;
+            account.flags &= ~(ACCOUNT_EXISTS | ACCOUNT_HAS_STORAGE);
+        } else {
+            account.nonce = entry.nonce;
+            account.balance = entry.balance;
+            account.code = code;
+            account.flags |= ACCOUNT_EXISTS;
+        }
+        return record;
+    }
+
+    void commit_slot(u32 account, const SlotEntry& entry) {
+        const u32 record = enter_slot(account, entry.key);
+        SlotRecord& slot = slots_[record];
+        if (!(slot.flags & SLOT_DIRTY)) {
+            changed_slots_.push_back({record, entry.base == NONE ? entry.original : slot.value});
+            slot.flags |= SLOT_DIRTY;
+        }
+        slot.value = entry.value;
+        save_account(account);
+        if (!is_zero(entry.value)) accounts_[account].flags |= ACCOUNT_HAS_STORAGE;
+    }
+
+    Granularity granularity_;
+    std::vector<AccountRecord> accounts_;
+    std::vector<u32> account_index_;
+    std::vector<SlotRecord> slots_;
+    std::vector<u32> slot_index_;
+    std::vector<Code> codes_;
+    std::vector<u8> code_blob_;
+    std::unordered_map<u64, u32> code_numbers_;
+    std::vector<u256> block_hashes_;
+    std::vector<PrecompileAnswer> answers_;
+    std::vector<u8> answer_blob_;
+    std::vector<Saved> changed_accounts_;
+    std::vector<SavedSlot> changed_slots_;
+};
+
+}  // namespace warpgrid::evm

@@ -1,0 +1,279 @@
+// Memory, hashing, storage, logs and control flow. Yellow Paper H.2, 20s, 50s and a0s.
+#pragma once
+
+#include "worker/evm/native/instructions_environment.hpp"
+
+namespace warpgrid::evm {
+
+template <class M, class R>
+WG_FN void op_MLOAD(M& m, R& r, Instruction) {
+    const u256 offset = r.stack.top();
+    if (ensure_memory(m, r, saturate_u64(offset), 32)) {
+        r.stack.replace(0, m.memory.load_big_endian(r.memory_base + offset.w[0]));
+    }
+}
+
+template <class M, class R>
+WG_FN void op_MSTORE(M& m, R& r, Instruction) {
+    const u256 offset = r.stack.top();
+    if (!ensure_memory(m, r, saturate_u64(offset), 32)) return;
+    m.memory.store_big_endian(r.memory_base + offset.w[0], r.stack.at(1));
+    r.stack.drop(2);
+}
+
+template <class M, class R>
+WG_FN void op_MSTORE8(M& m, R& r, Instruction) {
+    const u256 offset = r.stack.top();
+    if (!ensure_memory(m, r, saturate_u64(offset), 1)) return;
+    m.memory.template store<u8>(r.memory_base + offset.w[0], static_cast<u8>(r.stack.at(1).w[0]));
+    r.stack.drop(2);
+}
+
+template <class M, class R>
+WG_FN void op_MSIZE(M&, R& r, Instruction) {
+    r.stack.push(make_u256(r.memory_bytes));
+}
+
+template <class M, class R>
+WG_NOINLINE void copy_memory_range(M& m, R& r) {
+    const u256 destination = r.stack.top(), source = r.stack.at(1), count = r.stack.at(2);
+    const u256 farther = destination < source ? source : destination;
+    if (!prepare_copy(m, r, farther, count)) return;
+    r.stack.drop(3);
+    if (!is_zero(count)) m.memory.move(r.memory_base + destination.w[0], r.memory_base + source.w[0], count.w[0]);
+}
+WG_OUTLINE(op_MCOPY, copy_memory_range)
+
+// ---- KECCAK256 --------------------------------------------------------------------------------------------------------
+
+// Digest, as a stack word, of a range of a lane's memory.
+template <u32 LANES>
+WG_NOINLINE u256 keccak_range(const LaneMemory<LANES>& memory, u64 offset, u64 size) {
+    u64 state[25];
+    WG_UNROLL
+    for (u32 i = 0; i < 25; ++i) state[i] = 0;
+    for (;;) {
+        WG_UNROLL
+        for (u32 i = 0; i < 17; ++i) {
+            if (8 * i + 8 <= size) {
+                state[i] ^= memory.load_little_endian(offset + 8 * i);
+            } else if (8 * i <= size) {  // the last bytes and the padding that follows them
+                u64 tail = 1ull << (8 * (size % 8));
+                for (u32 b = 0; b < size % 8; ++b) {
+                    tail |= static_cast<u64>(*memory.at(offset + 8 * i + b)) << (8 * b);
+                }
+                state[i] ^= tail;
+            }
+        }
+        if (size < KECCAK256_RATE_BYTES) break;
+        keccak_permute(state);
+        offset += KECCAK256_RATE_BYTES;
+        size -= KECCAK256_RATE_BYTES;
+    }
+    state[16] ^= 0x8000000000000000ull;
+    keccak_permute(state);
+    return from_big_endian_words(state[0], state[1], state[2], state[3]);
+}
+
+template <class M, class R>
+WG_FN void op_KECCAK256(M& m, R& r, Instruction) {
+    const u256 offset = r.stack.top(), size = r.stack.at(1);
+    if (saturate_u64(size) > MEMORY_BYTES_UNPAYABLE) {
+        r.halt = Halt::OutOfGas;
+        return;
+    }
+    if (!r.charge(GAS_KECCAK_WORD * words_of(size.w[0])) || !ensure_range(m, r, offset, size)) return;
+    r.stack.replace(1, keccak_range(m.memory, r.memory_base + (is_zero(size) ? 0 : offset.w[0]), size.w[0]));
+}
+
+template <class M, class R>
+WG_FN void op_EXP(M&, R& r, Instruction) {
+    const u256 base = r.stack.top(), exponent = r.stack.at(1);
+    if (r.charge(GAS_EXPONENT_BYTE * bytes_of_exponent(exponent))) r.stack.replace(1, power(base, exponent));
+}
+
+template <class M, class R>
+WG_FN void op_CLZ(M& m, R& r, Instruction) {
+    if (m.fork() < Fork::Osaka) {
+        r.halt = Halt::InvalidOpcode;
+        return;
+    }
+    r.stack.replace(0, make_u256(count_leading_zeros(r.stack.top())));
+}
+
+// ---- storage ----------------------------------------------------------------------------------------------------------
+
+template <class M, class R>
+WG_NOINLINE void load_storage(M& m, R& r) {
+    const u32 slot = m.state.enter_slot(m.frame.self, r.stack.top(), 0);
+    if (slot == NONE || !m.state.load_slot(slot)) {
+        r.halt = m.state.fault;
+        return;
+    }
+    if (r.charge(m.state.warm_slot(slot) ? GAS_COLD_SLOT : GAS_WARM)) r.stack.replace(0, m.state.slot_value(slot));
+}
+WG_OUTLINE(op_SLOAD, load_storage)
+
+template <class M, class R>
+WG_NOINLINE void store_storage(M& m, R& r) {
+    if (m.is_static()) {
+        r.halt = Halt::WriteProtection;
+        return;
+    }
+    if (r.gas <= static_cast<i64>(GAS_STIPEND)) {
+        r.halt = Halt::OutOfGas;
+        return;
+    }
+    const u32 slot = m.state.enter_slot(m.frame.self, r.stack.top(), 0);
+    if (slot == NONE || !m.state.load_slot(slot)) {
+        r.halt = m.state.fault;
+        return;
+    }
+    const u256 value = r.stack.at(1);
+    const u64 access = m.state.warm_slot(slot) ? GAS_COLD_SLOT : 0;
+    const u256 current = m.state.slot_value(slot);
+    const StorageCharge charge = storage_charge(m.state.slot_original(slot), current, value);
+    if (!r.charge(access + charge.gas)) return;
+    m.refund += charge.refund;
+    if (current != value) m.state.set_slot(slot, value);
+    r.stack.drop(2);
+}
+WG_OUTLINE(op_SSTORE, store_storage)
+
+template <class M, class R>
+WG_NOINLINE void load_transient(M& m, R& r) {
+    const u32 slot = m.state.enter_slot(m.frame.self, r.stack.top(), ENTRY_TRANSIENT);
+    if (slot == NONE) {
+        r.halt = m.state.fault;
+        return;
+    }
+    r.stack.replace(0, m.state.slot_value(slot));
+}
+WG_OUTLINE(op_TLOAD, load_transient)
+
+template <class M, class R>
+WG_NOINLINE void store_transient(M& m, R& r) {
+    if (m.is_static()) {
+        r.halt = Halt::WriteProtection;
+        return;
+    }
+    const u32 slot = m.state.enter_slot(m.frame.self, r.stack.top(), ENTRY_TRANSIENT);
+    if (slot == NONE) {
+        r.halt = m.state.fault;
+        return;
+    }
+    m.state.set_slot(slot, r.stack.at(1));
+    r.stack.drop(2);
+}
+WG_OUTLINE(op_TSTORE, store_transient)
+
+// ---- logs -------------------------------------------------------------------------------------------------------------
+
+template <class M, class R>
+WG_NOINLINE void append_log(M& m, R& r, u32 topics) {
+    const u256 offset = r.stack.top(), size = r.stack.at(1);
+    if (m.is_static()) {
+        r.halt = Halt::WriteProtection;
+        return;
+    }
+    if (saturate_u64(size) > MEMORY_BYTES_UNPAYABLE) {
+        r.halt = Halt::OutOfGas;
+        return;
+    }
+    if (!r.charge(GAS_LOG_BYTE * size.w[0]) || !ensure_range(m, r, offset, size)) return;
+    const u64 padded = (size.w[0] + 15) & ~15ull, bytes = sizeof(LogHeader) + 32 * topics + padded;
+    if (m.log_bytes + bytes > m.sizes->log_bytes) {
+        r.halt = Halt::Overflow;
+        return;
+    }
+    u64 to = m.layout->logs + m.log_bytes;
+    const Address& a = m.self;
+    m.memory.template store<Chunk>(to, {a.w[0] | static_cast<u64>(a.w[1]) << 32, a.w[2] | static_cast<u64>(a.w[3]) << 32});
+    m.memory.template store<Chunk>(to + 16, {a.w[4] | static_cast<u64>(topics) << 32, size.w[0]});
+    to += sizeof(LogHeader);
+    for (u32 i = 0; i < topics; ++i, to += 32) m.memory.store_big_endian(to, r.stack.at(2 + i));
+    if (size.w[0]) m.memory.move(to, r.memory_base + offset.w[0], size.w[0]);
+    m.memory.zero(to + size.w[0], padded - size.w[0]);
+    m.log_bytes += bytes;
+    ++m.logs;
+    r.stack.drop(2 + topics);
+}
+
+template <class M, class R>
+WG_FN void op_LOG(M& m, R& r, Instruction instruction) {
+    R copy = r;
+    append_log(m, copy, instruction.head >> 8);
+    r = copy;
+}
+
+// ---- control flow -----------------------------------------------------------------------------------------------------
+
+template <class M, class R>
+WG_FN void jump_to(M& m, R& r, const u256& destination) {
+    const u32 record = saturate_u64(destination) < m.code.size ? m.code.jumps[destination.w[0]] : NO_JUMP;
+    if (record == NO_JUMP) {
+        r.halt = Halt::InvalidJump;
+    } else {
+        r.record = m.code.records + record;
+    }
+}
+
+template <class M, class R>
+WG_FN void op_JUMP(M& m, R& r, Instruction) {
+    const u256 destination = r.stack.top();
+    r.stack.drop(1);
+    jump_to(m, r, destination);
+}
+
+template <class M, class R>
+WG_FN void op_JUMPI(M& m, R& r, Instruction) {
+    const u256 destination = r.stack.top();
+    const bool taken = !is_zero(r.stack.at(1));
+    r.stack.drop(2);
+    if (taken) jump_to(m, r, destination);
+}
+
+template <class M, class R> WG_FN void op_JUMPDEST(M&, R&, Instruction) {}
+
+template <class M, class R>
+WG_FN void op_PC(M&, R& r, Instruction instruction) {
+    r.stack.push(make_u256(instruction.immediate));
+}
+
+template <class M, class R>
+WG_FN void op_GAS(M&, R& r, Instruction) {
+    r.stack.push(make_u256(static_cast<u64>(r.gas)));
+}
+
+template <class M, class R> WG_FN void op_STOP(M&, R& r, Instruction) { r.halt = Halt::Stop; }
+template <class M, class R> WG_FN void op_INVALID(M&, R& r, Instruction) { r.halt = Halt::InvalidOpcode; }
+
+// RETURN and REVERT: moves the output to where the caller finds it.
+template <class M, class R>
+WG_NOINLINE void finish_with_output(M& m, R& r, Halt halt) {
+    const u256 offset = r.stack.top(), size = r.stack.at(1);
+    if (!ensure_range(m, r, offset, size)) return;
+    if (size.w[0] > m.sizes->return_bytes) {
+        r.halt = Halt::Overflow;
+        return;
+    }
+    if (size.w[0]) m.memory.move(m.layout->returned, r.memory_base + offset.w[0], size.w[0]);
+    m.return_bytes = size.w[0];
+    r.halt = halt;
+}
+
+template <class M, class R>
+WG_FN void op_RETURN(M& m, R& r, Instruction) {
+    R copy = r;
+    finish_with_output(m, copy, Halt::Return);
+    r = copy;
+}
+
+template <class M, class R>
+WG_FN void op_REVERT(M& m, R& r, Instruction) {
+    R copy = r;
+    finish_with_output(m, copy, Halt::Revert);
+    r = copy;
+}
+
+}  // namespace warpgrid::evm

@@ -1,0 +1,78 @@
+// Instances mode on a GPU, one transaction a thread: the body that both kernels share.
+//
+// A grid of resident warps takes 32 rows of the batch at a time. The rows come sorted by (code, selector), so that a
+// warp's lanes mostly run the same instructions; after each one the lanes are brought together again, since the
+// compiler never does that in a loop around a switch. Private memory belongs to the resident thread, not to the
+// transaction, so that it stays in the caches.
+#pragma once
+
+#include "worker/evm/native/results.hpp"
+
+namespace warpgrid::evm {
+
+// Lies in device memory; the host writes it before each launch (worker/evm/gpu_engine.py).
+struct LaunchArguments {
+    World world;
+    Transactions batch;
+    Outputs outputs;
+    ArenaSizes sizes;
+    ArenaLayout layout;
+    const u32* rows;
+    u64 count;
+    u64* next_row;  // shared counter, zero at launch
+    u8* lanes;      // warp_bytes for each resident warp
+    u8* regions;    // region_bytes for each resident thread
+    u64 warp_bytes;
+    u64 region_stride;
+};
+static_assert(sizeof(LaunchArguments) == 608);
+
+template <Reach REACH>
+__device__ __forceinline__ void run_rows(const LaunchArguments& a) {
+    const u64 thread = blockIdx.x * static_cast<u64>(blockDim.x) + threadIdx.x;
+    const u32 lane = threadIdx.x % 32;
+    const LaneMemory<32> memory = {a.lanes + thread / 32 * a.warp_bytes + lane * CHUNK_BYTES};
+    Machine<32, REACH> m;
+    m.world = &a.world;
+    m.batch = &a.batch;
+    m.sizes = &a.sizes;
+    m.layout = &a.layout;
+    m.granularity = Granularity::Block;
+    for (;;) {
+        u64 first = lane == 0 ? atomicAdd(a.next_row, 32ull) : 0;
+        first = __shfl_sync(0xffffffffu, first, 0);
+        if (first >= a.count) break;
+        const bool present = first + lane < a.count;
+        Registers<32> r = {};
+        Result result;
+        Rejection rejection = Rejection::None;
+        bool running = false;
+        if (present) {
+            const u32 row = a.rows[first + lane];
+            m.block = &a.batch.blocks[a.batch.block[row]];
+            Registers<32> begun;
+            rejection = open_machine(m, begun, row, memory, a.regions + thread * a.region_stride, result);
+            running = rejection == Rejection::None && m.state.fault == Halt::None;
+            if (running && begun.halt != Halt::None) running = leave_frame(m, begun);  // a precompile, a collision
+            r = begun;
+        }
+        while (any_lane(running)) {
+            if (running) {
+                step(m, r);
+                if (r.halt != Halt::None) {
+                    Registers<32> ended = r;
+                    running = leave_frame(m, ended);
+                    r = ended;
+                }
+            }
+            converge_lanes();
+        }
+        if (present) {
+            Registers<32> ended = r;
+            write_result(m, ended, rejection, a.outputs, result);
+        }
+        converge_lanes();
+    }
+}
+
+}  // namespace warpgrid::evm

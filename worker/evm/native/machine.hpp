@@ -1,0 +1,131 @@
+// Everything about one transaction in flight: the registers of the running frame, and the rest, which instructions
+// touch more rarely. Instruction cores get these two and assume what dispatch has checked: constant gas, stack heights.
+#pragma once
+
+#include "worker/evm/native/code.hpp"
+#include "worker/evm/native/gas.hpp"
+#include "worker/evm/native/stack.hpp"
+#include "worker/evm/native/state.hpp"
+
+namespace warpgrid::evm {
+
+// What the interpreter's loop keeps in processor registers. Functions that are not inlined get a copy, so that the
+// original never has an address.
+template <u32 LANES>
+struct Registers {
+    const Instruction* record;
+    i64 gas;
+    u64 memory_base;   // of this frame's memory, in the arenas
+    u64 memory_bytes;  // its size now, a multiple of 32
+    Stack<LANES> stack;
+    Halt halt;
+
+    WG_FN bool charge(u64 amount) {
+        if (static_cast<u64>(gas) < amount) {
+            halt = Halt::OutOfGas;
+            return false;
+        }
+        gas -= static_cast<i64>(amount);
+        return true;
+    }
+};
+
+// Contiguous memory of one transaction: bytes grow from the front, descriptors of codes sit behind.
+struct Region {
+    u8* base;
+    u64 bytes_max;
+    u64 top;
+    u32 code_count, code_max;
+
+    // Offset of `size` fresh bytes aligned to 16, or ~0 when there is no room.
+    WG_FN u64 take(u64 size) {
+        const u64 start = (top + 15) & ~15ull;
+        if (size > bytes_max || start > bytes_max - size) return ~0ull;
+        top = start + size;
+        return start;
+    }
+    WG_FN Code& code(u32 number) const {
+        return reinterpret_cast<Code*>(base + bytes_max)[number & ~CODE_PRIVATE];
+    }
+};
+
+// Which precompiles a build of the engine computes. On a GPU the common class leaves all but the hashes to the heavy
+// one: what their code costs in registers and stack, every transaction would pay.
+enum class Reach : u8 { Common, Everything };
+
+template <u32 LANES_, Reach REACH_>
+struct Machine {
+    static constexpr u32 LANES = LANES_;
+    static constexpr Reach REACH = REACH_;
+    using Regs = Registers<LANES>;
+
+    const World* world;
+    const Transactions* batch;
+    const BlockEnvironment* block;
+    u64 index;  // of the transaction in the batch
+    LaneMemory<LANES> memory;
+    const ArenaSizes* sizes;
+    const ArenaLayout* layout;
+    Region region;
+    State<LANES> state;
+    Frame frame;    // the running one
+    CodeView code;  // that it runs
+    Address self;   // whose storage and balance it uses
+    u32 depth;
+    u32 logs;
+    u64 log_bytes;
+    u64 return_bytes;
+    i64 refund;
+    u256 gas_price;
+    u64 floor_gas;
+    Granularity granularity;
+
+    WG_FN Fork fork() const { return static_cast<Fork>(block->fork); }
+    WG_FN bool is_static() const { return frame.flags & FRAME_STATIC; }
+    WG_FN const Address& sender() const { return batch->sender[index]; }
+
+    WG_FN const Code& code_of(u32 number) const {
+        return number & CODE_PRIVATE ? region.code(number) : world->codes[number];
+    }
+    WG_FN const u8* blob_of(u32 number) const { return number & CODE_PRIVATE ? region.base : world->code_blob; }
+    WG_FN const u8* code_bytes(u32 number) const { return blob_of(number) + code_of(number).bytes; }
+
+    // Byte ranges of the input of the running frame.
+    WG_FN const u8* outside_input() const { return batch->data + frame.input_offset; }
+};
+
+// Makes memory[offset .. offset + size) exist, charging for growth. False with `halt` when that fails.
+template <class M>
+WG_NOINLINE bool grow_memory(const M& m, typename M::Regs& r, u64 offset, u64 size) {
+    if (offset > MEMORY_BYTES_UNPAYABLE || size > MEMORY_BYTES_UNPAYABLE) {
+        r.halt = Halt::OutOfGas;
+        return false;
+    }
+    const u64 words = words_of(offset + size);
+    if (!r.charge(memory_gas(words) - memory_gas(r.memory_bytes / 32))) return false;
+    if (r.memory_base + words * 32 > m.layout->memory + m.sizes->memory_bytes) {
+        r.halt = Halt::Overflow;
+        return false;
+    }
+    m.memory.zero(r.memory_base + r.memory_bytes, words * 32 - r.memory_bytes);
+    r.memory_bytes = words * 32;
+    return true;
+}
+
+template <class M>
+WG_FN bool ensure_memory(const M& m, typename M::Regs& r, u64 offset, u64 size) {
+    // offset + size cannot wrap unnoticed: either operand near 2^64 exceeds memory_bytes on its own
+    if (offset <= r.memory_bytes && size <= r.memory_bytes - offset) return true;
+    typename M::Regs copy = r;
+    const bool grown = grow_memory(m, copy, offset, size);
+    r = copy;
+    return grown;
+}
+
+// The same for a range given by stack words; an empty range needs nothing, wherever it lies.
+template <class M>
+WG_FN bool ensure_range(const M& m, typename M::Regs& r, const u256& offset, const u256& size) {
+    return is_zero(size) || ensure_memory(m, r, saturate_u64(offset), saturate_u64(size));
+}
+
+}  // namespace warpgrid::evm

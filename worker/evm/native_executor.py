@@ -1,0 +1,242 @@
+"""The native engine behind the `Executor` protocol: blocks, transactions and calls on any `StateReader`.
+
+Traces, and rules that the engine does not know (forks before Cancun, moved precompiles), go to another executor where
+one was given.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from core.columns import Array, int_from_limbs
+from core.execution import (
+    BlockContext,
+    CallRequest,
+    CallResult,
+    ExecutionOutcome,
+    Executor,
+    Halt,
+    Rejection,
+    TransactionTrace,
+)
+from core.receipts import ReceiptColumns
+from core.state import EMPTY_ACCOUNT, Account, AccountChange, StateDifference, StateReader
+from core.transaction import AccessListEntry, Transaction, TransactionColumns, TransactionType
+from worker.evm.base_state import BaseState
+from worker.evm.batch import Outcomes, is_supported
+from worker.evm.block_steps import BlockRun
+from worker.evm.engine import Engine
+from worker.evm.errors import ForkNotSupported
+from worker.evm.layouts import HALTS, REJECTIONS, AccountFlag, EntryFlag, MessageKind, Status
+
+__all__ = ["NativeExecutor"]
+
+_PRECOMPILES = frozenset(number.to_bytes(20, "big") for number in (*range(1, 0x12), 0x100))
+
+
+class NativeExecutor:
+    """Implements core.execution.Executor. Not to be shared between threads: its engine has one set of arenas.
+
+    `fallback` traces, and executes what the engine has no rules for; without it, that raises ForkNotSupported.
+    """
+
+    def __init__(self, engine: Engine | None = None, fallback: Executor | None = None) -> None:
+        self._engine = engine or Engine(threads=1)
+        self._fallback = fallback
+        self.name = self._engine.name
+
+    def execute_block(
+        self, state: StateReader, context: BlockContext, transactions: TransactionColumns
+    ) -> ExecutionOutcome:
+        """See `Executor`. Raises BlockError where a system contract that the fork demands is missing or fails."""
+        if not is_supported(context):
+            return self._other(context).execute_block(state, context, transactions)
+        run = BlockRun(self._engine, state, context)
+        run.begin()
+        outcomes = run.transact(transactions)
+        included = _included(outcomes)
+        receipts = _receipts(outcomes, transactions, included)
+        run.finish(receipts)
+        return _outcome(run, outcomes, included, receipts)
+
+    def execute_transactions(
+        self, state: StateReader, context: BlockContext, transactions: TransactionColumns
+    ) -> ExecutionOutcome:
+        """See `Executor`."""
+        if not is_supported(context):
+            return self._other(context).execute_transactions(state, context, transactions)
+        run = BlockRun(self._engine, state, context)
+        outcomes = run.transact(transactions)
+        included = _included(outcomes)
+        return _outcome(run, outcomes, included, _receipts(outcomes, transactions, included))
+
+    def call(self, state: StateReader, context: BlockContext, request: CallRequest) -> CallResult:
+        """See `Executor` and `CallRequest`."""
+        if not is_supported(context):
+            return self._other(context).call(state, context, request)
+        free = not request.validate and request.max_fee_per_gas == 0
+        run = BlockRun(self._engine, state, replace(context, base_fee_per_gas=0) if free else context)
+        columns = _columns_of_call(state, context, request)
+        outcomes = run.transact(columns, MessageKind.CHECKED_CALL if request.validate else MessageKind.SIMULATION)
+        rejections = _rejections(outcomes)
+        if rejections:
+            return CallResult(False, Halt.NONE, b"", 0, 0, (), StateDifference.empty(), (), rejections[0])
+        result = outcomes.results[0]
+        halt = HALTS[int(result["halt"])]
+        return CallResult(
+            succeeded=int(result["status"]) == Status.SUCCESS,
+            halt=halt,
+            output=outcomes.output(0),
+            gas_used=int(result["gas_used"]),
+            gas_refunded=int(result["gas_refunded"]),
+            logs=outcomes.logs(0),
+            difference=_difference(run.base),
+            accessed=_accessed(outcomes, request),
+        )
+
+    def trace(
+        self,
+        state: StateReader,
+        context: BlockContext,
+        transactions: TransactionColumns,
+        rows: Sequence[int],
+        *,
+        struct_logs: bool,
+    ) -> tuple[TransactionTrace, ...]:
+        """See `Executor`. Done by the fallback."""
+        return self._other(context).trace(state, context, transactions, rows, struct_logs=struct_logs)
+
+    def trace_call(
+        self, state: StateReader, context: BlockContext, request: CallRequest, *, struct_logs: bool
+    ) -> TransactionTrace:
+        """See `Executor`. Done by the fallback."""
+        return self._other(context).trace_call(state, context, request, struct_logs=struct_logs)
+
+    def _other(self, context: BlockContext) -> Executor:
+        if self._fallback is None:
+            raise ForkNotSupported(
+                f"the native engine executes Cancun to BPO2 and does not trace; {context.fork.name} needs the reference"
+            )
+        return self._fallback
+
+
+# ---- outcomes in the protocol's terms ------------------------------------------------------------
+
+
+def _outcome(run: BlockRun, outcomes: Outcomes, included: Array, receipts: ReceiptColumns) -> ExecutionOutcome:
+    return ExecutionOutcome(
+        included=included,
+        rejections=_rejections(outcomes),
+        receipts=receipts,
+        difference=_difference(run.base),
+        gas_used=int(receipts.gas_used.sum()),
+        blob_gas_used=run.blob_gas_used,
+        requests=run.requests,
+    )
+
+
+def _included(outcomes: Outcomes) -> Array:
+    return np.flatnonzero(outcomes.results["status"] != Status.REJECTED).astype("<u4")
+
+
+def _rejections(outcomes: Outcomes) -> tuple[Rejection, ...]:
+    rejections = []
+    for row in np.flatnonzero(outcomes.results["status"] == Status.REJECTED).tolist():
+        reason = REJECTIONS[int(outcomes.results["rejection"][row])]
+        assert reason is not None
+        rejections.append(Rejection(row, reason, reason.value.replace("_", " ")))
+    return tuple(rejections)
+
+
+def _receipts(outcomes: Outcomes, transactions: TransactionColumns, included: Array) -> ReceiptColumns:
+    status, gas_used = outcomes.results["status"], outcomes.results["gas_used"]
+    return ReceiptColumns.from_rows(
+        [
+            (int(transactions.type[row]), int(status[row]) == Status.SUCCESS, int(gas_used[row]), outcomes.logs(row))
+            for row in included.tolist()
+        ]
+    )
+
+
+def _difference(base: BaseState) -> StateDifference:
+    """What really changed on `base` since it was filled."""
+    taken = base.take_changes()
+    changes: dict[int, tuple[bytes, AccountChange]] = {}
+    changed: set[int] = set()
+    for row, record in enumerate(taken.records.tolist()):
+        before, after = taken.before[row], taken.after[row]
+        change, real = _account_change(base, before, after, taken.code_hashes[row].tobytes())
+        changes[record] = (after["address"].tobytes(), change)
+        if real:
+            changed.add(record)
+    for slot, value_before in zip(taken.slots, taken.slots_before, strict=True):
+        record = int(slot["account"])
+        change = changes[record][1]
+        if change.account is not None and not np.array_equal(slot["value"], value_before):
+            change.storage[int_from_limbs(slot["key"])] = int_from_limbs(slot["value"])
+            changed.add(record)
+    return StateDifference.from_changes(dict(changes[record] for record in changed))
+
+
+def _account_change(base: BaseState, before: Array, after: Array, code_hash: bytes) -> tuple[AccountChange, bool]:
+    """An account's change, and whether it is one."""
+    exists, existed = (bool(one["flags"] & AccountFlag.EXISTS) for one in (after, before))
+    cleared = bool(after["flags"] & AccountFlag.CLEARED and before["flags"] & AccountFlag.HAS_STORAGE)
+    recoded = base.code_hash(int(before["code"])) != code_hash
+    same = exists == existed and all(np.array_equal(before[name], after[name]) for name in ("nonce", "balance"))
+    account = Account(int(after["nonce"]), int_from_limbs(after["balance"]), code_hash) if exists else None
+    code = base.code(int(after["code"])) if exists and recoded else b""
+    return AccountChange(account, storage_cleared=cleared, code=code or None), not same or recoded or cleared
+
+
+# ---- calls ------------------------------------------------------------
+
+
+def _columns_of_call(state: StateReader, context: BlockContext, request: CallRequest) -> TransactionColumns:
+    """An unsigned message as a row of columns."""
+    nonce = request.nonce
+    if nonce is None or not request.validate:
+        nonce = (state.account(request.sender) or EMPTY_ACCOUNT).nonce
+    kind = TransactionType.FEE_MARKET
+    if request.authorizations:
+        kind = TransactionType.SET_CODE
+    elif request.blob_versioned_hashes:
+        kind = TransactionType.BLOB
+    message = Transaction(
+        type=kind,
+        chain_id=context.chain_id,
+        nonce=nonce,
+        gas_limit=request.gas_limit,
+        max_fee_per_gas=request.max_fee_per_gas,
+        max_priority_fee_per_gas=request.max_priority_fee_per_gas,
+        to=request.to,
+        value=request.value,
+        data=request.data,
+        y_parity=0,
+        r=0,
+        s=0,
+        access_list=request.access_list,
+        max_fee_per_blob_gas=request.max_fee_per_blob_gas,
+        blob_versioned_hashes=request.blob_versioned_hashes,
+        authorizations=request.authorizations,
+    )
+    return TransactionColumns.from_transactions([message], [request.sender])
+
+
+def _accessed(outcomes: Outcomes, request: CallRequest) -> tuple[AccessListEntry, ...]:
+    """The access list that would have made everything warm, without what is warm anyway."""
+    accounts = outcomes.accounts(0)
+    addresses = [one["address"].tobytes() for one in accounts]
+    target = request.to or outcomes.results["created"][0].tobytes()
+    free = {request.sender, target} | _PRECOMPILES
+    keys: dict[bytes, list[bytes]] = {
+        address: []
+        for address, flags in zip(addresses, accounts["flags"].tolist(), strict=True)
+        if flags & EntryFlag.ASKED and address not in free
+    }
+    for slot in outcomes.slots(0):
+        if slot["flags"] & EntryFlag.LOADED and not slot["flags"] & EntryFlag.TRANSIENT:
+            key = int_from_limbs(slot["key"]).to_bytes(32, "big")
+            keys.setdefault(addresses[int(slot["account"])], []).append(key)
+    return tuple(AccessListEntry(address, tuple(sorted(slots))) for address, slots in sorted(keys.items()))

@@ -1,0 +1,253 @@
+"""The exact engine on an NVIDIA Hopper GPU: the CPU engine's bytes, at the GPU's speed.
+
+Owns the model's tensors, the key-value cache and every buffer on the device, all sized before the first batch, and the
+order of kernels (worker/inference/native/gpu/exact.cu). A batch that only continues answers runs as a CUDA graph, of
+which a few are kept. Knows nothing of requests.
+"""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.gpu import Device
+from core.native import SOURCE_ROOT
+from worker.inference.errors import EngineUnavailable
+from worker.inference.exact.gpu_pass import DeviceModel, Launch, Layer, Matrix, Shape, launches, shape_of, sums_needed
+from worker.inference.exact.native import PAGE_POSITIONS, Rows, native_choose
+from worker.inference.exact.reference import Weights
+from worker.inference.exact.sampling import Sampling
+from worker.inference.exact.specification import Header, Role, exp2_table, sigmoid_table
+
+__all__ = ["GpuEngine", "GpuForward"]
+
+SOURCE: Final = SOURCE_ROOT / "worker" / "inference" / "native" / "gpu" / "exact.cu"
+
+_SCORE_MAX: Final = 1 << 30
+_LOGIT_ROWS_MAX: Final = 512
+_GRAPHS_MAX: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class GpuForward:
+    """Like `native.Forward`. Logits stay on the device, int32[wanted, vocabulary], until somebody asks; they are
+    overwritten by the next batch. `greedy` holds the index of the largest logit of each row."""
+
+    logits: Any
+    greedy: NDArray[np.uint64]
+    boundaries: NDArray[np.int32] | None
+    kv_rows: NDArray[np.uint8] | None
+
+    def choose(self, index: int, sampling: Sampling, position: int) -> int:
+        """The token at `position`, from the logits of the index-th row whose logits were wanted."""
+        if sampling.temperature_q16 == 0:
+            return int(self.greedy[index])
+        return native_choose(self.logits[index].get(), sampling, position)
+
+
+class GpuEngine:
+    """One model on one GPU, with a cache of `pages` pages and batches of at most `rows_max` rows.
+
+    Raises EngineUnavailable when the device is no Hopper GPU or lacks the memory, GpuUnavailable when there is none.
+    """
+
+    def __init__(self, weights: Weights, device: Device, *, rows_max: int = 2048, pages: int = 1024) -> None:
+        self.header: Header = weights.header
+        self.rows_max, self.pages = rows_max, pages
+        cupy = self._cupy = device.cupy
+        if device.architecture != "sm_90":
+            raise EngineUnavailable(f"{device.name} is {device.architecture}; the exact kernels need sm_90 (Hopper)")
+        self._module = device.kernels(SOURCE, architecture="sm_90a").module
+        processors = int(cupy.cuda.Device(device.index).attributes["MultiProcessorCount"])
+        self._logit_rows_max = min(rows_max, _LOGIT_ROWS_MAX)
+        self._kv_row_bytes = self.header.key_value_heads * (2 * self.header.head_width + 8)
+        self._kernels: dict[str, Any] = {}
+        self._stream = cupy.cuda.Stream(non_blocking=True)
+        self._graphs: OrderedDict[Shape, Any] = OrderedDict()
+        try:
+            with self._stream:
+                self._model: DeviceModel | None = self._load(weights, processors)
+                self._buffers = self._allocate()
+            self._stream.synchronize()
+        except cupy.cuda.memory.OutOfMemoryError as error:
+            raise EngineUnavailable(f"the model, {pages} pages and {rows_max} rows exceed {device.name}") from error
+
+    def close(self) -> None:
+        """Free the device's memory. Safe to call twice."""
+        self._graphs.clear()
+        self._buffers = {}
+        self._model = None
+        self._cupy.get_default_memory_pool().free_all_blocks()
+
+    def forward(self, rows: Rows, *, trace: bool = False) -> GpuForward:
+        """Run one batch; the cache then holds the keys and values of these rows."""
+        self._check(rows)
+        shape, tile_rows = shape_of(rows, traced=trace)
+        with self._stream:
+            self._upload(rows, shape, tile_rows)
+            self._run(shape)
+            return self._outcome(shape)
+
+    # Memory
+
+    def _load(self, weights: Weights, processors: int) -> DeviceModel:
+        header, put = self.header, self._put
+        layers = []
+        for index in range(header.layers):
+            prefix = f"layers.{index}"
+            qkv, o, gate_up, down = (
+                self._matrix(weights, f"{prefix}.{role}", role) for role in ("qkv", "o", "gate_up", "down")
+            )
+            query_norm, key_norm = (
+                put(weights.tensor(f"{prefix}.{name}_norm"), np.int32) if header.qk_norm else None for name in "qk"
+            )
+            layers.append(Layer(qkv, o, gate_up, down, query_norm, key_norm))
+        return DeviceModel(
+            header=header,
+            put=self._cupy.asarray,
+            processors=processors,
+            layers=layers,
+            head=self._matrix(weights, "head", "head"),
+            embedding=put(weights.tensor("embedding.weight"), np.int8),
+            embedding_mantissa=put(weights.tensor("embedding.mantissa"), np.uint16),
+            embedding_exponent=put(weights.tensor("embedding.exponent"), np.int8),
+            cosines=put(weights.tensor("rope.cos"), np.int16),
+            sines=put(weights.tensor("rope.sin"), np.int16),
+            exp2=put(exp2_table(), np.int32),
+            sigmoid=put(np.stack([sigmoid_table()[:-1], sigmoid_table()[1:]], axis=1), np.int32),
+        )
+
+    def _put(self, array: Any, dtype: type) -> Any:
+        """The array on the device; what is there already (a benchmark's random weights) is not copied."""
+        return self._cupy.ascontiguousarray(self._cupy.asarray(array, dtype=dtype))
+
+    def _matrix(self, weights: Weights, name: str, role: Role) -> Matrix:
+        weight = self._put(weights.tensor(f"{name}.weight"), np.int8)
+        exponent = self._put(weights.tensor(f"{name}.exponent"), np.int32)
+        bias = weights.tensor(f"{name}.bias") if role == "qkv" and self.header.qkv_bias else None
+        return Matrix(
+            weight,
+            self._put(weights.tensor(f"{name}.mantissa"), np.int32),
+            -(8 + exponent + self.header.output_fraction(role)),
+            None if bias is None else self._put(bias, np.int32),
+            int(weight.shape[0]),
+            int(weight.shape[1]),
+            self.header.bits(role),
+        )
+
+    def _allocate(self) -> dict[str, Any]:
+        header, rows, empty = self.header, self.rows_max, self._cupy.empty
+        width, f, attention = header.model_width, header.feed_forward_width, header.attention_width
+        position_bytes = header.layers * header.key_value_heads * (2 * header.head_width + 12)
+        whole, split = sums_needed(header, rows, self._logit_rows_max)
+        heads = (rows, header.heads)
+        return {
+            "residual": empty((rows, width), np.int32),
+            "sums": empty(whole, np.int32),
+            "split_sums": self._cupy.zeros(split, np.int32),
+            "quantised": empty(2 * rows * max(width, f, attention), np.int8),
+            "scale": empty((rows, 2), np.int32),
+            "hidden": empty((rows, f), np.int32),
+            "hidden_max": empty(rows, np.int32),
+            "attended": empty((rows, attention), np.int32),
+            "queries": empty((rows, attention), np.int8),
+            "query_max": empty(heads, np.int32),
+            "score_max": self._cupy.full(heads, -_SCORE_MAX, np.int32),
+            "reach_max": self._cupy.full(heads, -_SCORE_MAX, np.int32),
+            "denominator": self._cupy.zeros(heads, np.uint64),
+            "numerator": self._cupy.zeros((rows, attention), np.uint64),
+            "scores": empty(1, np.int32),
+            "logits": empty((self._logit_rows_max, header.vocabulary), np.int32),
+            "best": empty(rows, np.uint64),
+            "cache": empty(self.pages * PAGE_POSITIONS * position_bytes, np.uint8),
+            "inputs": empty((5, rows + 1), np.int32),
+            "page_table": empty(1, np.int32),
+            "boundaries": empty(1, np.int32),
+            "kv_rows": empty(1, np.uint8),
+        }
+
+    def _grow(self, name: str, count: int, dtype: type) -> Any:
+        """The buffer, at least `count` long. Growing it throws the graphs away, which hold its address."""
+        if self._buffers[name].size < count:
+            self._graphs.clear()
+            self._stream.synchronize()
+            self._buffers[name] = self._cupy.empty(count, dtype)
+        return self._buffers[name]
+
+    # One batch
+
+    def _check(self, rows: Rows) -> None:
+        header, count = self.header, len(rows.tokens)
+        assert 0 < count <= self.rows_max, f"{count} rows; this engine takes {self.rows_max}"
+        assert len(rows.logit_rows) <= self._logit_rows_max
+        positions = min(header.context_max, rows.pages.shape[1] * PAGE_POSITIONS)
+        assert 0 <= rows.tokens.min() <= rows.tokens.max() < header.vocabulary
+        assert 0 <= rows.positions.min() <= rows.positions.max() < positions
+        assert 0 <= rows.pages.min() <= rows.pages.max() < self.pages
+
+    def _upload(self, rows: Rows, shape: Shape, tile_rows: NDArray[np.int32]) -> None:
+        inputs = np.zeros((5, self.rows_max + 1), np.int32)
+        for line, array in zip(
+            inputs, (rows.tokens, rows.positions, rows.sequences, rows.logit_rows, tile_rows), strict=True
+        ):
+            line[: len(array)] = array
+        self._buffers["inputs"].set(inputs)
+        table = np.zeros((shape.sequences, shape.pages_per_sequence), np.int32)
+        table[:, : rows.pages.shape[1]] = rows.pages
+        self._grow("page_table", table.size, np.int32)[: table.size].set(table.ravel())
+        header = self.header
+        self._grow("scores", shape.rows * header.heads * shape.pages_per_sequence * PAGE_POSITIONS, np.int32)
+        if shape.traced:
+            self._grow("boundaries", shape.rows * (header.layers + 1) * header.model_width, np.int32)
+            self._grow("kv_rows", shape.rows * header.layers * self._kv_row_bytes, np.uint8)
+
+    def _run(self, shape: Shape) -> None:
+        """Launch the batch: as a graph where it is one of answers alone, else kernel by kernel."""
+        if shape.rows_of_tile > 1 or shape.traced:
+            self._launch_all(self._launches(shape))
+            return
+        if shape not in self._graphs:
+            launches = self._launches(shape)
+            self._stream.begin_capture()
+            self._launch_all(launches)
+            self._graphs[shape] = (self._stream.end_capture(), launches)  # the launches keep their arguments alive
+            if len(self._graphs) > _GRAPHS_MAX:
+                self._graphs.popitem(last=False)
+        self._graphs.move_to_end(shape)
+        self._graphs[shape][0].launch(self._stream)
+
+    @staticmethod
+    def _launch_all(launches: list[Launch]) -> None:
+        for kernel, grid, block, arguments, shared_bytes in launches:
+            kernel(grid, block, arguments, shared_mem=shared_bytes)
+
+    def _outcome(self, shape: Shape) -> GpuForward:
+        header, wanted = self.header, shape.logit_rows
+        best = self._buffers["best"][:wanted].get()
+        logits = self._buffers["logits"][:wanted]
+        greedy = (best ^ np.uint64(0xFFFFFFFF)) & np.uint64(0xFFFFFFFF)
+        if not shape.traced:
+            return GpuForward(logits, greedy, None, None)
+        boundaries = (shape.rows, header.layers + 1, header.model_width)
+        kv_rows = (shape.rows, header.layers, self._kv_row_bytes)
+        return GpuForward(
+            logits,
+            greedy,
+            self._buffers["boundaries"][: np.prod(boundaries)].get().reshape(boundaries),
+            self._buffers["kv_rows"][: np.prod(kv_rows)].get().reshape(kv_rows),
+        )
+
+    def _launches(self, shape: Shape) -> list[Launch]:
+        assert self._model is not None, "the engine is closed"
+        return launches(self._model, self._buffers, self._kernel, shape)
+
+    def _kernel(self, name: str, shared_bytes: int) -> Any:
+        """A kernel by name, allowed as much shared memory as it needs."""
+        if name not in self._kernels:
+            kernel = self._module.get_function(name)
+            if shared_bytes > 48 * 1024:
+                kernel.max_dynamic_shared_size_bytes = shared_bytes
+            self._kernels[name] = kernel
+        return self._kernels[name]

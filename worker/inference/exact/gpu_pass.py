@@ -1,0 +1,394 @@
+"""The order of kernels of one batch on the GPU, and how each is cut into blocks.
+
+Owns the correspondence between docs/exact-inference.md section 4 and worker/inference/native/gpu/exact.cu. Allocates
+nothing and launches nothing: `launches` is a list that may be run or captured.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worker.inference.exact.native import PAGE_POSITIONS, Rows
+from worker.inference.exact.specification import ROLES, Header, Role
+
+__all__ = ["DeviceModel", "Launch", "Layer", "Matrix", "Shape", "launches", "product_plan", "shape_of", "sums_needed"]
+
+_SPLIT_PAGES_MAX: Final = 8
+_HEADS_OF_TILE: Final = 4
+_TILE_ROWS_MAX: Final = 4
+_K_STEP: Final = 128  # matmul.cuh
+_ALIGNMENT_BYTES: Final = 1024
+_SPLIT_ROWS_MAX: Final = 512  # activation rows up to which products may be split over K
+_SPLITS_MAX: Final = 8
+_BLOCKS_OF_PROCESSOR: Final = 8
+_BLOCK_ITEMS: Final = 4 * 256  # exact.cu
+_STEPS_OF_SPLIT_MIN: Final = 4
+
+Kernel = Callable[..., None]
+
+
+class _Product(NamedTuple):
+    """A kernel of matmul.cuh: outputs and rows of its tile, pipeline stages, blocks that fit a multiprocessor."""
+
+    name: str
+    outputs: int
+    rows: int
+    stages: int
+    resident: int
+
+    @property
+    def threads(self) -> int:
+        return 2 * self.outputs
+
+    @property
+    def shared_bytes(self) -> int:
+        return (self.outputs + self.rows) * _K_STEP * self.stages + _ALIGNMENT_BYTES
+
+
+_PRODUCTS: Final = (
+    _Product("product_8", 64, 8, 8, 3),
+    _Product("product_16", 64, 16, 8, 2),
+    _Product("product_32", 64, 32, 6, 3),
+    _Product("product_64", 64, 64, 6, 2),
+    _Product("product_128", 128, 128, 5, 1),
+    _Product("product_256", 128, 256, 4, 1),
+)
+
+
+def product_plan(rows: int, outputs: int, columns: int, processors: int) -> tuple[_Product, int, int]:
+    """(kernel, tiles, splits of K) for a matrix product with `rows` activation rows.
+
+    The smallest tile that holds all rows, or of the two largest the one that needs less time; K is split where the
+    tiles alone would leave multiprocessors idle.
+    """
+
+    def tiles(kernel: _Product) -> int:
+        return -(-outputs // kernel.outputs) * -(-rows // kernel.rows)
+
+    kernel = next((one for one in _PRODUCTS if rows <= one.rows), _PRODUCTS[-1])
+    if rows > _PRODUCTS[-2].rows:
+        kernel = min(_PRODUCTS[-2:], key=lambda one: (-(-tiles(one) // processors) * one.rows, -one.rows))
+    count, slots = tiles(kernel), processors * kernel.resident
+    if rows > _SPLIT_ROWS_MAX:
+        return kernel, count, 1
+
+    def filling(splits: int) -> float:
+        """Share of the slots that work, less a little for every split's additions."""
+        return count * splits / (-(-count * splits // slots) * slots) - 0.02 * splits
+
+    most = max(1, min(_SPLITS_MAX, -(-columns // _K_STEP) // _STEPS_OF_SPLIT_MIN))
+    return kernel, count, max(range(1, most + 1), key=filling)
+
+
+class Matrix(NamedTuple):
+    """A weight matrix on the device, with `row_shift` as the CPU engine has it."""
+
+    weights: Any
+    mantissa: Any
+    row_shift: Any
+    bias: Any
+    outputs: int
+    columns: int
+    bits: int
+
+
+class Layer(NamedTuple):
+    """A decoder layer on the device."""
+
+    qkv: Matrix
+    o: Matrix
+    gate_up: Matrix
+    down: Matrix
+    query_norm: Any
+    key_norm: Any
+
+
+@dataclass(frozen=True)
+class DeviceModel:
+    """A model's tensors on a device with so many multiprocessors; `put` copies an array there."""
+
+    header: Header
+    put: Callable[[NDArray[Any]], Any]
+    processors: int
+    layers: Sequence[Layer]
+    head: Matrix
+    embedding: Any
+    embedding_mantissa: Any
+    embedding_exponent: Any
+    cosines: Any
+    sines: Any
+    exp2: Any
+    sigmoid: Any
+
+
+class Launch(NamedTuple):
+    """One kernel, ready to go."""
+
+    kernel: Kernel
+    grid: tuple[int, ...]
+    block: tuple[int, ...]
+    arguments: tuple[Any, ...]
+    shared_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What the launches of a batch depend on."""
+
+    rows: int
+    logit_rows: int
+    tiles: int
+    rows_of_tile: int
+    sequences: int
+    pages_per_sequence: int
+    traced: bool
+
+
+def shape_of(rows: Rows, *, traced: bool) -> tuple[Shape, NDArray[np.int32]]:
+    """A batch's shape, and the first row of each attention tile followed by the number of rows.
+
+    A tile is up to four neighbouring rows at consecutive positions of one sequence. The page table's width is rounded
+    up to a power of two, so that growing answers seldom change the shape.
+    """
+    count = len(rows.tokens)
+    breaks = (np.diff(rows.sequences) != 0) | (np.diff(rows.positions) != 1)
+    starts = np.concatenate([[0], np.flatnonzero(breaks) + 1, [count]])
+    rows_of_tile = 1 if len(starts) == count + 1 else _TILE_ROWS_MAX
+    tiles = [np.arange(first, last, rows_of_tile) for first, last in pairwise(starts)]
+    tile_rows = np.concatenate([*tiles, [count]]).astype(np.int32)
+    pages = 1 << (rows.pages.shape[1] - 1).bit_length()
+    shape = Shape(count, len(rows.logit_rows), len(tile_rows) - 1, rows_of_tile, len(rows.pages), pages, traced)
+    return shape, tile_rows
+
+
+def sums_needed(header: Header, rows: int, logit_rows: int) -> tuple[int, int]:
+    """Accumulators that products of `rows` rows need: where they are stored, and where splits are added."""
+    outputs: dict[Role, int] = {
+        "qkv": header.qkv_width,
+        "o": header.model_width,
+        "gate_up": 2 * header.feed_forward_width,
+        "down": header.model_width,
+        "head": header.vocabulary,
+    }
+    sizes = [((logit_rows if role == "head" else rows) * header.bits(role) // 8, outputs[role]) for role in ROLES]
+    return max(m * n for m, n in sizes), max(min(m, _SPLIT_ROWS_MAX) * n for m, n in sizes)
+
+
+_ATTENTION: Final = np.dtype(
+    [
+        *(
+            (name, "u8")
+            for name in (
+                *("cache", "queries", "query_max", "page_table", "position", "sequence", "tile_row", "scores"),
+                *("score_max", "reach_max", "denominator", "numerator", "exp2"),
+            )
+        ),
+        *(
+            (name, "u4")
+            for name in (
+                "layers",
+                "heads",
+                "kv_heads",
+                "head_width",
+                "pages_per_sequence",
+                "score_stride",
+                "split_positions",
+                "unused",
+            )
+        ),
+        *((name, "i4") for name in ("attention_mantissa", "attention_exponent")),
+    ]
+)
+"""struct Attention of attention.cuh."""
+
+
+def launches(
+    model: DeviceModel, buffers: Mapping[str, Any], kernel: Callable[[str, int], Kernel], shape: Shape
+) -> list[Launch]:
+    """Every kernel of a batch of this shape, in order. The launches keep all that they read alive."""
+    return _Pass(model, buffers, kernel, shape).run()
+
+
+class _Pass:
+    """One batch being put together."""
+
+    def __init__(
+        self, model: DeviceModel, buffers: Mapping[str, Any], kernel: Callable[[str, int], Kernel], shape: Shape
+    ) -> None:
+        self._model, self._buffers, self._kernel, self._shape = model, buffers, kernel, shape
+        self._launches: list[Launch] = []
+        self._token, self._position, self._sequence, self._wanted, self._tiles = buffers["inputs"]
+        self._attention = self._attention_struct()
+
+    def run(self) -> list[Launch]:
+        model, header, rows = self._model, self._model.header, self._shape.rows
+        self._add(
+            "embed",
+            (rows,),
+            _threads(header.model_width),
+            *(self._buffers["residual"], model.embedding, model.embedding_mantissa, model.embedding_exponent),
+            *(self._token, _u32(header.model_width), _i32(header.residual_fraction), self._buffers["best"]),
+        )
+        self._residual_norm(None, False, model.layers[0].qkv.bits, 0)
+        for index, layer in enumerate(model.layers):
+            self._attend(index, layer)
+            self._feed_forward(index, layer)
+        if self._shape.logit_rows:
+            self._logits()
+        return self._launches
+
+    def _attend(self, index: int, layer: Layer) -> None:
+        header, shape, buffers = self._model.header, self._shape, self._buffers
+        split = self._product(layer.qkv, shape.rows)
+        h, heads, kv_heads = header.head_width, header.heads, header.key_value_heads
+        self._add(
+            "prepare_heads",
+            (shape.rows, heads + 2 * kv_heads),
+            -(-h // 64) * 32,
+            *(self._sums(split), layer.qkv.mantissa, layer.qkv.row_shift, buffers["scale"], _u32(layer.qkv.bits)),
+            *(_u32(split), layer.qkv.bias, layer.query_norm, layer.key_norm, self._model.cosines, self._model.sines),
+            *(buffers["queries"], buffers["query_max"], buffers["cache"], buffers["page_table"], self._position),
+            *(self._sequence, buffers["kv_rows"] if shape.traced else None, _u32(index), _u32(header.layers)),
+            *(_u32(heads), _u32(kv_heads), _u32(h), _u32(shape.pages_per_sequence), np.uint64(header.epsilon_q48)),
+            _u32(header.qk_hadamard),
+        )
+        parts = -(-(heads // kv_heads) // _HEADS_OF_TILE)
+        grid = (shape.tiles, kv_heads * parts, -(-shape.pages_per_sequence // self._split_pages()))
+        self._add(f"score_keys_{shape.rows_of_tile}", grid, 128, self._attention, _u32(index))
+        self._add(f"add_values_{shape.rows_of_tile}", grid, -(-max(128, h) // 32) * 32, self._attention, _u32(index))
+        self._add(
+            "finish_heads",
+            (shape.rows,),
+            _threads(header.attention_width),
+            *(buffers[name] for name in ("score_max", "reach_max", "denominator", "numerator", "attended")),
+            *(buffers["quantised"], buffers["scale"], _u32(layer.o.bits), _u32(heads), _u32(h)),
+        )
+        split = self._product(layer.o, shape.rows)
+        self._residual_norm(layer.o, split, layer.gate_up.bits, None)
+
+    def _split_pages(self) -> int:
+        """Pages of keys that one block of attention works on: few where there would be too few blocks."""
+        blocks = self._shape.tiles * self._model.header.key_value_heads
+        pages = self._shape.pages_per_sequence
+        split = _SPLIT_PAGES_MAX
+        while split > 1 and blocks * -(-pages // split) < _BLOCKS_OF_PROCESSOR * self._model.processors:
+            split //= 2
+        return split
+
+    def _feed_forward(self, index: int, layer: Layer) -> None:
+        header, shape, buffers = self._model.header, self._shape, self._buffers
+        f, fraction = header.feed_forward_width, _i32(header.hidden_fraction)
+        split = self._product(layer.gate_up, shape.rows)
+        grid = (-(-f // _BLOCK_ITEMS), shape.rows)
+        matrix = layer.gate_up
+        self._add(
+            "gated",
+            grid,
+            256,
+            *(self._sums(split), matrix.mantissa, matrix.row_shift, buffers["scale"], _u32(matrix.bits), _u32(split)),
+            *(buffers["hidden"], buffers["hidden_max"], self._model.sigmoid, _u32(f), fraction),
+        )
+        self._add(
+            "quantise_hidden",
+            grid,
+            256,
+            *(buffers["hidden"], buffers["hidden_max"], buffers["quantised"], buffers["scale"]),
+            *(_u32(layer.down.bits), _u32(f), fraction),
+        )
+        split = self._product(layer.down, shape.rows)
+        last = index + 1 == header.layers
+        self._residual_norm(layer.down, split, 0 if last else self._model.layers[index + 1].qkv.bits, index + 1)
+
+    def _logits(self) -> None:
+        head, buffers, vocabulary = self._model.head, self._buffers, self._model.header.vocabulary
+        rows = self._shape.logit_rows
+        self._residual_norm(None, False, head.bits, None, wanted=True)
+        split = self._product(head, rows)
+        self._add(
+            "finish_logits",
+            (-(-vocabulary // _BLOCK_ITEMS), rows),
+            256,
+            *(self._sums(split), head.mantissa, head.row_shift, buffers["scale"], _u32(head.bits), _u32(split)),
+            *(buffers["logits"], buffers["best"], _u32(vocabulary)),
+        )
+
+    def _residual_norm(
+        self, product: Matrix | None, split: bool, bits: int, boundary: int | None, *, wanted: bool = False
+    ) -> None:
+        """Add a product to the residual (if any), note the boundary (if any), quantise to `bits` (unless 0)."""
+        header, buffers, shape = self._model.header, self._buffers, self._shape
+        width = header.model_width
+        kept = buffers["boundaries"][boundary * width :] if shape.traced and boundary is not None else None
+        self._add(
+            "residual_norm",
+            (shape.logit_rows if wanted else shape.rows,),
+            _threads(width),
+            buffers["residual"],
+            *((self._sums(split), product.mantissa, product.row_shift) if product else (None, None, None)),
+            *(buffers["scale"], _u32(product.bits if product else 8), _u32(split)),
+            *(buffers["quantised"] if bits else None, buffers["scale"], _u32(bits), _u32(width)),
+            *(_i32(header.residual_fraction), np.uint64(header.epsilon_q48)),
+            *(kept, np.uint64((header.layers + 1) * width), self._wanted if wanted else None, buffers["hidden_max"]),
+        )
+
+    def _product(self, matrix: Matrix, rows: int) -> bool:
+        """Multiply what is quantised. True if the sums are added up from splits of K, in `split_sums`."""
+        activation_rows = rows * matrix.bits // 8
+        product, tiles, splits = product_plan(activation_rows, matrix.outputs, matrix.columns, self._model.processors)
+        self._add(
+            product.name,
+            (tiles, splits),
+            product.threads,
+            *(self._sums(splits > 1), matrix.weights, self._buffers["quantised"]),
+            *(_u32(matrix.outputs), _u32(activation_rows), _u32(matrix.columns)),
+            shared_bytes=product.shared_bytes,
+        )
+        return splits > 1
+
+    def _sums(self, split: bool) -> Any:
+        return self._buffers["split_sums" if split else "sums"]
+
+    def _add(self, name: str, grid: tuple[int, ...], threads: int, *arguments: Any, shared_bytes: int = 0) -> None:
+        given = tuple(np.uint64(0) if one is None else one for one in arguments)
+        self._launches.append(Launch(self._kernel(name, shared_bytes), grid, (threads,), given, shared_bytes))
+
+    def _attention_struct(self) -> Any:
+        header, buffers, shape = self._model.header, self._buffers, self._shape
+        arrays = {
+            **{name: buffers[name] for name in _ATTENTION.names or () if name in buffers},
+            **{"position": self._position, "sequence": self._sequence, "tile_row": self._tiles},
+            "exp2": self._model.exp2,
+        }
+        struct = np.zeros(1, _ATTENTION)
+        for name, array in arrays.items():
+            struct[name] = array.data.ptr
+        for name, value in (
+            ("layers", header.layers),
+            ("heads", header.heads),
+            ("kv_heads", header.key_value_heads),
+            ("head_width", header.head_width),
+            ("pages_per_sequence", shape.pages_per_sequence),
+            ("score_stride", shape.pages_per_sequence * PAGE_POSITIONS),
+            ("split_positions", self._split_pages() * PAGE_POSITIONS),
+            ("attention_mantissa", header.attention_mantissa),
+            ("attention_exponent", header.attention_exponent),
+        ):
+            struct[name] = value
+        return self._model.put(struct.view(np.uint8))
+
+
+def _u32(value: int | bool) -> np.uint32:
+    return np.uint32(value)
+
+
+def _i32(value: int) -> np.int32:
+    return np.int32(value)
+
+
+def _threads(width: int) -> int:
+    """Threads for a block that works on a row of `width` values: about four values each, in whole warps."""
+    return min(1024, max(64, -(-width // 128) * 32))

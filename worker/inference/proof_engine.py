@@ -1,0 +1,97 @@
+"""The native engine as proofs use it: generate an answer with its trace, or run a known one again in chunks.
+
+One sequence at a time; a server's scheduler batches many and feeds the same `TraceBuilder`.
+"""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worker.inference.exact.native import PAGE_POSITIONS, NativeEngine, sequence_rows
+from worker.inference.exact.reference import Weights
+from worker.inference.exact.sampling import Sampling, choose
+from zk.arithmetic import trace_shape
+from zk.replay import PrefillRows
+from zk.trace import Statement, Trace, TraceBuilder, TraceShape
+
+__all__ = ["ProofEngine"]
+
+
+Watch = Callable[[int, int, NDArray[np.int32], NDArray[np.uint8]], None]
+"""(position, token, residual rows, key-value rows): what `TraceBuilder.add` takes."""
+
+
+class ProofEngine:
+    """One model in the native engine. Implements `zk.replay.PrefillEngine`."""
+
+    def __init__(
+        self, weights: Weights, model_root: bytes, *, tokens_max: int, threads: int = 1, chunk_rows: int = 128
+    ) -> None:
+        self._root, self._chunk_rows = model_root, chunk_rows
+        pages = -(-tokens_max // PAGE_POSITIONS)
+        self._engine = NativeEngine(weights, threads=threads, rows_max=chunk_rows, pages=pages)
+        self._pages = range(pages)
+        self.trace_shape: TraceShape = trace_shape(weights.header)
+
+    @property
+    def model_root(self) -> bytes:
+        return self._root
+
+    def close(self) -> None:
+        self._engine.close()
+
+    def prefill(self, statement: Statement) -> Iterator[PrefillRows]:
+        tokens, sampling = statement.tokens[:-1], Sampling(*statement.sampling)
+        first = len(statement.prompt) - 1
+        for start in range(0, len(tokens), self._chunk_rows):
+            chunk = tokens[start : start + self._chunk_rows]
+            logits_from = min(max(first - start, 0), len(chunk))
+            result = self._engine.forward(sequence_rows(chunk, start, self._pages, logits_from), trace=True)
+            assert result.boundaries is not None
+            assert result.kv_rows is not None
+            chosen = [-1] * logits_from
+            chosen += [choose(row, sampling, start + i) for i, row in enumerate(result.logits, logits_from + 1)]
+            yield PrefillRows(result.boundaries, result.kv_rows, chosen)
+
+    def generate(
+        self,
+        prompt: tuple[int, ...],
+        sampling: Sampling,
+        tokens_max: int,
+        end_tokens: tuple[int, ...] = (),
+        watch: Watch | None = None,
+    ) -> tuple[int, ...]:
+        """An answer of at most `tokens_max` tokens. `watch` gets every position's token and rows; without, none is traced."""
+        answer: list[int] = []
+        pending, start = prompt, 0
+        while True:
+            for offset in range(0, len(pending), self._chunk_rows):
+                chunk = pending[offset : offset + self._chunk_rows]
+                result = self._engine.forward(sequence_rows(chunk, start, self._pages), trace=watch is not None)
+                if watch is not None:
+                    assert result.boundaries is not None
+                    assert result.kv_rows is not None
+                    for row, token in enumerate(chunk):
+                        watch(start + row, token, result.boundaries[row], result.kv_rows[row])
+                start += len(chunk)
+            token = choose(result.logits[-1], sampling, start)
+            answer.append(token)
+            if len(answer) == tokens_max or token in end_tokens:
+                return tuple(answer)
+            pending = (token,)
+
+    def answer(
+        self,
+        prompt: tuple[int, ...],
+        sampling: Sampling,
+        tokens_max: int,
+        request_hash: bytes,
+        end_tokens: tuple[int, ...] = (),
+    ) -> tuple[Statement, Trace]:
+        """Generate, and commit to what was computed."""
+        builder = TraceBuilder(self.trace_shape)
+        answer = self.generate(prompt, sampling, tokens_max, end_tokens, builder.add)
+        words = (sampling.temperature_q16, sampling.top_k, sampling.top_p_q16, sampling.seed, sampling.choice)
+        statement = Statement(self._root, request_hash, words, prompt, answer)
+        return statement, builder.finish(statement)

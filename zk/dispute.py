@@ -1,0 +1,308 @@
+"""The two parties of a dispute: what each says when it is its turn. `zk/contracts/Dispute.sol` is the judge.
+
+A challenger that has the honest trace names, level by level, the first node that differs from its own; in the end the
+worker must prove one cell from cells that both agree on, which it can if and only if the cell is right. Owns strategy
+and evidence; a chain (`DisputeChain`) carries the moves. docs/trace.md has the rules.
+"""
+
+from collections.abc import Callable
+from dataclasses import astuple, dataclass
+from typing import Any, Final, Protocol
+
+import numpy as np
+
+from zk.audit import CommittedRows
+from zk.merkle import Digests, depth_of, empty_root, siblings_of
+from zk.program import TILE, Instruction, Operation, Programs, RowMode
+from zk.tape import Tape
+from zk.trace import Statement, Trace, residual_leaf, tokens_hash
+
+__all__ = [
+    "LEVELS_PER_ROUND",
+    "MOVES_MAX",
+    "Challenger",
+    "ChunkOpening",
+    "DisputeChain",
+    "ModelOpener",
+    "Terms",
+    "Turn",
+    "Worker",
+    "play",
+    "table_code",
+]
+
+LEVELS_PER_ROUND: Final = 4
+MOVES_MAX: Final = 30
+
+
+class Turn:
+    """Dispute.sol's turns."""
+
+    NONE, STATES, REVEALS, PICKS, POSTS_TAPE, PROVES, OVER = range(7)
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """Dispute.sol's Terms; the field order is the struct's."""
+
+    trace_root: bytes
+    model_root: bytes
+    program_root: bytes
+    request_hash: bytes
+    prompt_hash: bytes
+    sampling: tuple[int, int, int, int, int]
+    prompt_tokens: int
+    answer_tokens: int
+    layers: int
+    worker: bytes
+    challenger: bytes
+    nonce: int
+
+    @classmethod
+    def of(cls, order: Statement, trace_root: bytes, programs: Programs, worker: bytes, challenger: bytes) -> "Terms":
+        """The terms of an order whose answer has the length of `order.answer`."""
+        return cls(
+            trace_root,
+            order.model_root,
+            programs.root,
+            order.request_hash,
+            tokens_hash(order.prompt),
+            order.sampling,
+            len(order.prompt),
+            len(order.answer),
+            programs.shape.layers,
+            worker,
+            challenger,
+            0,
+        )
+
+    def solidity(self) -> tuple[object, ...]:
+        """The struct as an ABI encoder takes it."""
+        return astuple(self)
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkOpening:
+    """A chunk of a tensor's row with everything up to the model's root."""
+
+    data: bytes
+    name_hash: bytes
+    type_code: int
+    rows: int
+    columns: int
+    path: tuple[bytes, ...]
+    model_path: tuple[bytes, ...]
+
+
+class ModelOpener(Protocol):
+    """Opens a model's tensors, numbered by their leaves in the model's tree."""
+
+    def open(self, tensor: int, row: int, chunk: int) -> ChunkOpening: ...
+
+
+class DisputeChain(Protocol):
+    """The contract, seen by the parties."""
+
+    def move(self, sender: bytes, function: str, *arguments: object) -> None:
+        """A transaction. Raises what the chain raises when the contract refuses it."""
+        ...
+
+    def turn(self) -> int: ...
+
+
+class _Tree:
+    """A tree in which both parties descend: the trace's, then the tape's."""
+
+    def __init__(self, levels: list[Digests]) -> None:
+        self._levels = levels
+        self.left, self.index = len(levels) - 1, 0
+
+    def nodes(self) -> list[bytes]:
+        """The nodes of this round."""
+        step = self._step()
+        level = self.left - step
+        first = self.index << step
+        return [self._node(level, i) for i in range(first, first + (1 << step))]
+
+    def descend(self, choice: int) -> None:
+        step = self._step()
+        self.left, self.index = self.left - step, (self.index << step) + choice
+
+    def _step(self) -> int:
+        return self.left % LEVELS_PER_ROUND or LEVELS_PER_ROUND
+
+    def _node(self, level: int, index: int) -> bytes:
+        nodes = self._levels[level]
+        return nodes[index].tobytes() if index < len(nodes) else empty_root(level)
+
+
+MakeTape = Callable[[int, int], Tape]
+"""(position, inner leaf) -> the tape that computes it."""
+
+
+class Worker:
+    """The party that answered: states, reveals, posts the tape, proves. Honest if its trace and tapes are."""
+
+    def __init__(
+        self, trace: Trace, rows: CommittedRows, programs: Programs, opener: ModelOpener, make_tape: MakeTape
+    ) -> None:
+        self._trace, self._rows, self._programs, self._opener = trace, rows, programs, opener
+        self._make_tape = make_tape
+        self._tree = _Tree(trace.levels)
+        self._tape: Tape | None = None
+        self._leaf = 0
+
+    def statement(self) -> tuple[object, ...]:
+        """Arguments of `state`."""
+        return tokens_hash(self._trace.statement.answer), self._trace.rows_root
+
+    def nodes(self) -> list[bytes]:
+        """Argument of `reveal`."""
+        return self._tree.nodes()
+
+    def picked(self, choice: int) -> None:
+        """The challenger's choice among what was last revealed."""
+        self._tree.descend(choice)
+
+    def tape(self) -> tuple[str, tuple[object, ...]]:
+        """The move that answers for a leaf: `postTape`, or `provePrompt` for a token of the prompt."""
+        self._leaf = self._tree.index
+        position, inner = divmod(self._leaf, self._trace.shape.leaves)
+        statement = self._trace.statement
+        if inner == 0 and position < len(statement.prompt):
+            return "provePrompt", (np.array(statement.prompt, "<u4").tobytes(),)
+        self._tape = self._make_tape(position, inner)
+        self._tree = _Tree(self._tape.levels)
+        last = self._programs.instruction(inner, 0)
+        path = siblings_of(self._tape.levels, last.first(position + 1))
+        return "postTape", (self._tape.root, last.solidity(), self._programs.path(inner, 0), path)
+
+    def proof(self) -> tuple[object, ...]:
+        """Arguments of `prove`."""
+        assert self._tape is not None, "the contract asks for a tape first"
+        position, inner = divmod(self._leaf, self._trace.shape.leaves)
+        index = self._tree.index
+        slot = self._programs.slot(inner, index, position + 1)
+        instruction = self._programs.instruction(inner, slot)
+        evidence = self.evidence(self._tape, instruction, index, position)
+        return instruction.solidity(), slot, self._programs.path(inner, slot), evidence
+
+    def evidence(self, tape: Tape, instruction: Instruction, index: int, position: int) -> tuple[object, ...]:
+        """Steps.sol's Evidence for one cell of a tape."""
+        positions = position + 1
+        cell = index - instruction.first(positions)
+        empty_row: tuple[object, ...] = (b"", ())
+        if index not in tape.cells:
+            return (), (), empty_row, 0
+        outer, inner = divmod(cell, instruction.width)
+        hint = 0
+        if instruction.operation == Operation.PICK:
+            hint = inner = int.from_bytes(tape.cells[index], "big") // TILE
+        starts = [
+            o.start + o.per_position * positions + o.outer * outer + o.inner * inner for o in instruction.operands
+        ]
+        cells = [tape.group(start, o.log2_size) for start, o in zip(starts, instruction.operands, strict=True)]
+        if instruction.chained and outer > 0:
+            cells.append(tape.group(index - instruction.width, 0))
+        row, token = self._row(instruction, position, outer)
+        chunks = [
+            astuple(self._opener.open(tensor, *_chunk_place(instruction, i, outer, inner, position, token)))
+            for i, tensor in enumerate(instruction.tensors)
+        ]
+        return cells, chunks, row, hint
+
+    def _row(self, instruction: Instruction, position: int, outer: int) -> tuple[tuple[object, ...], int]:
+        """The trace row that a cell reads, opened; and the token, if it is one."""
+        if instruction.row_mode == RowMode.NONE:
+            return (b"", ()), 0
+        at = {RowMode.OWN: position, RowMode.EACH: outer, RowMode.BEFORE: position - 1}[instruction.row_mode]
+        leaf = instruction.row_leaf
+        token = self._trace.statement.tokens[at]
+        if leaf == 0:
+            data = token.to_bytes(4, "little")
+        elif leaf % 2 == 0:
+            data = self._rows.kv_rows[at, (leaf - 2) // 2].tobytes()
+        else:
+            data = self._rows.boundaries[at, (leaf - residual_leaf(0)) // 2].astype("<i4").tobytes()
+        return (data, self._trace.open(at, leaf).siblings), token
+
+
+def _chunk_place(
+    instruction: Instruction, i: int, outer: int, inner: int, position: int, token: int
+) -> tuple[int, int]:
+    """Row and chunk of the i-th tensor that a cell reads; Steps.sol's `_chunkOf`."""
+    if instruction.operation == Operation.DOT:
+        return inner, outer
+    if instruction.operation == Operation.RESCALE:
+        return 0, outer // (16, 32, 8)[i]
+    if instruction.operation == Operation.ROTARY:
+        return position, 0
+    return (token, outer // TILE) if i == 0 else (0, token // (512 if i == 1 else 1024))
+
+
+class Challenger:
+    """The party that disagrees. Honest if its trace and tapes are."""
+
+    def __init__(self, trace: Trace, make_tape: MakeTape) -> None:
+        self._trace, self._make_tape = trace, make_tape
+        self._tree = _Tree(trace.levels)
+
+    def choice(self, nodes: list[bytes]) -> int:
+        """The first revealed node that is not as it should be; the last one when all are."""
+        own = self._tree.nodes()
+        wrong = next((i for i, pair in enumerate(zip(own, nodes, strict=True)) if pair[0] != pair[1]), len(nodes) - 1)
+        self._tree.descend(wrong)
+        return wrong
+
+    def tape_posted(self) -> None:
+        """The game goes on in the tape of the leaf that was reached."""
+        position, inner = divmod(self._tree.index, self._trace.shape.leaves)
+        self._tree = _Tree(self._make_tape(position, inner).levels)
+
+
+def play(chain: DisputeChain, terms: Terms, worker: Worker, challenger: Challenger) -> int:
+    """Play a game to its end or until a party's move is refused; returns the number of moves.
+
+    Raises whatever the chain raises for a refused move: its author then lets the clock run out.
+    """
+    encoded: Any = terms.solidity()
+    chain.move(terms.challenger, "open", encoded)
+    nodes: list[bytes] = []
+    moves = 1
+    while (turn := chain.turn()) != Turn.OVER:
+        assert moves < MOVES_MAX, "a game has a bounded number of moves"
+        if turn == Turn.STATES:
+            chain.move(terms.worker, "state", encoded, *worker.statement())
+        elif turn == Turn.REVEALS:
+            nodes = worker.nodes()
+            chain.move(terms.worker, "reveal", encoded, nodes)
+        elif turn == Turn.PICKS:
+            choice = challenger.choice(nodes)
+            worker.picked(choice)
+            chain.move(terms.challenger, "pick", encoded, nodes, choice)
+        elif turn == Turn.POSTS_TAPE:
+            function, arguments = worker.tape()
+            chain.move(terms.worker, function, encoded, *arguments)
+            if function == "postTape":
+                challenger.tape_posted()
+        else:
+            chain.move(terms.worker, "prove", encoded, *worker.proof())
+        moves += 1
+    return moves
+
+
+def table_code(entries: list[int]) -> bytes:
+    """The code of a contract that holds a table: a zero byte (it stops when called), then three bytes an entry."""
+    return b"\0" + b"".join(entry.to_bytes(3, "big") for entry in entries)
+
+
+def most_moves(positions: int, layers: int, tape_cells: int) -> int:
+    """Moves of the longest game over a trace of this size."""
+    rounds = [
+        -(-depth // LEVELS_PER_ROUND)
+        for depth in (depth_of(positions) + depth_of(2 * layers + 2), depth_of(tape_cells))
+    ]
+    return 2 + 2 * rounds[0] + 1 + 2 * rounds[1] + 1
+
+
+assert most_moves(131_072, 256, 1 << 23) <= MOVES_MAX

@@ -1,0 +1,361 @@
+"""Tapes: every cell of a program, computed. What a party to a dispute makes when the game has reached a leaf.
+
+`fill` runs a program for one leaf of a trace and keeps every cell's bytes. The values come from `ExactArithmetic`
+where it has the operation; running maxima and sums, which only a dispute needs one by one, are made here.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha256
+from typing import Final
+
+import numpy as np
+
+from core.hashing import keccak256
+from zk.arithmetic import ExactArithmetic, Ints, KeyValueRows, unpack_key_values
+from zk.audit import CommittedRows
+from zk.merkle import Digests, depth_of, levels_of, siblings_of
+from zk.program import TILE, Instruction, Operation, RowMode, chunks_of
+from zk.trace import Statement, token_digest
+
+__all__ = ["Tape", "fill"]
+
+QUANTISED_MAX: Final = {8: 127, 16: 32_639}
+SCORE_MAX: Final = 1 << 30
+
+Cells = list[bytes]
+
+
+@dataclass(frozen=True)
+class Tape:
+    """The cells of one program at one position, by their place; absent ones pad."""
+
+    size: int
+    cells: dict[int, bytes]
+
+    @cached_property
+    def levels(self) -> list[Digests]:
+        """The tree over keccak-256 of each cell, zeros for absent ones."""
+        leaves = np.zeros((self.size, 32), np.uint8)
+        for index, cell in self.cells.items():
+            leaves[index] = np.frombuffer(keccak256(cell), np.uint8)
+        return levels_of(leaves)
+
+    @property
+    def depth(self) -> int:
+        return depth_of(self.size)
+
+    @property
+    def root(self) -> bytes:
+        return self.levels[-1].tobytes()
+
+    def group(self, index: int, log2_size: int) -> tuple[bytes, int, tuple[bytes, ...]]:
+        """2^log2_size cells: bytes of those present, their number, and the path of their common node."""
+        present = [self.cells[i] for i in range(index, index + (1 << log2_size)) if i in self.cells]
+        return b"".join(present), len(present), siblings_of(self.levels, index, log2_size)
+
+
+class _Filler:
+    """Values of registers as arrays, then as cells."""
+
+    def __init__(self, arithmetic: ExactArithmetic, statement: Statement, rows: CommittedRows, position: int) -> None:
+        self._arithmetic, self._statement, self._rows, self._position = arithmetic, statement, rows, position
+        self._values: dict[tuple[int, int], Ints] = {}
+        self._program: tuple[Instruction, ...] = ()
+        self._linear_name = ""
+
+    def run(self, program: tuple[Instruction, ...], names: tuple[str, ...]) -> Tape:
+        """`names` are the linear layers of the program, in order."""
+        self._program = program
+        pending = list(names)
+        cells: dict[int, bytes] = {}
+        positions = self._position + 1
+        for instruction in program:
+            if instruction.operation == Operation.DOT:
+                self._linear_name = pending.pop(0)
+            made = _MAKERS[instruction.operation](self, instruction)
+            start = instruction.first(positions)
+            cells.update((start + e, cell) for e, cell in enumerate(made) if cell)
+        return Tape(program[-1].first(positions) + 1, cells)
+
+    def value(self, instruction: Instruction, operand: int) -> Ints:
+        """The whole register that an operand lies in."""
+        return self._values[_key(self.register(instruction, operand))]
+
+    def register(self, instruction: Instruction, operand: int) -> Instruction:
+        at = instruction.operands[operand]
+        positions = self._position + 1
+        first = at.start + at.per_position * positions
+        return max(
+            (one for one in self._program if one.first(positions) <= first), key=lambda one: one.first(positions)
+        )
+
+    def keep(self, instruction: Instruction, values: Ints) -> Ints:
+        self._values[_key(instruction)] = values
+        return values
+
+    def tiles(self, instruction: Instruction, values: Ints) -> Cells:
+        raw = self.keep(instruction, values).reshape(-1).astype("<i4").tobytes()
+        return [raw[at : at + 4 * TILE] for at in range(0, len(raw), 4 * TILE)]
+
+    def scalars(self, instruction: Instruction, values: Ints) -> Cells:
+        """Values [cells, n] as n int64, big-endian, a cell."""
+        table = self.keep(instruction, values)
+        return [row.astype(">i8").tobytes() for row in table.reshape(len(table), -1)]
+
+    def copy_row(self, instruction: Instruction) -> Cells:
+        position = self._position - (instruction.row_mode == RowMode.BEFORE)
+        boundary = (instruction.row_leaf - 1) // 2
+        return self.tiles(instruction, self._rows.boundaries[position, boundary].astype(np.int64))
+
+    def absmax(self, instruction: Instruction) -> Cells:
+        tiles = np.abs(self.value(instruction, 0).reshape(-1, TILE)).max(axis=1)
+        return self.scalars(instruction, np.maximum.accumulate(np.maximum(tiles, 1)))
+
+    def sum_of_squares(self, instruction: Instruction) -> Cells:
+        k = max(int(self.value(instruction, 1)[-1]).bit_length() - 24, -16)
+        x = self.value(instruction, 0)
+        shifted = x >> k if k >= 0 else x << -k
+        return self.scalars(instruction, np.cumsum(np.square(shifted).reshape(-1, TILE).sum(axis=1)))
+
+    def norm_scale(self, instruction: Instruction) -> Cells:
+        squares = self.register(instruction, 1)
+        scale = self._arithmetic.norm_scale(self.value(squares, 0).reshape(-1))
+        return self.scalars(instruction, np.array([[int(scale[0][0]), int(scale[1][0])]]))
+
+    def plain_scale(self, instruction: Instruction) -> Cells:
+        a = self.value(instruction, 0)[-1:]
+        scale = self._arithmetic.plain_scale(a, instruction.parameters[0])
+        return self.scalars(instruction, np.array([[int(scale[0][0]), int(scale[1][0])]]))
+
+    def quantise(self, instruction: Instruction) -> Cells:
+        bits = instruction.parameters[0]
+        q, _ = self._arithmetic.quantise(self.value(instruction, 0).reshape(-1), bits)
+        self.keep(instruction, q)
+        if bits == 8:
+            limbs = q.reshape(-1, 1, TILE)
+        else:
+            high = (q + 128) >> 8
+            limbs = np.stack([high.reshape(-1, TILE), (q - 256 * high).reshape(-1, TILE)], axis=1)
+        return [cell.astype(np.int8).tobytes() for cell in limbs]
+
+    def dot(self, instruction: Instruction) -> Cells:
+        q = self.value(instruction, 0)
+        weight = self._arithmetic.linear(self._linear_name).weight
+        partial = [
+            self._arithmetic.accumulate(weight[:, at : at + 1024], q[at : at + 1024])
+            for at in range(0, 1024 * chunks_of(len(q)), 1024)
+        ]
+        return self.scalars(instruction, np.cumsum(partial, axis=0).reshape(-1))
+
+    def rescale(self, instruction: Instruction) -> Cells:
+        fraction, mode = instruction.parameters
+        linear = self._arithmetic.linear(self._linear_name)
+        acc = self.value(instruction, 0)[-len(linear.weight) :]
+        scale = self.value(instruction, 1)[0]
+        pair = (scale[:1], scale[1:])
+        v = self._arithmetic.rescale(acc, linear.mantissas, linear.exponents, _Scale(*pair), fraction)
+        if mode == 1:
+            assert linear.bias is not None
+            v = v + linear.bias
+        elif mode == 2:
+            v = v + self.value(instruction, 2).reshape(-1)
+        return self.tiles(instruction, self._arithmetic.saturate(v))
+
+    def heads(self, instruction: Instruction) -> Ints:
+        """The heads [count, h] that an instruction reads."""
+        width = self._arithmetic.shape.head_width
+        source = self.register(instruction, 0)
+        skip = (instruction.operands[0].start - source.start) * TILE if source.operation == Operation.RESCALE else 0
+        values = self._values[_key(source)].reshape(-1)[skip:]
+        return values[: instruction.cells * width].reshape(instruction.cells, width)
+
+    def place(self, instruction: Instruction) -> Cells:
+        """Rotary; the Hadamard transform, if any, is the next instruction and has nothing left to do but to be kept."""
+        return self._int32_heads(instruction, self._arithmetic.rotary(self._position, self.heads(instruction)))
+
+    def hadamard(self, instruction: Instruction) -> Cells:
+        return self._int32_heads(instruction, self._arithmetic.head_hadamard(self.heads(instruction)))
+
+    def _int32_heads(self, instruction: Instruction, heads: Ints) -> Cells:
+        return [head.astype("<i4").tobytes() for head in self.keep(instruction, heads)]
+
+    def quantise_head(self, instruction: Instruction) -> Cells:
+        q, a = self._arithmetic.quantise(self.heads(instruction), 8)
+        self.keep(instruction, np.concatenate([q, a], axis=1))
+        return [one.astype(np.int8).tobytes() + size.astype("<i4").tobytes() for one, size in zip(q, a, strict=True)]
+
+    def key_value_digest(self, instruction: Instruction) -> Cells:
+        keys, values = (self.value(instruction, i) for i in range(2))
+        parts = []
+        for pair in zip(keys, values, strict=True):
+            parts += [one[:-1].astype(np.int8).tobytes() + one[-1:].astype("<i4").tobytes() for one in pair]
+        return [sha256(b"".join(parts)).digest()]
+
+    def row_digest(self, instruction: Instruction) -> Cells:
+        return [sha256(self.value(instruction, 0).astype("<i4").tobytes()).digest()]
+
+    def _key_values(self, instruction: Instruction) -> KeyValueRows:
+        """The layer's rows, repeated for each query head: k and v [H, S, h], ka and va [H, S]."""
+        shape = self._arithmetic.shape
+        layer = (instruction.row_leaf - 2) // 2
+        rows = unpack_key_values(shape, self._rows.kv_rows[: self._position + 1, layer])
+        group = shape.heads // shape.key_value_heads
+        return KeyValueRows(*(np.repeat(one, group, axis=0) for one in rows))
+
+    def score(self, instruction: Instruction) -> Cells:
+        queries = self.value(instruction, 0)
+        rows = self._key_values(instruction)
+        mantissa, exponent = instruction.parameters[3:]
+        mq, eq = _mantissa(queries[:, -1:] * mantissa)
+        mk, ek = _mantissa(rows.ka)
+        dot = np.einsum("hd,hsd->hs", queries[:, :-1], rows.k)
+        score = _round_shift(dot * mk * mq, -(eq + ek + exponent - 8))
+        score = np.clip(score, -SCORE_MAX, SCORE_MAX)
+        loudness = score + (_bit_length(rows.va) << 16)
+        table = np.stack([score, np.maximum.accumulate(score, 1), np.maximum.accumulate(loudness, 1)], axis=2)
+        return self._by_position(instruction, table.swapaxes(0, 1))
+
+    def sums(self, instruction: Instruction) -> Cells:
+        scores = self.value(instruction, 0)  # [S, H, 3]
+        rows = self._key_values(instruction)
+        top, loudest = scores[-1, :, 1], scores[-1, :, 2]
+        delta = top - scores[:, :, 0]
+        t = 5 + ((loudest - top + 65535) >> 16)
+        p = self._arithmetic.exp2_table()[(delta & 65535) >> 4] >> np.minimum(delta >> 16, 63)
+        w = np.minimum(32767, _round_shift(p * rows.va.T, t[None]))
+        mixed = np.cumsum(w[..., None] * rows.v.swapaxes(0, 1), axis=0)
+        return self._by_position(instruction, np.concatenate([np.cumsum(p, axis=0)[..., None], mixed], axis=2))
+
+    def _by_position(self, instruction: Instruction, table: Ints) -> Cells:
+        """Values [S, H, n]: a cell for each head, padded to the register's width at each position."""
+        self.keep(instruction, table)
+        cells: Cells = []
+        for row in table.astype(">i8"):
+            cells += [head.tobytes() for head in row] + [b""] * (instruction.width - len(row))
+        return cells
+
+    def attention_output(self, instruction: Instruction) -> Cells:
+        sums, scores = self.value(instruction, 0)[-1], self.value(instruction, 1)[-1]
+        total, mixed = sums[:, :1], sums[:, 1:]
+        t = 5 + ((scores[:, 2:] - scores[:, 1:2] + 65535) >> 16)
+        b = _bit_length(total)
+        reciprocal = (np.int64(1) << (b + 22)) // (127 * total)
+        return self.tiles(instruction, self._arithmetic.saturate(_round_shift(mixed * reciprocal, b + 18 - t)))
+
+    def gated_unit(self, instruction: Instruction) -> Cells:
+        gate, up = np.split(self.value(instruction, 0).reshape(-1), 2)
+        return self.tiles(instruction, self._arithmetic.gated_unit(gate, up))
+
+    def embedding(self, instruction: Instruction) -> Cells:
+        token = self._statement.tokens[self._position]
+        return self.tiles(instruction, self._arithmetic.embedding(np.array([token])))
+
+    def largest(self, instruction: Instruction) -> Cells:
+        logits = self.value(instruction, 0).reshape(-1)
+        best = np.maximum.accumulate(logits.reshape(-1, TILE).max(axis=1))
+        where = [int(np.argmax(logits[: TILE * (i + 1)])) for i in range(len(best))]
+        return self.scalars(instruction, np.stack([best, np.array(where)], axis=1))
+
+    def weights(self, instruction: Instruction) -> Cells:
+        logits = self.value(instruction, 0).reshape(-1)
+        temperature = self._statement.sampling[0]
+        if temperature == 0:
+            return self.scalars(instruction, np.zeros(len(logits) // TILE, np.int64))
+        distance = ((logits.max() - logits) * ((6_051_102 << 16) // temperature)) >> 22
+        weight = (self._arithmetic.exp2_table()[(distance & 65535) >> 4] << 20) >> np.minimum(distance >> 16, 63)
+        return self.scalars(instruction, np.cumsum(weight.reshape(-1, TILE).sum(axis=1)))
+
+    def pick(self, instruction: Instruction) -> Cells:
+        if self._statement.sampling[0] == 0:
+            return self.scalars(instruction, np.zeros(1, np.int64))
+        logits = self.value(instruction, 1).reshape(-1)
+        token = self._arithmetic.choose(logits, self._statement.sampling, self._position)
+        return self.scalars(instruction, np.array([token]))
+
+    def token_digest(self, instruction: Instruction) -> Cells:
+        greedy = self._statement.sampling[0] == 0
+        token = self.value(instruction, 0)[-1, 1] if greedy else self.value(instruction, 1)[0]
+        return [token_digest(int(token))]
+
+
+def _key(register: Instruction) -> tuple[int, int]:
+    return register.start, register.start_per_position
+
+
+class _Scale(tuple[Ints, Ints]):
+    """(mantissa, exponent), by position and by name, as the arithmetic takes it."""
+
+    def __new__(cls, mantissa: Ints, exponent: Ints) -> "_Scale":
+        return super().__new__(cls, (mantissa, exponent))
+
+    @property
+    def mantissa(self) -> Ints:
+        return self[0]
+
+    @property
+    def exponent(self) -> Ints:
+        return self[1]
+
+
+_MAKERS: Final[dict[Operation, Callable[[_Filler, Instruction], Cells]]] = {
+    Operation.COPY_ROW: _Filler.copy_row,
+    Operation.ABSMAX: _Filler.absmax,
+    Operation.SUM_OF_SQUARES: _Filler.sum_of_squares,
+    Operation.NORM_SCALE: _Filler.norm_scale,
+    Operation.PLAIN_SCALE: _Filler.plain_scale,
+    Operation.QUANTISE: _Filler.quantise,
+    Operation.DOT: _Filler.dot,
+    Operation.RESCALE: _Filler.rescale,
+    Operation.ROTARY: _Filler.place,
+    Operation.HADAMARD: _Filler.hadamard,
+    Operation.QUANTISE_HEAD: _Filler.quantise_head,
+    Operation.KEY_VALUE_DIGEST: _Filler.key_value_digest,
+    Operation.ROW_DIGEST: _Filler.row_digest,
+    Operation.SCORE: _Filler.score,
+    Operation.SUM: _Filler.sums,
+    Operation.ATTENTION_OUTPUT: _Filler.attention_output,
+    Operation.GATED_UNIT: _Filler.gated_unit,
+    Operation.EMBEDDING: _Filler.embedding,
+    Operation.LARGEST: _Filler.largest,
+    Operation.WEIGHTS: _Filler.weights,
+    Operation.PICK: _Filler.pick,
+    Operation.TOKEN_DIGEST: _Filler.token_digest,
+}
+
+
+def fill(
+    arithmetic: ExactArithmetic,
+    statement: Statement,
+    rows: CommittedRows,
+    program: tuple[Instruction, ...],
+    position: int,
+    inner: int,
+) -> Tape:
+    """The tape of leaf `inner` of a position, from the rows before it."""
+    layer = (inner - 2) // 2 if inner % 2 == 0 else (inner - 3) // 2
+    if inner == 0:
+        names: tuple[str, ...] = ("head",)
+    elif inner % 2 == 0:
+        names = (f"layers.{layer}.qkv",)
+    else:
+        names = tuple(f"layers.{layer}.{role}" for role in ("qkv", "o", "gate_up", "down"))
+    return _Filler(arithmetic, statement, rows, position).run(program, names)
+
+
+def _bit_length(x: Ints) -> Ints:
+    return np.frexp(x.astype(np.float64))[1].astype(np.int64)
+
+
+def _round_shift(x: Ints, count: Ints) -> Ints:
+    """rsh(x, count) for |x| < 2^62."""
+    count = np.minimum(count, 63)
+    half = np.where(count >= 1, np.int64(1) << np.maximum(count - 1, 0), 0)
+    raised = x + half
+    return np.where(count >= 0, raised >> np.clip(count, 0, 63), raised << np.clip(-count, 0, 63))
+
+
+def _mantissa(a: Ints) -> tuple[Ints, Ints]:
+    exponent = _bit_length(a) - 16
+    return np.where(exponent >= 0, a >> np.clip(exponent, 0, 63), a << np.clip(-exponent, 0, 63)), exponent

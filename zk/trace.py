@@ -1,0 +1,234 @@
+"""The trace of one exact answer: a Merkle tree over everything from which the rest can be recomputed.
+
+Layout (docs/trace.md). Position p of prompt plus answer has W leaves, W the power of two at or above 2L + 2:
+
+    0            SHA-256 of the token (u32, little-endian)
+    1 + 2l       SHA-256 of the residual row at boundary l, 0 <= l <= L
+    2 + 2l       SHA-256 of the key-value row of layer l, 0 <= l < L
+    the others   32 zero bytes, as are all rows of the last position, whose token the model never reads
+
+The tree is padded with leaves of 32 zero bytes to a power of two of positions. Leaf p * W + i stands in the order in
+which a machine computes, so everything before the first wrong leaf is right. Rows are hashed by SHA-256 (fast on CPUs, and a precompile on chain), nodes by keccak-256. The trace root binds
+the rows' root to model, request, sampling and tokens. Owns bytes and hashes; knows no arithmetic.
+"""
+
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.hashing import keccak256
+from zk.errors import TraceInvalid
+from zk.merkle import Digests, depth_of, empty_root, levels_of, parents_of, root_from_path, siblings_of
+
+__all__ = [
+    "LeafName",
+    "Opening",
+    "Statement",
+    "Trace",
+    "TraceBuilder",
+    "TraceShape",
+    "key_value_leaf",
+    "residual_leaf",
+    "token_digest",
+    "tokens_hash",
+    "verify_opening",
+]
+
+TAG: Final = keccak256(b"warpgrid trace 1")
+TOKEN_LEAF: Final = 0
+
+
+def residual_leaf(boundary: int) -> int:
+    """Which leaf of its position holds the residual row at a layer boundary."""
+    return 1 + 2 * boundary
+
+
+def key_value_leaf(layer: int) -> int:
+    """Which leaf of its position holds a layer's key-value row."""
+    return 2 + 2 * layer
+
+
+def tokens_hash(tokens: tuple[int, ...]) -> bytes:
+    """keccak-256 of tokens as u32, little-endian."""
+    return keccak256(np.array(tokens, "<u4").tobytes())
+
+
+def token_digest(token: int) -> bytes:
+    """The leaf of a token."""
+    return sha256(token.to_bytes(4, "little")).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class LeafName:
+    """What a leaf of the tree commits to, in words: `index` is the boundary or the layer, 0 for a token."""
+
+    position: int
+    kind: str
+    index: int
+
+    def __str__(self) -> str:
+        where = {"token": "", "residual": f" at boundary {self.index}", "key-value": f" of layer {self.index}"}
+        return f"{self.kind}{where[self.kind]}, position {self.position}"
+
+
+@dataclass(frozen=True, slots=True)
+class TraceShape:
+    """What the layout depends on: layers, and the bytes of a residual row and of a key-value row."""
+
+    layers: int
+    residual_bytes: int
+    key_value_bytes: int
+
+    @property
+    def leaves(self) -> int:
+        """Leaves of one position, W."""
+        return 1 << depth_of(2 * self.layers + 2)
+
+    def name(self, leaf: int) -> LeafName:
+        """What leaf number `leaf` of the whole tree commits to."""
+        position, inner = divmod(leaf, self.leaves)
+        if inner == TOKEN_LEAF:
+            return LeafName(position, "token", 0)
+        return LeafName(position, "residual" if inner % 2 else "key-value", (inner - 1) // 2)
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """What a trace is of: 32-byte model root and request hash, sampling as integers, and the tokens.
+
+    The sampling words are those of section 5: temperature_q16, top_k, top_p_q16, seed, choice.
+    """
+
+    model_root: bytes
+    request_hash: bytes
+    sampling: tuple[int, int, int, int, int]
+    prompt: tuple[int, ...]
+    answer: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.model_root) != 32 or len(self.request_hash) != 32:
+            raise TraceInvalid("model root and request hash are 32 bytes each")
+        if not self.prompt or not self.answer:
+            raise TraceInvalid("a trace has a prompt and an answer of at least one token each")
+        if any(not 0 <= token < 2**32 for token in self.tokens) or any(not 0 <= one < 2**64 for one in self.sampling):
+            raise TraceInvalid("a token or sampling parameter is out of range")
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        return self.prompt + self.answer
+
+    def root(self, rows_root: bytes) -> bytes:
+        """The trace root: what a receipt carries."""
+        numbers = (*self.sampling, len(self.prompt), len(self.answer))
+        words = b"".join(number.to_bytes(32, "big") for number in numbers)
+        tokens = tokens_hash(self.prompt) + tokens_hash(self.answer)
+        return keccak256(TAG + self.model_root + self.request_hash + words + tokens + rows_root)
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """The way from a leaf of the tree to the rows' root."""
+
+    leaf: int
+    digest: bytes
+    siblings: tuple[bytes, ...]
+
+
+def verify_opening(shape: TraceShape, positions: int, rows_root: bytes, opening: Opening) -> bool:
+    """Whether the opening is that of its leaf in a trace of `positions` positions."""
+    depth = depth_of(shape.leaves) + depth_of(positions)
+    return (
+        0 <= opening.leaf < positions * shape.leaves
+        and len(opening.siblings) == depth
+        and root_from_path(opening.digest, opening.leaf, opening.siblings) == rows_root
+    )
+
+
+class Trace:
+    """A finished trace: statement, leaf digests u8[positions * W, 32], tree and root."""
+
+    def __init__(self, shape: TraceShape, statement: Statement, leaves: Digests) -> None:
+        """Raises TraceInvalid when the leaves are not one position's worth for each token."""
+        if leaves.shape != (len(statement.tokens) * shape.leaves, 32):
+            raise TraceInvalid(f"{len(statement.tokens)} tokens have {shape.leaves} leaves each, not {leaves.shape}")
+        self.shape, self.statement, self.leaves = shape, statement, leaves
+        self._levels = [leaves]
+        for _ in range(depth_of(shape.leaves)):
+            self._levels.append(parents_of(self._levels[-1]))
+        self._levels += levels_of(self._levels.pop(), empty_root(depth_of(shape.leaves)))
+        self.rows_root = self._levels[-1].tobytes()
+        self.root = statement.root(self.rows_root)
+
+    @property
+    def levels(self) -> list[Digests]:
+        """Every level of the tree, leaves first."""
+        return self._levels
+
+    @property
+    def position_roots(self) -> Digests:
+        """u8[positions, 32]: the subtree of each position. With the tokens, all that must be kept for later."""
+        return self._levels[depth_of(self.shape.leaves)][: len(self.statement.tokens)]
+
+    def digest(self, position: int, inner: int) -> bytes:
+        """The digest of a leaf of a position."""
+        return self.leaves[position * self.shape.leaves + inner].tobytes()
+
+    def open(self, position: int, inner: int) -> Opening:
+        """The way from a leaf of a position to the rows' root."""
+        leaf = position * self.shape.leaves + inner
+        return Opening(leaf, self.leaves[leaf].tobytes(), siblings_of(self._levels, leaf))
+
+    def first_difference(self, other: "Trace") -> LeafName | None:
+        """The first leaf, in the order of computation, in which two traces of one shape differ."""
+        common = min(len(self.leaves), len(other.leaves))
+        differs = (self.leaves[:common] != other.leaves[:common]).any(axis=1)
+        if differs.any():
+            return self.shape.name(int(differs.argmax()))
+        return None if len(self.leaves) == len(other.leaves) else self.shape.name(common)
+
+
+class TraceBuilder:
+    """Hashes rows as the engine produces them; keeps 32 bytes for each row and no row."""
+
+    def __init__(self, shape: TraceShape) -> None:
+        self._shape = shape
+        self._digests: list[bytes] = []
+        self._tokens: list[int] = []
+
+    def add(self, position: int, token: int, boundaries: NDArray[np.int32], kv_rows: NDArray[np.uint8]) -> None:
+        """The next position: int32[L + 1, d] residual rows and u8[L, bytes] canonical key-value rows."""
+        shape = self._shape
+        if position != len(self._tokens):
+            raise TraceInvalid(f"position {position} was added after {len(self._tokens)} positions")
+        if boundaries.nbytes != (shape.layers + 1) * shape.residual_bytes or boundaries.dtype != np.int32:
+            raise TraceInvalid(f"residual rows {boundaries.dtype}{boundaries.shape} do not fit the model")
+        if kv_rows.nbytes != shape.layers * shape.key_value_bytes:
+            raise TraceInvalid(f"key-value rows {kv_rows.shape} do not fit the model")
+        digests = [b""] * (2 * shape.layers + 2)
+        digests[0] = token_digest(token)
+        digests[1::2] = _hash_rows(boundaries, shape.residual_bytes)
+        digests[2::2] = _hash_rows(kv_rows, shape.key_value_bytes)
+        self._append(token, digests)
+
+    def finish(self, statement: Statement) -> Trace:
+        """The trace of what was added: every token of the statement but the last.
+
+        Raises TraceInvalid when other tokens were added.
+        """
+        if tuple(self._tokens) != statement.tokens[:-1]:
+            raise TraceInvalid("the rows added are not those of the statement's tokens")
+        self._append(statement.answer[-1], [token_digest(statement.answer[-1])])
+        leaves = np.frombuffer(b"".join(self._digests), np.uint8).reshape(-1, 32)
+        return Trace(self._shape, statement, leaves)
+
+    def _append(self, token: int, digests: list[bytes]) -> None:
+        self._tokens.append(token)
+        self._digests.append(b"".join(digests).ljust(32 * self._shape.leaves, b"\0"))
+
+
+def _hash_rows(rows: NDArray[np.int32] | NDArray[np.uint8], row_bytes: int) -> list[bytes]:
+    raw = memoryview(np.ascontiguousarray(rows).data).cast("B")
+    return [sha256(raw[start : start + row_bytes]).digest() for start in range(0, len(raw), row_bytes)]
