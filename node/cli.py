@@ -12,6 +12,7 @@ from core.errors import WarpgridError
 from node.config import ROLES, SequencerConfig, WorkerConfig, example_toml, with_flags
 from node.doctor import examine, show
 from node.errors import ConfigError
+from node.inference.cli import app as inference_app
 from node.jobs.cli import app as job_app
 from node.logs import configure
 from node.sequencer import run_sequencer
@@ -20,6 +21,7 @@ from node.worker import run_worker
 from worker.doctor import report
 from worker.evm.cli import app as evm_app
 from worker.inference.cli_model import app as model_app
+from worker.inference.cli_proofs import app as proofs_app
 
 __all__ = ["app", "main"]
 
@@ -39,6 +41,8 @@ app.add_typer(testnet_app, name="testnet")
 app.add_typer(sequencer_app, name="sequencer")
 app.add_typer(worker_app, name="worker")
 app.add_typer(job_app, name="job")
+inference_app.add_typer(proofs_app)
+app.add_typer(inference_app, name="inference")
 app.add_typer(model_app, name="model")
 app.add_typer(evm_app, name="evm")
 app.add_typer(config_app, name="config")

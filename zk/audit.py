@@ -105,7 +105,7 @@ class AuditVerdict:
 
 
 class AuditKey:
-    """An auditor's secret vectors for one model. Made once (a pass over the weights); keys are made as they are needed."""
+    """An auditor's secret vectors for one model, each made when it is first needed (a pass over its matrix)."""
 
     def __init__(self, arithmetic: ExactArithmetic, secret: bytes) -> None:
         """`secret` is at least 32 random bytes that no worker ever learns."""

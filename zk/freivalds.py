@@ -31,7 +31,7 @@ Limbs = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class FreivaldsKey:
-    """r and rW modulo the prime, as float64[4, N] and float64[4, K] limbs of 16 bits. Secret: it must outlive no leak."""
+    """r and rW modulo the prime, as float64[4, N] and float64[4, K] limbs of 16 bits. Keep it secret."""
 
     output: Limbs
     input: Limbs

@@ -79,15 +79,15 @@ def replay(
         difference = trace.first_difference(disclosed)
     if wrong_token is not None:
         at, chosen = wrong_token
-        named = LeafName(at, "token", 0)
-        if difference is None or _order(shape, named) < _order(shape, difference):
-            difference = named
+        token = LeafName(at, "token", 0)
+        if difference is None or _order(shape, token) < _order(shape, difference):
+            difference = token
         reason = f"the token at position {at} is {statement.tokens[at]}; this model chooses {chosen}"
         return Verdict(False, reason, difference, trace)
     if trace.root != claimed_root:
-        named = f"first difference: {difference}" if difference else "the worker disclosed no digests of this root"
+        where = f"first difference: {difference}" if difference else "the worker disclosed no digests of this root"
         return Verdict(
-            False, f"the trace root is not that of this model, request and sampling; {named}", difference, trace
+            False, f"the trace root is not that of this model, request and sampling; {where}", difference, trace
         )
     return Verdict(True, "every row and token is equal", None, trace)
 

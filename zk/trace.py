@@ -8,8 +8,9 @@ Layout (docs/trace.md). Position p of prompt plus answer has W leaves, W the pow
     the others   32 zero bytes, as are all rows of the last position, whose token the model never reads
 
 The tree is padded with leaves of 32 zero bytes to a power of two of positions. Leaf p * W + i stands in the order in
-which a machine computes, so everything before the first wrong leaf is right. Rows are hashed by SHA-256 (fast on CPUs, and a precompile on chain), nodes by keccak-256. The trace root binds
-the rows' root to model, request, sampling and tokens. Owns bytes and hashes; knows no arithmetic.
+which a machine computes, so everything before the first wrong leaf is right. Rows are hashed by SHA-256 (fast on CPUs,
+and a precompile on chain), nodes by keccak-256. The trace root binds the rows' root to model, request, sampling and
+tokens. Owns bytes and hashes; knows no arithmetic.
 """
 
 from dataclasses import dataclass
@@ -174,7 +175,8 @@ class Trace:
 
     def digest(self, position: int, inner: int) -> bytes:
         """The digest of a leaf of a position."""
-        return self.leaves[position * self.shape.leaves + inner].tobytes()
+        digest: bytes = self.leaves[position * self.shape.leaves + inner].tobytes()
+        return digest
 
     def open(self, position: int, inner: int) -> Opening:
         """The way from a leaf of a position to the rows' root."""

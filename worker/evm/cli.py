@@ -53,7 +53,10 @@ def statetest(
     executor: Annotated[ExecutorName, _EXECUTOR] = ExecutorName.CPU,
     as_json: Annotated[bool, _JSON] = False,
 ) -> None:
-    """Run state tests and compare root and logs; the last line counts what passed and failed."""
+    """Run state tests and compare root and logs; the last line counts what passed and failed.
+
+    Example:  warpgrid evm statetest tests/ --json
+    """
     engine, failed, passed = _executor(executor), [], 0
     for path in paths:
         for file in _files(path):
@@ -80,7 +83,10 @@ def run(
     executor: Annotated[ExecutorName, _EXECUTOR] = ExecutorName.CPU,
     as_json: Annotated[bool, _JSON] = False,
 ) -> None:
-    """Run every entry of a file and show what it did: status, gas, logs, changed accounts, state root."""
+    """Run every entry of a file and show what it did: status, gas, logs, changed accounts, state root.
+
+    Example:  warpgrid evm run test.json --json
+    """
     engine = _executor(executor)
     for entry in _read(file):
         started = time.perf_counter()
@@ -91,7 +97,10 @@ def run(
 
 @app.command()
 def disasm(code: Annotated[str, typer.Argument(help="hexadecimal code, or a file that holds it")]) -> None:
-    """Show a program's instructions, one a line."""
+    """Show a program's instructions, one a line.
+
+    Example:  warpgrid evm disasm 0x6001600201
+    """
     text = Path(code).read_text() if Path(code).is_file() else code
     try:
         raw = bytes.fromhex("".join(text.split()).removeprefix("0x"))

@@ -20,12 +20,15 @@ class ProofArithmetic:
 
     def __init__(self, weights: reference.Weights) -> None:
         self._weights = weights
-        self.linear = cache(self._linear)
+        self._linears = cache(self._linear)
         self._tensor = cache(lambda name: weights.tensor(name).astype(np.int64))
 
     @property
     def shape(self) -> Header:
         return self._weights.header
+
+    def linear(self, name: str) -> Linear:
+        return self._linears(name)
 
     def accumulate(self, weight: NDArray[np.int8], q: Ints) -> Ints:
         return reference.accumulate(weight, q)

@@ -12,6 +12,7 @@ from worker.inference.exact.native import PAGE_POSITIONS, NativeEngine, sequence
 from worker.inference.exact.reference import Weights
 from worker.inference.exact.sampling import Sampling, choose
 from zk.arithmetic import trace_shape
+from zk.audit import CommittedRows
 from zk.replay import PrefillRows
 from zk.trace import Statement, Trace, TraceBuilder, TraceShape
 
@@ -62,7 +63,7 @@ class ProofEngine:
         end_tokens: tuple[int, ...] = (),
         watch: Watch | None = None,
     ) -> tuple[int, ...]:
-        """An answer of at most `tokens_max` tokens. `watch` gets every position's token and rows; without, none is traced."""
+        """An answer of at most `tokens_max` tokens. `watch` gets every position's token and rows."""
         answer: list[int] = []
         pending, start = prompt, 0
         while True:
@@ -95,3 +96,10 @@ class ProofEngine:
         words = (sampling.temperature_q16, sampling.top_k, sampling.top_p_q16, sampling.seed, sampling.choice)
         statement = Statement(self._root, request_hash, words, prompt, answer)
         return statement, builder.finish(statement)
+
+    def commit(self, statement: Statement, rows: CommittedRows) -> Trace:
+        """The trace of rows that are held as a whole."""
+        builder = TraceBuilder(self.trace_shape)
+        for position, token in enumerate(statement.tokens[:-1]):
+            builder.add(position, token, rows.boundaries[position], rows.kv_rows[position])
+        return builder.finish(statement)

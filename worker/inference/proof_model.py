@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from core.hashing import keccak256
 from worker.inference.exact.identity import TYPE_CODES, header_leaf, open_chunk, tensor_leaf, tensor_root
+from worker.inference.exact.model import ExactModel
 from worker.inference.exact.specification import Header, tensor_specs
 from zk.dispute import ChunkOpening
 from zk.merkle import levels_of, siblings_of
@@ -44,10 +45,19 @@ class TensorOpener:
             leaves.append(tensor_leaf(spec, root))
         self._levels = levels_of(np.frombuffer(b"".join(leaves), np.uint8).reshape(-1, 32))
         self.root = self._levels[-1].tobytes()
-        self.open = cache(self._open)
+        self._opened = cache(self._open)
+
+    @classmethod
+    def of_model(cls, model: ExactModel) -> "TensorOpener":
+        """For an imported model, whose manifest has the tensor roots."""
+        roots = {spec.name: model.tensor_root(spec.name) for spec in model.specs}
+        return cls(model, keccak256(model.tokenizer), keccak256(model.chat_template.encode()), roots)
 
     def _raw(self, name: str) -> NDArray[np.uint8]:
         return np.ascontiguousarray(self._weights.tensor(name)).reshape(-1).view(np.uint8)
+
+    def open(self, tensor: int, row: int, chunk: int) -> ChunkOpening:
+        return self._opened(tensor, row, chunk)
 
     def _open(self, tensor: int, row: int, chunk: int) -> ChunkOpening:
         spec = self._specs[tensor - FIRST_TENSOR]

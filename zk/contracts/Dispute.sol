@@ -39,8 +39,9 @@ contract Dispute {
     struct Game {
         Turn turn;
         bool onTape;
-        uint32 levels;
-        uint32 depth;
+        bool workerWon;
+        uint8 levels;
+        uint8 depth;
         uint64 deadline;
         uint64 index;
         uint64 leaf;
@@ -48,7 +49,6 @@ contract Dispute {
         bytes32 revealed;
         bytes32 rowsRoot;
         bytes32 tapeRoot;
-        address winner;
     }
 
     Steps private constant STEPS = Steps(0x5747000000000000000000000000000000000011);
@@ -112,7 +112,7 @@ contract Dispute {
         require(root == terms.traceRoot, NotAsCommitted());
         game.rowsRoot = rowsRoot;
         game.node = rowsRoot;
-        game.depth = uint32(_rowsDepth(terms));
+        game.depth = uint8(_rowsDepth(terms));
         game.levels = game.depth;
         _next(game, Turn.WorkerReveals);
     }
@@ -133,7 +133,7 @@ contract Dispute {
         require(keccak256(abi.encodePacked(nodes)) == game.revealed && choice < nodes.length, NotAsCommitted());
         uint256 step = _step(game.levels);
         game.index = uint64((uint256(game.index) << step) + choice);
-        game.levels -= uint32(step);
+        game.levels -= uint8(step);
         game.node = nodes[choice];
         emit Picked(_id(terms), game.index, game.onTape);
         if (game.onTape) {
@@ -179,8 +179,8 @@ contract Dispute {
         game.tapeRoot = root;
         game.node = root;
         game.index = 0;
-        game.depth = uint32(depth);
-        game.levels = uint32(depth);
+        game.depth = uint8(depth);
+        game.levels = uint8(depth);
         emit TapePosted(_id(terms), root);
         _next(game, depth == 0 ? Turn.WorkerProves : Turn.WorkerReveals);
     }
@@ -225,7 +225,9 @@ contract Dispute {
 
     /// @notice Who won, or nobody yet.
     function winnerOf(Terms calldata terms) external view returns (address) {
-        return games[_id(terms)].winner;
+        Game storage game = games[_id(terms)];
+        if (game.turn != Turn.Over) return address(0);
+        return game.workerWon ? terms.worker : terms.challenger;
     }
 
     /// @notice Whose move it is.
@@ -247,7 +249,7 @@ contract Dispute {
 
     function _decide(Terms calldata terms, Game storage game, address winner) private {
         game.turn = Turn.Over;
-        game.winner = winner;
+        game.workerWon = winner == terms.worker;
         emit Decided(_id(terms), winner);
     }
 

@@ -113,20 +113,38 @@ library Integers {
     }
 
     /// @notice 16 bits, little-endian, number `i`, unsigned.
-    function uint16At(bytes memory data, uint256 i) internal pure returns (int256) {
+    function uint16At(bytes memory data, uint256 i) internal pure returns (int256 value) {
         require(2 * i + 2 <= data.length, "short");
-        return int256(uint256(uint8(data[2 * i])) | (uint256(uint8(data[2 * i + 1])) << 8));
+        assembly ("memory-safe") {
+            let v := shr(240, mload(add(add(data, 32), mul(i, 2))))
+            value := or(shr(8, v), shl(8, and(v, 0xff)))
+        }
     }
 
-    function int8At(bytes memory data, uint256 i) internal pure returns (int256) {
-        return int8(uint8(data[i]));
+    function int8At(bytes memory data, uint256 i) internal pure returns (int256 value) {
+        require(i < data.length, "short");
+        assembly ("memory-safe") {
+            value := signextend(0, shr(248, mload(add(add(data, 32), i))))
+        }
     }
 
-    /// @notice Writes an int32, little-endian, as number `i` of `data`, which has four bytes to spare for each.
+    /// @notice Writes an int32, little-endian, as number `i` of `data`.
     function putInt32(bytes memory data, uint256 i, int256 value) internal pure {
-        uint256 v = uint256(value);
-        for (uint256 k = 0; k < 4; k++) {
-            data[4 * i + k] = bytes1(uint8(v >> (8 * k)));
+        assert(4 * i + 4 <= data.length);
+        assembly ("memory-safe") {
+            let v := or(shl(24, and(value, 0xff)), shl(8, and(value, 0xff00)))
+            v := or(v, or(and(shr(8, value), 0xff00), and(shr(24, value), 0xff)))
+            let place := add(add(data, 32), mul(i, 4))
+            mstore(place, or(shl(224, v), shr(32, shl(32, mload(place)))))
+        }
+    }
+
+    /// @notice Writes an int64, big-endian, as number `i` of `data`.
+    function putInt64(bytes memory data, uint256 i, int256 value) internal pure {
+        assert(8 * i + 8 <= data.length);
+        assembly ("memory-safe") {
+            let place := add(add(data, 32), mul(i, 8))
+            mstore(place, or(shl(192, value), shr(64, shl(64, mload(place)))))
         }
     }
 

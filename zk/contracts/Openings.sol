@@ -41,9 +41,14 @@ library Openings {
         returns (bytes32)
     {
         require(path.length == depth, WrongDepth(path.length, depth));
-        for (uint256 level = 0; level < depth; level++) {
-            bytes32 sibling = path[level];
-            node = (index >> level) & 1 == 1 ? pair(sibling, node) : pair(node, sibling);
+        assembly ("memory-safe") {
+            for { let level := 0 } lt(level, depth) { level := add(level, 1) } {
+                // The node goes to the half that its index says, its sibling to the other.
+                let half := shl(5, and(shr(level, index), 1))
+                mstore(half, node)
+                mstore(xor(half, 0x20), calldataload(add(path.offset, shl(5, level))))
+                node := keccak256(0x00, 0x40)
+            }
         }
         return node;
     }
@@ -52,9 +57,12 @@ library Openings {
     function fold(bytes32[] memory nodes) internal pure returns (bytes32) {
         uint256 count = nodes.length;
         require(count != 0 && count & (count - 1) == 0, WrongShape());
-        for (; count > 1; count >>= 1) {
-            for (uint256 i = 0; i < count; i += 2) {
-                nodes[i >> 1] = pair(nodes[i], nodes[i + 1]);
+        assembly ("memory-safe") {
+            let first := add(nodes, 32)
+            for {} gt(count, 1) { count := shr(1, count) } {
+                for { let i := 0 } lt(i, count) { i := add(i, 2) } {
+                    mstore(add(first, shl(4, i)), keccak256(add(first, shl(5, i)), 0x40))
+                }
             }
         }
         return nodes[0];
@@ -71,11 +79,15 @@ library Openings {
         require(cells.data.length % cells.present == 0, WrongShape());
         uint256 cellBytes = cells.data.length / cells.present;
         bytes32[] memory nodes = new bytes32[](size);
-        for (uint256 i = 0; i < cells.present; i++) {
-            nodes[i] = keccak256(cells.data[i * cellBytes:(i + 1) * cellBytes]);
+        data = cells.data;
+        uint256 present = cells.present;
+        assembly ("memory-safe") {
+            for { let i := 0 } lt(i, present) { i := add(i, 1) } {
+                let digest := keccak256(add(add(data, 32), mul(i, cellBytes)), cellBytes)
+                mstore(add(add(nodes, 32), shl(5, i)), digest)
+            }
         }
         require(rootOf(fold(nodes), index >> log2Size, cells.path, depth - log2Size) == root, WrongRoot());
-        return cells.data;
     }
 
     /// @notice Checks a chunk against the model's root; gives its bytes.
@@ -101,14 +113,6 @@ library Openings {
     function check(Row calldata row, uint256 leaf, bytes32 root, uint256 depth) internal pure returns (bytes memory) {
         require(rootOf(sha256(row.data), leaf, row.path, depth) == root, WrongRoot());
         return row.data;
-    }
-
-    function pair(bytes32 left, bytes32 right) internal pure returns (bytes32 node) {
-        assembly ("memory-safe") {
-            mstore(0x00, left)
-            mstore(0x20, right)
-            node := keccak256(0x00, 0x40)
-        }
     }
 
     /// @notice Levels between `leaves` leaves and their root.

@@ -5,6 +5,7 @@ import {Math} from "@openzeppelin/contracts/utils/math/Math.sol";
 
 import {Integers} from "./Integers.sol";
 import {Cells, Chunk, Openings, Row} from "./Openings.sol";
+import {Philox} from "./Philox.sol";
 
 /// @notice Which cells a step reads: cell (start + startPerPosition * n + outer * (e / width) + inner * (e % width)) and
 /// those after it, 2^log2Size in all. n is the number of positions up to the disputed one.
@@ -227,13 +228,15 @@ contract Steps {
     }
 
     function _absmax(Input memory input) private pure returns (bytes memory) {
-        bytes memory tile = input.operands[0];
-        int256 a = input.outer > 0 ? input.operands[1].int64At(0) : int256(1);
-        for (uint256 i = 0; i < 32; i++) {
-            int256 size = tile.int32At(i).magnitude();
-            if (size > a) a = size;
+        unchecked {
+            bytes memory tile = input.operands[0];
+            int256 a = input.outer > 0 ? input.operands[1].int64At(0) : int256(1);
+            for (uint256 i = 0; i < 32; i++) {
+                int256 size = tile.int32At(i).magnitude();
+                if (size > a) a = size;
+            }
+            return Integers.scalars(a);
         }
-        return Integers.scalars(a);
     }
 
     function _shiftOf(int256 a) private pure returns (int256 k) {
@@ -242,14 +245,16 @@ contract Steps {
     }
 
     function _sumOfSquares(Input memory input) private pure returns (bytes memory) {
-        bytes memory tile = input.operands[0];
-        int256 k = _shiftOf(input.operands[1].int64At(0));
-        int256 sum = input.outer > 0 ? input.operands[2].int64At(0) : int256(0);
-        for (uint256 i = 0; i < 32; i++) {
-            int256 x = tile.int32At(i).shiftRight(k);
-            sum += x * x;
+        unchecked {
+            bytes memory tile = input.operands[0];
+            int256 k = _shiftOf(input.operands[1].int64At(0));
+            int256 sum = input.outer > 0 ? input.operands[2].int64At(0) : int256(0);
+            for (uint256 i = 0; i < 32; i++) {
+                int256 x = tile.int32At(i).shiftRight(k);
+                sum += x * x;
+            }
+            return Integers.scalars(sum);
         }
-        return Integers.scalars(sum);
     }
 
     /// @dev Parameters: width d, epsilon_q48, residual fraction F.
@@ -273,100 +278,112 @@ contract Steps {
 
     /// @dev Parameter: bits. Two limbs lie behind one another, 32 bytes each.
     function _quantise(Input memory input) private pure returns (bytes memory q) {
-        bytes memory tile = input.operands[0];
-        bool wide = input.parameters[0] == 16;
-        int256 reciprocal = (int256(wide ? int256(32639) : int256(127)) << 40) / input.operands[1].int64At(0);
-        q = new bytes(wide ? 64 : 32);
-        for (uint256 i = 0; i < 32; i++) {
-            int256 value = tile.int32At(i).quantise(reciprocal);
-            if (wide) {
-                int256 high = (value + 128) >> 8;
-                q[i] = bytes1(uint8(uint256(high)));
-                q[32 + i] = bytes1(uint8(uint256(value - 256 * high)));
-            } else {
-                q[i] = bytes1(uint8(uint256(value)));
+        unchecked {
+            bytes memory tile = input.operands[0];
+            bool wide = input.parameters[0] == 16;
+            int256 reciprocal = (int256(wide ? int256(32639) : int256(127)) << 40) / input.operands[1].int64At(0);
+            q = new bytes(wide ? 64 : 32);
+            for (uint256 i = 0; i < 32; i++) {
+                int256 value = tile.int32At(i).quantise(reciprocal);
+                if (wide) {
+                    int256 high = (value + 128) >> 8;
+                    q[i] = bytes1(uint8(uint256(high)));
+                    q[32 + i] = bytes1(uint8(uint256(value - 256 * high)));
+                } else {
+                    q[i] = bytes1(uint8(uint256(value)));
+                }
             }
         }
     }
 
     /// @dev Parameters: rows of the matrix, bits.
     function _dot(Input memory input) private pure returns (bytes memory) {
-        bytes memory q = input.operands[0];
-        bytes memory weights = input.chunks[0];
-        bool wide = input.parameters[1] == 16;
-        uint256 stride = wide ? 64 : 32;
-        uint256 count = weights.length / 32;
-        require(q.length == count * stride, OperandsMissing());
-        int256 acc = input.outer > 0 ? input.operands[1].int64At(0) : int256(0);
-        for (uint256 i = 0; i < count; i++) {
-            uint256 w = weights.word(32 * i);
-            int256 sum = Integers.dot32(w, q.word(stride * i));
-            acc += wide ? 256 * sum + Integers.dot32(w, q.word(stride * i + 32)) : sum;
+        unchecked {
+            bytes memory q = input.operands[0];
+            bytes memory weights = input.chunks[0];
+            bool wide = input.parameters[1] == 16;
+            uint256 stride = wide ? 64 : 32;
+            uint256 count = weights.length / 32;
+            require(q.length == count * stride, OperandsMissing());
+            int256 acc = input.outer > 0 ? input.operands[1].int64At(0) : int256(0);
+            for (uint256 i = 0; i < count; i++) {
+                uint256 w = weights.word(32 * i);
+                int256 sum = Integers.dot32(w, q.word(stride * i));
+                acc += wide ? 256 * sum + Integers.dot32(w, q.word(stride * i + 32)) : sum;
+            }
+            return Integers.scalars(acc);
         }
-        return Integers.scalars(acc);
     }
 
     /// @dev Parameters: output fraction, and what is added: 0 nothing, 1 the bias, 2 the residual.
     function _rescale(Input memory input) private pure returns (bytes memory tile) {
-        tile = new bytes(128);
-        bytes memory acc = input.operands[0];
-        int256 scale = input.operands[1].int64At(0);
-        int256 shift = -(8 + input.operands[1].int64At(1) + input.parameters[0]);
-        for (uint256 i = 0; i < 32; i++) {
-            uint256 n = 32 * input.outer + i;
-            int256 u = (acc.int64At(i) * input.chunks[0].uint16At(n % 512)).roundShift(8);
-            int256 v = (u * scale).roundShift(shift - input.chunks[1].int8At(n % 1024));
-            if (input.parameters[1] == 1) v += input.chunks[2].int32At(n % 256);
-            if (input.parameters[1] == 2) v += input.operands[2].int32At(i);
-            tile.putInt32(i, v.saturate());
+        unchecked {
+            tile = new bytes(128);
+            bytes memory acc = input.operands[0];
+            int256 scale = input.operands[1].int64At(0);
+            int256 shift = -(8 + input.operands[1].int64At(1) + input.parameters[0]);
+            for (uint256 i = 0; i < 32; i++) {
+                uint256 n = 32 * input.outer + i;
+                int256 u = (acc.int64At(i) * input.chunks[0].uint16At(n % 512)).roundShift(8);
+                int256 v = (u * scale).roundShift(shift - input.chunks[1].int8At(n % 1024));
+                if (input.parameters[1] == 1) v += input.chunks[2].int32At(n % 256);
+                if (input.parameters[1] == 2) v += input.operands[2].int32At(i);
+                tile.putInt32(i, v.saturate());
+            }
         }
     }
 
     // Heads
 
     function _rotary(Input memory input) private pure returns (bytes memory head) {
-        bytes memory z = input.operands[0];
-        head = new bytes(z.length);
-        uint256 half = z.length / 8;
-        for (uint256 i = 0; i < half; i++) {
-            int256 c = int16(uint16(uint256(input.chunks[0].uint16At(i))));
-            int256 s = int16(uint16(uint256(input.chunks[1].uint16At(i))));
-            int256 first = z.int32At(i);
-            int256 second = z.int32At(half + i);
-            head.putInt32(i, (first * c - second * s).roundShift(14).saturate());
-            head.putInt32(half + i, (second * c + first * s).roundShift(14).saturate());
+        unchecked {
+            bytes memory z = input.operands[0];
+            head = new bytes(z.length);
+            uint256 half = z.length / 8;
+            for (uint256 i = 0; i < half; i++) {
+                int256 c = int16(uint16(uint256(input.chunks[0].uint16At(i))));
+                int256 s = int16(uint16(uint256(input.chunks[1].uint16At(i))));
+                int256 first = z.int32At(i);
+                int256 second = z.int32At(half + i);
+                head.putInt32(i, (first * c - second * s).roundShift(14).saturate());
+                head.putInt32(half + i, (second * c + first * s).roundShift(14).saturate());
+            }
         }
     }
 
     function _hadamard(Input memory input) private pure returns (bytes memory head) {
-        bytes memory z = input.operands[0];
-        uint256 width = z.length / 4;
-        int256[] memory sums = new int256[](width);
-        for (uint256 i = 0; i < width; i++) sums[i] = z.int32At(i);
-        for (uint256 stride = 1; stride < width; stride <<= 1) {
-            for (uint256 i = 0; i < width; i++) {
-                if (i & stride != 0) continue;
-                (sums[i], sums[i + stride]) = (sums[i] + sums[i + stride], sums[i] - sums[i + stride]);
+        unchecked {
+            bytes memory z = input.operands[0];
+            uint256 width = z.length / 4;
+            int256[] memory sums = new int256[](width);
+            for (uint256 i = 0; i < width; i++) sums[i] = z.int32At(i);
+            for (uint256 stride = 1; stride < width; stride <<= 1) {
+                for (uint256 i = 0; i < width; i++) {
+                    if (i & stride != 0) continue;
+                    (sums[i], sums[i + stride]) = (sums[i] + sums[i + stride], sums[i] - sums[i + stride]);
+                }
             }
+            int256 shift = int256(Math.log2(width) / 2);
+            head = new bytes(z.length);
+            for (uint256 i = 0; i < width; i++) head.putInt32(i, sums[i].roundShift(shift).saturate());
         }
-        int256 shift = int256(Math.log2(width) / 2);
-        head = new bytes(z.length);
-        for (uint256 i = 0; i < width; i++) head.putInt32(i, sums[i].roundShift(shift).saturate());
     }
 
     /// @dev The canonical bytes of a key or value head: int8 entries, then their magnitude.
     function _quantiseHead(Input memory input) private pure returns (bytes memory head) {
-        bytes memory z = input.operands[0];
-        uint256 width = z.length / 4;
-        int256 a = 1;
-        for (uint256 i = 0; i < width; i++) {
-            int256 size = z.int32At(i).magnitude();
-            if (size > a) a = size;
+        unchecked {
+            bytes memory z = input.operands[0];
+            uint256 width = z.length / 4;
+            int256 a = 1;
+            for (uint256 i = 0; i < width; i++) {
+                int256 size = z.int32At(i).magnitude();
+                if (size > a) a = size;
+            }
+            int256 reciprocal = (int256(127) << 40) / a;
+            head = new bytes(width + 4);
+            for (uint256 i = 0; i < width; i++) head[i] = bytes1(uint8(uint256(z.int32At(i).quantise(reciprocal))));
+            for (uint256 i = 0; i < 4; i++) head[width + i] = bytes1(uint8(uint256(a) >> (8 * i)));
         }
-        int256 reciprocal = (int256(127) << 40) / a;
-        head = new bytes(width + 4);
-        for (uint256 i = 0; i < width; i++) head[i] = bytes1(uint8(uint256(z.int32At(i).quantise(reciprocal))));
-        for (uint256 i = 0; i < 4; i++) head[width + i] = bytes1(uint8(uint256(a) >> (8 * i)));
     }
 
     /// @dev Parameter: bytes of a head.
@@ -413,31 +430,35 @@ contract Steps {
 
     /// @dev Parameters: heads, heads for each key head, head width. Cells: D, then N.
     function _sum(Input memory input) private view returns (bytes memory cell) {
-        uint256 width = uint256(input.parameters[2]);
-        uint256 value = (2 * (input.inner / uint256(input.parameters[1])) + 1) * (width + 4);
-        (int256 top, int256 t) = _topAndShift(input.operands[1]);
-        int256 delta = top - input.operands[0].int64At(0);
-        int256 p = _exp2(delta);
-        int256 w = (p * _magnitudeAt(input.row, value + width)).roundShift(t);
-        if (w > 32767) w = 32767;
-        cell = new bytes(8 + 8 * width);
-        bool first = input.outer == 0;
-        _putInt64(cell, 0, first ? p : p + input.operands[2].int64At(0));
-        for (uint256 i = 0; i < width; i++) {
-            int256 product = w * input.row.int8At(value + i);
-            _putInt64(cell, i + 1, first ? product : product + input.operands[2].int64At(i + 1));
+        unchecked {
+            uint256 width = uint256(input.parameters[2]);
+            uint256 value = (2 * (input.inner / uint256(input.parameters[1])) + 1) * (width + 4);
+            (int256 top, int256 t) = _topAndShift(input.operands[1]);
+            int256 delta = top - input.operands[0].int64At(0);
+            int256 p = _exp2(delta);
+            int256 w = (p * _magnitudeAt(input.row, value + width)).roundShift(t);
+            if (w > 32767) w = 32767;
+            cell = new bytes(8 + 8 * width);
+            bool first = input.outer == 0;
+            cell.putInt64(0, first ? p : p + input.operands[2].int64At(0));
+            for (uint256 i = 0; i < width; i++) {
+                int256 product = w * input.row.int8At(value + i);
+                cell.putInt64(i + 1, first ? product : product + input.operands[2].int64At(i + 1));
+            }
         }
     }
 
     function _attentionOutput(Input memory input) private pure returns (bytes memory tile) {
-        (, int256 t) = _topAndShift(input.operands[1]);
-        int256 total = input.operands[0].int64At(0);
-        int256 b = total.bitLength();
-        int256 reciprocal = int256(1 << uint256(b + 22)) / (127 * total);
-        tile = new bytes(128);
-        for (uint256 i = 0; i < 32; i++) {
-            int256 mixed = input.operands[0].int64At(1 + 32 * input.inner + i);
-            tile.putInt32(i, (mixed * reciprocal).roundShift(b + 18 - t).saturate());
+        unchecked {
+            (, int256 t) = _topAndShift(input.operands[1]);
+            int256 total = input.operands[0].int64At(0);
+            int256 b = total.bitLength();
+            int256 reciprocal = int256(1 << uint256(b + 22)) / (127 * total);
+            tile = new bytes(128);
+            for (uint256 i = 0; i < 32; i++) {
+                int256 mixed = input.operands[0].int64At(1 + 32 * input.inner + i);
+                tile.putInt32(i, (mixed * reciprocal).roundShift(b + 18 - t).saturate());
+            }
         }
     }
 
@@ -450,27 +471,31 @@ contract Steps {
 
     /// @dev Parameter: hidden fraction.
     function _gatedUnit(Input memory input) private view returns (bytes memory tile) {
-        tile = new bytes(128);
-        for (uint256 i = 0; i < 32; i++) {
-            int256 gate = input.operands[0].int32At(i);
-            int256 clamped = gate < -65536 ? int256(-65536) : gate > 65535 ? int256(65535) : gate;
-            uint256 place = uint256(clamped + 65536);
-            int256 low = _entry(SIGMOID, place >> 5);
-            int256 sigma = low + (((_entry(SIGMOID, (place >> 5) + 1) - low) * int256(place & 31)) >> 5);
-            int256 silu = (gate * sigma).roundShift(16);
-            tile.putInt32(i, (silu * input.operands[1].int32At(i)).roundShift(24 - input.parameters[0]).saturate());
+        unchecked {
+            tile = new bytes(128);
+            for (uint256 i = 0; i < 32; i++) {
+                int256 gate = input.operands[0].int32At(i);
+                int256 clamped = gate < -65536 ? int256(-65536) : gate > 65535 ? int256(65535) : gate;
+                uint256 place = uint256(clamped + 65536);
+                int256 low = _entry(SIGMOID, place >> 5);
+                int256 sigma = low + (((_entry(SIGMOID, (place >> 5) + 1) - low) * int256(place & 31)) >> 5);
+                int256 silu = (gate * sigma).roundShift(16);
+                tile.putInt32(i, (silu * input.operands[1].int32At(i)).roundShift(24 - input.parameters[0]).saturate());
+            }
         }
     }
 
     /// @dev Parameter: residual fraction.
     function _embedding(Input memory input) private pure returns (bytes memory tile) {
-        uint256 token = _token(input.row);
-        int256 scale = input.chunks[1].uint16At(token % 512);
-        int256 shift = -(input.chunks[2].int8At(token % 1024) + input.parameters[0]);
-        tile = new bytes(128);
-        for (uint256 i = 0; i < 32; i++) {
-            int256 weight = input.chunks[0].int8At((32 * input.outer) % 1024 + i);
-            tile.putInt32(i, (weight * scale).roundShift(shift).saturate());
+        unchecked {
+            uint256 token = _token(input.row);
+            int256 scale = input.chunks[1].uint16At(token % 512);
+            int256 shift = -(input.chunks[2].int8At(token % 1024) + input.parameters[0]);
+            tile = new bytes(128);
+            for (uint256 i = 0; i < 32; i++) {
+                int256 weight = input.chunks[0].int8At((32 * input.outer) % 1024 + i);
+                tile.putInt32(i, (weight * scale).roundShift(shift).saturate());
+            }
         }
     }
 
@@ -494,11 +519,13 @@ contract Steps {
 
     /// @dev Cells: the sum of the weights of all logits up to and with this tile.
     function _weights(Input memory input) private view returns (bytes memory) {
-        int256 sum = input.outer > 0 ? input.operands[2].int64At(0) : int256(0);
-        if (input.sampling[0] == 0) return Integers.scalars(0);
-        int256 top = input.operands[1].int64At(0);
-        for (uint256 i = 0; i < 32; i++) sum += _weight(input, top - input.operands[0].int32At(i));
-        return Integers.scalars(sum);
+        unchecked {
+            int256 sum = input.outer > 0 ? input.operands[2].int64At(0) : int256(0);
+            if (input.sampling[0] == 0) return Integers.scalars(0);
+            int256 top = input.operands[1].int64At(0);
+            for (uint256 i = 0; i < 32; i++) sum += _weight(input, top - input.operands[0].int32At(i));
+            return Integers.scalars(sum);
+        }
     }
 
     /// @dev Operands: total, tile of logits, largest logit, sum up to and with the tile. The hint says which of
@@ -507,7 +534,7 @@ contract Steps {
         if (input.sampling[0] == 0) return Integers.scalars(0);
         require(input.hint < uint256(input.parameters[0]), OperandsMissing());
         uint256 total = uint256(input.operands[0].int64At(0));
-        int256 drawn = int256((_uniform(input.sampling[3], input.position, input.sampling[4]) * total) >> 64);
+        int256 drawn = int256((Philox.uniform(input.sampling[3], input.position, input.sampling[4]) * total) >> 64);
         int256 top = input.operands[2].int64At(0);
         int256 sum = input.operands[3].int64At(0);
         int256[32] memory weights;
@@ -528,21 +555,6 @@ contract Steps {
         int256 d = (distance * factor) >> 22;
         int256 entry = _entry(EXP2, uint256(d & 65535) >> 4);
         return (entry << 20).shiftRight(d >> 16);
-    }
-
-    /// @dev The first two words of Philox4x32-10.
-    function _uniform(uint256 seed, uint256 position, uint256 choice) private pure returns (uint256) {
-        (uint256 c0, uint256 c1, uint256 c2, uint256 c3) = (position, choice, uint256(0), uint256(0));
-        (uint256 k0, uint256 k1) = (seed & 0xffffffff, seed >> 32);
-        for (uint256 i = 0; i < 10; i++) {
-            uint256 left = 0xD2511F53 * c0;
-            uint256 right = 0xCD9E8D57 * c2;
-            (c0, c1, c2, c3) =
-                ((right >> 32) ^ c1 ^ k0, right & 0xffffffff, (left >> 32) ^ c3 ^ k1, left & 0xffffffff);
-            k0 = (k0 + 0x9E3779B9) & 0xffffffff;
-            k1 = (k1 + 0xBB67AE85) & 0xffffffff;
-        }
-        return c0 | (c1 << 32);
     }
 
     // Parts
@@ -570,20 +582,16 @@ contract Steps {
     }
 
     function _magnitudeAt(bytes memory data, uint256 start) private pure returns (int256) {
-        uint256 value;
-        for (uint256 k = 0; k < 4; k++) value |= uint256(uint8(data[start + k])) << (8 * k);
-        return int256(value);
-    }
-
-    function _putInt64(bytes memory data, uint256 i, int256 value) private pure {
-        for (uint256 k = 0; k < 8; k++) {
-            data[8 * i + k] = bytes1(uint8(uint256(value) >> (56 - 8 * k)));
-        }
+        require(start + 4 <= data.length, OperandsMissing());
+        return _slice(data, start, 4).int32At(0);
     }
 
     function _slice(bytes memory data, uint256 start, uint256 size) private pure returns (bytes memory part) {
+        require(start + size <= data.length, OperandsMissing());
         part = new bytes(size);
-        for (uint256 i = 0; i < size; i++) part[i] = data[start + i];
+        assembly ("memory-safe") {
+            mcopy(add(part, 32), add(add(data, 32), start), size)
+        }
     }
 
     function _larger(int256 x, int256 y) private pure returns (int256) {

@@ -28,7 +28,7 @@ COMMANDS = dict(commands(typer.main.get_command(app)))
 
 def test_the_commands() -> None:
     groups = {path[0] for path in COMMANDS}
-    assert groups == {"testnet", "sequencer", "worker", "job", "model", "config"}
+    assert groups == {"testnet", "sequencer", "worker", "job", "model", "inference", "evm", "config"}
     assert {path[1] for path in COMMANDS if path[0] == "job"} == {"submit", "status", "list", "cancel", "verify"}
 
 

@@ -1,4 +1,4 @@
-"""Disputes on an executor: the contracts at their places, a game between two parties, and single steps with their gas."""
+"""Disputes on an executor: the contracts at their places, games between two parties, and single steps."""
 
 from collections.abc import Callable
 from typing import Any

@@ -11,7 +11,7 @@ from worker.inference.exact.sampling import Sampling
 from worker.inference.proof_arithmetic import ProofArithmetic
 from worker.inference.proof_engine import ProofEngine
 from zk.audit import CommittedRows
-from zk.trace import Statement, Trace, TraceBuilder
+from zk.trace import Statement, Trace
 
 __all__ = ["SAMPLED", "Claim", "Scene", "claim_rows", "open_engine"]
 
@@ -38,10 +38,7 @@ def open_engine(model: RandomModel, root: bytes) -> ProofEngine:
 
 def claim_rows(engine: ProofEngine, statement: Statement, rows: CommittedRows) -> Claim:
     """Commit to these rows under this statement, whatever they are."""
-    builder = TraceBuilder(engine.trace_shape)
-    for position, token in enumerate(statement.tokens[:-1]):
-        builder.add(position, token, rows.boundaries[position], rows.kv_rows[position])
-    return Claim(statement, builder.finish(statement), rows)
+    return Claim(statement, engine.commit(statement, rows), rows)
 
 
 def run_rows(engine: ProofEngine, statement: Statement) -> CommittedRows:
@@ -74,7 +71,7 @@ class Scene:
         return Statement(self.model_root, request_hash, words_of(sampling), prompt, (0,))
 
     def answer(self, order: Statement, tokens: int, engine: ProofEngine | None = None) -> Claim:
-        """The claim of a worker that ran `engine` (the honest one by default) and says that it was the ordered model."""
+        """The claim of a worker that ran `engine` (the honest one by default) as if it were the ordered model."""
         runner = engine or self.engine
         answer = runner.generate(order.prompt, Sampling(*order.sampling), tokens)
         statement = replace(order, answer=answer)

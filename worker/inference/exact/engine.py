@@ -161,7 +161,7 @@ class ExactEngine:
             try:
                 while self._batcher.step():
                     pass
-            except Exception as error:  # noqa: BLE001 - the edge of this thread: whoever waits must hear of it
+            except Exception as error:  # noqa: BLE001 - a process edge: the end of this thread; whoever waits hears of it
                 _log.exception("engine_step_failed", model=self._model.model_id)
                 self._batcher.fail_all(
                     error if isinstance(error, InferenceError) else EngineFailed(f"the engine failed: {error!r}")

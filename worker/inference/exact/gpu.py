@@ -141,12 +141,10 @@ class GpuEngine:
         header, rows, empty = self.header, self.rows_max, self._cupy.empty
         width, f, attention = header.model_width, header.feed_forward_width, header.attention_width
         position_bytes = header.layers * header.key_value_heads * (2 * header.head_width + 12)
-        whole, split = sums_needed(header, rows, self._logit_rows_max)
         heads = (rows, header.heads)
         return {
             "residual": empty((rows, width), np.int32),
-            "sums": empty(whole, np.int32),
-            "split_sums": self._cupy.zeros(split, np.int32),
+            "sums": empty(1, np.int32),
             "quantised": empty(2 * rows * max(width, f, attention), np.int8),
             "scale": empty((rows, 2), np.int32),
             "hidden": empty((rows, f), np.int32),
@@ -199,6 +197,7 @@ class GpuEngine:
         self._grow("page_table", table.size, np.int32)[: table.size].set(table.ravel())
         header = self.header
         self._grow("scores", shape.rows * header.heads * shape.pages_per_sequence * PAGE_POSITIONS, np.int32)
+        self._grow("sums", sums_needed(self._loaded, shape), np.int32)
         if shape.traced:
             self._grow("boundaries", shape.rows * (header.layers + 1) * header.model_width, np.int32)
             self._grow("kv_rows", shape.rows * header.layers * self._kv_row_bytes, np.uint8)
@@ -239,9 +238,13 @@ class GpuEngine:
             self._buffers["kv_rows"][: np.prod(kv_rows)].get().reshape(kv_rows),
         )
 
-    def _launches(self, shape: Shape) -> list[Launch]:
+    @property
+    def _loaded(self) -> DeviceModel:
         assert self._model is not None, "the engine is closed"
-        return launches(self._model, self._buffers, self._kernel, shape)
+        return self._model
+
+    def _launches(self, shape: Shape) -> list[Launch]:
+        return launches(self._loaded, self._buffers, self._kernel, shape)
 
     def _kernel(self, name: str, shared_bytes: int) -> Any:
         """A kernel by name, allowed as much shared memory as it needs."""

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.inference.exact.native import PAGE_POSITIONS, Rows
-from worker.inference.exact.specification import ROLES, Header, Role
+from worker.inference.exact.specification import Header
 
 __all__ = ["DeviceModel", "Launch", "Layer", "Matrix", "Shape", "launches", "product_plan", "shape_of", "sums_needed"]
 
@@ -22,10 +22,12 @@ _HEADS_OF_TILE: Final = 4
 _TILE_ROWS_MAX: Final = 4
 _K_STEP: Final = 128  # matmul.cuh
 _ALIGNMENT_BYTES: Final = 1024
-_SPLIT_ROWS_MAX: Final = 512  # activation rows up to which products may be split over K
-_SPLITS_MAX: Final = 8
+_START_BYTES: Final = 16_384  # what a multiprocessor could read while a block starts
+_SPLITS_MAX: Final = 8  # rows.cuh
 _BLOCKS_OF_PROCESSOR: Final = 8
 _BLOCK_ITEMS: Final = 4 * 256  # exact.cu
+_ROW_ITEMS: Final = 16  # rows.cuh
+_ROWS_MANY: Final = 128
 _STEPS_OF_SPLIT_MIN: Final = 4
 
 Kernel = Callable[..., None]
@@ -73,15 +75,15 @@ def product_plan(rows: int, outputs: int, columns: int, processors: int) -> tupl
     if rows > _PRODUCTS[-2].rows:
         kernel = min(_PRODUCTS[-2:], key=lambda one: (-(-tiles(one) // processors) * one.rows, -one.rows))
     count, slots = tiles(kernel), processors * kernel.resident
-    if rows > _SPLIT_ROWS_MAX:
-        return kernel, count, 1
 
-    def filling(splits: int) -> float:
-        """Share of the slots that work, less a little for every split's additions."""
-        return count * splits / (-(-count * splits // slots) * slots) - 0.02 * splits
+    def cost(splits: int) -> float:
+        """Bytes that the busiest multiprocessor moves: tiles in, sums out and in again, a start for each."""
+        waves = -(-count * splits // slots)
+        tile_bytes = (kernel.outputs + kernel.rows) * columns / splits + _START_BYTES
+        return waves * kernel.resident * tile_bytes + splits * (8 * rows * outputs / processors + _START_BYTES)
 
     most = max(1, min(_SPLITS_MAX, -(-columns // _K_STEP) // _STEPS_OF_SPLIT_MIN))
-    return kernel, count, max(range(1, most + 1), key=filling)
+    return kernel, count, min(range(1, most + 1), key=cost)
 
 
 class Matrix(NamedTuple):
@@ -165,17 +167,18 @@ def shape_of(rows: Rows, *, traced: bool) -> tuple[Shape, NDArray[np.int32]]:
     return shape, tile_rows
 
 
-def sums_needed(header: Header, rows: int, logit_rows: int) -> tuple[int, int]:
-    """Accumulators that products of `rows` rows need: where they are stored, and where splits are added."""
-    outputs: dict[Role, int] = {
-        "qkv": header.qkv_width,
-        "o": header.model_width,
-        "gate_up": 2 * header.feed_forward_width,
-        "down": header.model_width,
-        "head": header.vocabulary,
-    }
-    sizes = [((logit_rows if role == "head" else rows) * header.bits(role) // 8, outputs[role]) for role in ROLES]
-    return max(m * n for m, n in sizes), max(min(m, _SPLIT_ROWS_MAX) * n for m, n in sizes)
+def sums_needed(model: DeviceModel, shape: Shape) -> int:
+    """Accumulators that the largest product of a batch needs."""
+    layer = model.layers[0]
+    products = [(matrix, shape.rows) for matrix in (layer.qkv, layer.o, layer.gate_up, layer.down)]
+    if shape.logit_rows:
+        products.append((model.head, shape.logit_rows))
+    needed = []
+    for matrix, rows in products:
+        activation_rows = rows * matrix.bits // 8
+        splits = product_plan(activation_rows, matrix.outputs, matrix.columns, model.processors)[2]
+        needed.append(splits * activation_rows * matrix.outputs)
+    return max(needed)
 
 
 _ATTENTION: Final = np.dtype(
@@ -229,11 +232,11 @@ class _Pass:
         self._add(
             "embed",
             (rows,),
-            _threads(header.model_width),
+            _threads(header.model_width, rows),
             *(self._buffers["residual"], model.embedding, model.embedding_mantissa, model.embedding_exponent),
             *(self._token, _u32(header.model_width), _i32(header.residual_fraction), self._buffers["best"]),
         )
-        self._residual_norm(None, False, model.layers[0].qkv.bits, 0)
+        self._residual_norm(None, 0, model.layers[0].qkv.bits, 0)
         for index, layer in enumerate(model.layers):
             self._attend(index, layer)
             self._feed_forward(index, layer)
@@ -243,14 +246,14 @@ class _Pass:
 
     def _attend(self, index: int, layer: Layer) -> None:
         header, shape, buffers = self._model.header, self._shape, self._buffers
-        split = self._product(layer.qkv, shape.rows)
+        splits = self._product(layer.qkv, shape.rows)
         h, heads, kv_heads = header.head_width, header.heads, header.key_value_heads
         self._add(
             "prepare_heads",
             (shape.rows, heads + 2 * kv_heads),
             -(-h // 64) * 32,
-            *(self._sums(split), layer.qkv.mantissa, layer.qkv.row_shift, buffers["scale"], _u32(layer.qkv.bits)),
-            *(_u32(split), layer.qkv.bias, layer.query_norm, layer.key_norm, self._model.cosines, self._model.sines),
+            *(self._buffers["sums"], layer.qkv.mantissa, layer.qkv.row_shift, buffers["scale"], _u32(layer.qkv.bits)),
+            *(_u32(splits), layer.qkv.bias, layer.query_norm, layer.key_norm, self._model.cosines, self._model.sines),
             *(buffers["queries"], buffers["query_max"], buffers["cache"], buffers["page_table"], self._position),
             *(self._sequence, buffers["kv_rows"] if shape.traced else None, _u32(index), _u32(header.layers)),
             *(_u32(heads), _u32(kv_heads), _u32(h), _u32(shape.pages_per_sequence), np.uint64(header.epsilon_q48)),
@@ -263,12 +266,12 @@ class _Pass:
         self._add(
             "finish_heads",
             (shape.rows,),
-            _threads(header.attention_width),
+            _threads(header.attention_width, shape.rows),
             *(buffers[name] for name in ("score_max", "reach_max", "denominator", "numerator", "attended")),
             *(buffers["quantised"], buffers["scale"], _u32(layer.o.bits), _u32(heads), _u32(h)),
         )
-        split = self._product(layer.o, shape.rows)
-        self._residual_norm(layer.o, split, layer.gate_up.bits, None)
+        splits = self._product(layer.o, shape.rows)
+        self._residual_norm(layer.o, splits, layer.gate_up.bits, None)
 
     def _split_pages(self) -> int:
         """Pages of keys that one block of attention works on: few where there would be too few blocks."""
@@ -282,14 +285,21 @@ class _Pass:
     def _feed_forward(self, index: int, layer: Layer) -> None:
         header, shape, buffers = self._model.header, self._shape, self._buffers
         f, fraction = header.feed_forward_width, _i32(header.hidden_fraction)
-        split = self._product(layer.gate_up, shape.rows)
+        splits = self._product(layer.gate_up, shape.rows)
         grid = (-(-f // _BLOCK_ITEMS), shape.rows)
         matrix = layer.gate_up
         self._add(
             "gated",
             grid,
             256,
-            *(self._sums(split), matrix.mantissa, matrix.row_shift, buffers["scale"], _u32(matrix.bits), _u32(split)),
+            *(
+                self._buffers["sums"],
+                matrix.mantissa,
+                matrix.row_shift,
+                buffers["scale"],
+                _u32(matrix.bits),
+                _u32(splits),
+            ),
             *(buffers["hidden"], buffers["hidden_max"], self._model.sigmoid, _u32(f), fraction),
         )
         self._add(
@@ -299,25 +309,25 @@ class _Pass:
             *(buffers["hidden"], buffers["hidden_max"], buffers["quantised"], buffers["scale"]),
             *(_u32(layer.down.bits), _u32(f), fraction),
         )
-        split = self._product(layer.down, shape.rows)
+        splits = self._product(layer.down, shape.rows)
         last = index + 1 == header.layers
-        self._residual_norm(layer.down, split, 0 if last else self._model.layers[index + 1].qkv.bits, index + 1)
+        self._residual_norm(layer.down, splits, 0 if last else self._model.layers[index + 1].qkv.bits, index + 1)
 
     def _logits(self) -> None:
         head, buffers, vocabulary = self._model.head, self._buffers, self._model.header.vocabulary
         rows = self._shape.logit_rows
-        self._residual_norm(None, False, head.bits, None, wanted=True)
-        split = self._product(head, rows)
+        self._residual_norm(None, 0, head.bits, None, wanted=True)
+        splits = self._product(head, rows)
         self._add(
             "finish_logits",
             (-(-vocabulary // _BLOCK_ITEMS), rows),
             256,
-            *(self._sums(split), head.mantissa, head.row_shift, buffers["scale"], _u32(head.bits), _u32(split)),
+            *(self._buffers["sums"], head.mantissa, head.row_shift, buffers["scale"], _u32(head.bits), _u32(splits)),
             *(buffers["logits"], buffers["best"], _u32(vocabulary)),
         )
 
     def _residual_norm(
-        self, product: Matrix | None, split: bool, bits: int, boundary: int | None, *, wanted: bool = False
+        self, product: Matrix | None, splits: int, bits: int, boundary: int | None, *, wanted: bool = False
     ) -> None:
         """Add a product to the residual (if any), note the boundary (if any), quantise to `bits` (unless 0)."""
         header, buffers, shape = self._model.header, self._buffers, self._shape
@@ -326,31 +336,28 @@ class _Pass:
         self._add(
             "residual_norm",
             (shape.logit_rows if wanted else shape.rows,),
-            _threads(width),
+            _threads(width, shape.rows),
             buffers["residual"],
-            *((self._sums(split), product.mantissa, product.row_shift) if product else (None, None, None)),
-            *(buffers["scale"], _u32(product.bits if product else 8), _u32(split)),
+            *((self._buffers["sums"], product.mantissa, product.row_shift) if product else (None, None, None)),
+            *(buffers["scale"], _u32(product.bits if product else 8), _u32(splits)),
             *(buffers["quantised"] if bits else None, buffers["scale"], _u32(bits), _u32(width)),
             *(_i32(header.residual_fraction), np.uint64(header.epsilon_q48)),
             *(kept, np.uint64((header.layers + 1) * width), self._wanted if wanted else None, buffers["hidden_max"]),
         )
 
-    def _product(self, matrix: Matrix, rows: int) -> bool:
-        """Multiply what is quantised. True if the sums are added up from splits of K, in `split_sums`."""
+    def _product(self, matrix: Matrix, rows: int) -> int:
+        """Multiply what is quantised, into `sums`. Returns into how many parts K was split."""
         activation_rows = rows * matrix.bits // 8
         product, tiles, splits = product_plan(activation_rows, matrix.outputs, matrix.columns, self._model.processors)
         self._add(
             product.name,
             (tiles, splits),
             product.threads,
-            *(self._sums(splits > 1), matrix.weights, self._buffers["quantised"]),
+            *(self._buffers["sums"], matrix.weights, self._buffers["quantised"]),
             *(_u32(matrix.outputs), _u32(activation_rows), _u32(matrix.columns)),
             shared_bytes=product.shared_bytes,
         )
-        return splits > 1
-
-    def _sums(self, split: bool) -> Any:
-        return self._buffers["split_sums" if split else "sums"]
+        return splits
 
     def _add(self, name: str, grid: tuple[int, ...], threads: int, *arguments: Any, shared_bytes: int = 0) -> None:
         given = tuple(np.uint64(0) if one is None else one for one in arguments)
@@ -389,6 +396,9 @@ def _i32(value: int) -> np.int32:
     return np.int32(value)
 
 
-def _threads(width: int) -> int:
-    """Threads for a block that works on a row of `width` values: about four values each, in whole warps."""
-    return min(1024, max(64, -(-width // 128) * 32))
+def _threads(width: int, rows: int) -> int:
+    """Threads for a block that works on a row of `width` values: in whole warps, with four values each where rows are
+    few and time is latency, up to 16 where many rows keep the multiprocessors busy.
+    """
+    values = 4 if rows < _ROWS_MANY else _ROW_ITEMS
+    return min(1024, max(64, -(-width // (32 * values)) * 32))

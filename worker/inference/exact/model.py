@@ -121,7 +121,7 @@ def _read_manifest(directory: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > MANIFEST_BYTES_MAX:
             raise ModelCorrupt(f"{path} is larger than any manifest")
-        manifest = orjson.loads(path.read_bytes())
+        manifest = orjson.loads(path.read_bytes())  # bounds the nesting, which `json` here does not
     except FileNotFoundError as error:
         raise ModelNotFound(f"{directory} holds no {MANIFEST_FILE}") from error
     except ValueError as error:

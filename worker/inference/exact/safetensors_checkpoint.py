@@ -224,8 +224,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _parse_json(path: Path, data: bytes) -> dict[str, Any]:
     try:
-        # orjson bounds the nesting itself; json would trust Python's recursion limit, which EELS raises.
-        parsed = orjson.loads(data)
+        parsed = orjson.loads(data)  # bounds the nesting; `json` overflows the C stack where EELS raised Python's limit
     except ValueError as error:
         raise CheckpointError(f"{path} holds JSON that cannot be read: {error}") from error
     if not isinstance(parsed, dict):

@@ -82,8 +82,11 @@ constexpr i32 SCORE_MAX = 1 << 30;
 
 // `scale_mantissa` and `scale_exponent` are mant(a_q * Cm) with Ce added to the exponent.
 WG_FN i32 score_value(i32 dot, Mantissa key, Mantissa query) {
-    const i64 product = static_cast<i64>(dot) * key.mantissa * query.mantissa;
-    const i64 score = round_shift(product, -(query.exponent + key.exponent - 8));
+    // The shift is at least -8 and the product below 2^54: shifted left by 8 first, it only ever shifts right.
+    const i64 product = (static_cast<i64>(dot) * key.mantissa * query.mantissa) * 256;
+    const i32 shift = 16 - query.exponent - key.exponent;
+    const i32 count = shift > 62 ? 62 : shift;
+    const i64 score = shift > 62 ? 0 : (product + ((1ll << count) >> 1)) >> count;
     return static_cast<i32>(score > SCORE_MAX ? SCORE_MAX : score < -SCORE_MAX ? -SCORE_MAX : score);
 }
 

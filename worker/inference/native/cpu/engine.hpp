@@ -148,18 +148,23 @@ inline Scale normed_row(const Model& model, u8* out, const i32* x, const Matrix&
     return norm_scale(static_cast<u64>(a), squares, model.epsilon_q48, model.width, model.residual_fraction);
 }
 
-enum class Target { VALUES, RESIDUAL };
+enum class Target { VALUES, BIASED, RESIDUAL };
 
-// Values of 64 outputs of one row from the matmul's sums, written to out[0 .. count).
-template <Target target>
-inline void finish(i32* out, const i32* high, const i32* low, const Matrix& matrix, u32 first, u32 count, Scale scale) {
+// Values of 64 outputs of one row from the matmul's sums, written to out[0 .. count). `low` matters with TWO_LIMBS alone.
+// Every choice is a template's, and no pointer may alias, so that the loop vectorises: at small K it outweighs the product.
+template <Target target, bool TWO_LIMBS>
+inline void finish(i32* __restrict out, const i32* __restrict high, const i32* __restrict low, const Matrix& matrix,
+                   u32 first, u32 count, Scale scale) {
+    const i32* __restrict corrections = matrix.corrections + first;
+    const i32* __restrict mantissa = matrix.mantissa + first;
+    const i32* __restrict row_shift = matrix.row_shift + first;
+    const i32* __restrict bias = matrix.bias + (target == Target::BIASED ? first : 0);
     for (u32 n = 0; n < count; ++n) {
-        const i32 correction = matrix.corrections[first + n];
-        i64 accumulator = high[n] - correction;
-        if (low) accumulator = 256 * accumulator + (low[n] - correction);
-        i64 v = linear_value(accumulator, matrix.mantissa[first + n], matrix.row_shift[first + n], scale);
+        i64 accumulator = high[n] - corrections[n];
+        if constexpr (TWO_LIMBS) accumulator = 256 * accumulator + (low[n] - corrections[n]);
+        i64 v = linear_value(accumulator, mantissa[n], row_shift[n], scale);
         if constexpr (target == Target::RESIDUAL) v += out[n];
-        if (matrix.bias) v += matrix.bias[first + n];
+        if constexpr (target == Target::BIASED) v += bias[n];
         out[n] = saturate(v);
     }
 }
@@ -185,8 +190,12 @@ inline void linear(const Crew& crew, const Matrix& matrix, i32* out, u64 out_str
                                matrix.columns);
             for (u32 r = 0; r < here; ++r) {
                 const i32* high = sums + r * limbs * BLOCK_OUTPUTS;
-                finish<target>(out + (row + r) * out_stride + first, high, limbs == 2 ? high + BLOCK_OUTPUTS : nullptr,
-                               matrix, first, count, scales[row + r]);
+                i32* to = out + (row + r) * out_stride + first;
+                if (limbs == 2) {
+                    finish<target, true>(to, high, high + BLOCK_OUTPUTS, matrix, first, count, scales[row + r]);
+                } else {
+                    finish<target, false>(to, high, high, matrix, first, count, scales[row + r]);
+                }
             }
         }
     }
@@ -432,7 +441,11 @@ inline void attention(const Crew& crew, const Model& model, u32 index, const Bat
         work.scale[row] = normed_row(model, q, work.residual + row * width, layer.qkv);
     }
     meet(crew);
-    linear<Target::VALUES>(crew, layer.qkv, work.wide, layer.qkv.rows, work.quantised, work.scale, batch.rows);
+    if (layer.qkv.bias) {
+        linear<Target::BIASED>(crew, layer.qkv, work.wide, layer.qkv.rows, work.quantised, work.scale, batch.rows);
+    } else {
+        linear<Target::VALUES>(crew, layer.qkv, work.wide, layer.qkv.rows, work.quantised, work.scale, batch.rows);
+    }
     meet(crew);
     for (u32 row = 0; row < batch.rows; ++row) {
         if (mine(crew, row)) prepare_heads(model, layer, index, batch, work, row, layer.qkv.rows);

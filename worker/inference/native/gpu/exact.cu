@@ -13,6 +13,8 @@ using namespace warpgrid::exact;
 #define KERNEL(threads) extern "C" __global__ __launch_bounds__(threads) void
 #define KERNEL_RESIDENT(threads, blocks) extern "C" __global__ __launch_bounds__(threads, blocks) void
 
+constexpr u32 ITEMS = 4;  // values that a thread loads together
+
 // Products: outputs x activation rows of a tile, and how deep the pipeline is.
 #define PRODUCT(name, groups, tile_rows, stages)                                                               \
     KERNEL(128 * (groups)) name(i32* accumulators, const i8* weights, const i8* activations, u32 outputs, u32 rows, \
@@ -38,29 +40,33 @@ KERNEL(1024) embed(i32* residual, const i8* embedding, const u16* mantissa, cons
 
 // Where `accumulators` is not null: residual += the product. Where `out` is not null: the row quantised for the next
 // product. Where `boundary` is not null: the residual row for the trace. `rows_wanted` chooses rows, or is null for all.
-KERNEL(1024) residual_norm(i32* residual, i32* accumulators, const i32* mantissa, const i32* row_shift,
-                           const Scale* in_scale, u32 in_bits, u32 clear, i8* out, Scale* out_scale, u32 out_bits,
+KERNEL(1024) residual_norm(i32* residual, const i32* accumulators, const i32* mantissa, const i32* row_shift,
+                           const Scale* in_scale, u32 in_bits, u32 splits, i8* out, Scale* out_scale, u32 out_bits,
                            u32 width, i32 fraction, u64 epsilon_q48, i32* boundary, u64 boundary_stride,
                            const i32* rows_wanted, i32* hidden_max) {
     const u32 row = rows_wanted ? static_cast<u32>(rows_wanted[blockIdx.x]) : blockIdx.x;
     i32* from = residual + static_cast<u64>(row) * width;
-    const Product product = {accumulators, mantissa, row_shift, in_scale, width, in_bits, clear};
+    const Product product = {accumulators, mantissa, row_shift, gridDim.x, width, in_bits, splits};
     const Scale row_scale = accumulators ? in_scale[row] : Scale{};
     i32 x[ROW_ITEMS] = {};
-    i64 sums[ROW_ITEMS] = {};
 #pragma unroll
-    for (u32 j = 0; j < ROW_ITEMS; ++j) {
-        const u32 i = threadIdx.x + j * blockDim.x;
-        if (i >= width) break;
-        x[j] = from[i];
-        if (accumulators) sums[j] = product.sum(row, i);
-    }
+    for (u32 first = 0; first < ROW_ITEMS; first += ITEMS) {
+        i64 sums[ITEMS] = {};
 #pragma unroll
-    for (u32 j = 0; j < ROW_ITEMS; ++j) {
-        const u32 i = threadIdx.x + j * blockDim.x;
-        if (i >= width) break;
-        if (accumulators) from[i] = x[j] = saturate(x[j] + product.rescaled(sums[j], i, row_scale));
-        if (boundary) boundary[row * boundary_stride + i] = x[j];
+        for (u32 j = 0; j < ITEMS; ++j) {
+            const u32 i = threadIdx.x + (first + j) * blockDim.x;
+            if (i >= width) break;
+            x[first + j] = from[i];
+            if (accumulators) sums[j] = product.sum(row, i);
+        }
+#pragma unroll
+        for (u32 j = 0; j < ITEMS; ++j) {
+            const u32 i = threadIdx.x + (first + j) * blockDim.x;
+            if (i >= width) break;
+            i32& value = x[first + j];
+            if (accumulators) from[i] = value = saturate(value + product.rescaled(sums[j], i, row_scale));
+            if (boundary) boundary[row * boundary_stride + i] = value;
+        }
     }
     if (hidden_max && threadIdx.x == 0) hidden_max[row] = 1;
     if (!out) return;
@@ -69,8 +75,8 @@ KERNEL(1024) residual_norm(i32* residual, i32* accumulators, const i32* mantissa
 }
 
 // One head of one row (blockIdx.x) after qkv: queries first, then keys, then values. Half a head of threads, in warps.
-KERNEL(128) prepare_heads(i32* accumulators, const i32* mantissa, const i32* row_shift, const Scale* scale, u32 bits,
-                          u32 clear, const i32* bias, const i32* query_norm, const i32* key_norm, const i16* cosines,
+KERNEL(128) prepare_heads(const i32* accumulators, const i32* mantissa, const i32* row_shift, const Scale* scale, u32 bits,
+                          u32 splits, const i32* bias, const i32* query_norm, const i32* key_norm, const i16* cosines,
                           const i16* sines, i8* queries, i32* query_max, u8* cache, const i32* page_table,
                           const i32* position, const i32* sequence, u8* kv_rows, u32 layer, u32 layers, u32 heads,
                           u32 kv_heads, u32 h, u32 pages_per_sequence, u64 epsilon_q48, u32 hadamard) {
@@ -79,7 +85,7 @@ KERNEL(128) prepare_heads(i32* accumulators, const i32* mantissa, const i32* row
     __shared__ i64 sums[HEAD_WIDTH_MAX];
     const u32 row = blockIdx.x, head = blockIdx.y, half = h / 2, i = threadIdx.x;
     const bool inside = i < half, is_query = head < heads, is_value = head >= heads + kv_heads;
-    const Product product = {accumulators, mantissa, row_shift, scale, (heads + 2 * kv_heads) * h, bits, clear};
+    const Product product = {accumulators, mantissa, row_shift, gridDim.x, (heads + 2 * kv_heads) * h, bits, splits};
     HeadPair z = {0, 0};
     if (inside) {
         const u32 n = head * h + i;
@@ -167,17 +173,15 @@ KERNEL(1024) finish_heads(i32* score_max, i32* reach_max, u64* denominator, u64*
 }
 
 // The kernels that follow give each block ITEMS * 256 neighbouring values of a row (blockIdx.y).
-constexpr u32 ITEMS = 4;
-
 __device__ __forceinline__ u32 item_of(u32 j) { return (blockIdx.x * ITEMS + j) * blockDim.x + threadIdx.x; }
 
 // Gated units of a row's part, and the largest of them. `sigmoid` has each entry with the one that follows it.
-KERNEL(256) gated(i32* accumulators, const i32* mantissa, const i32* row_shift, const Scale* scale, u32 bits, u32 clear,
+KERNEL(256) gated(const i32* accumulators, const i32* mantissa, const i32* row_shift, const Scale* scale, u32 bits, u32 splits,
                   i32* hidden, i32* hidden_max, const int2* sigmoid, u32 f, i32 hidden_fraction) {
     __shared__ i32 partial[32];
     const u32 row = blockIdx.y;
     const Scale row_scale = scale[row];
-    const Product product = {accumulators, mantissa, row_shift, scale, 2 * f, bits, clear};
+    const Product product = {accumulators, mantissa, row_shift, gridDim.y, 2 * f, bits, splits};
     i64 gates[ITEMS] = {}, ups[ITEMS] = {};
 #pragma unroll
     for (u32 j = 0; j < ITEMS; ++j) {
@@ -220,12 +224,12 @@ KERNEL(256) quantise_hidden(const i32* hidden, const i32* hidden_max, i8* out, S
 
 // Logits of a part of the vocabulary, and the key of the greedy choice: `best` grows to the largest logit with the
 // lowest index.
-KERNEL(256) finish_logits(i32* accumulators, const i32* mantissa, const i32* row_shift, const Scale* scale, u32 bits,
-                          u32 clear, i32* logits, u64* best, u32 vocabulary) {
+KERNEL(256) finish_logits(const i32* accumulators, const i32* mantissa, const i32* row_shift, const Scale* scale, u32 bits,
+                          u32 splits, i32* logits, u64* best, u32 vocabulary) {
     __shared__ u64 partial[32];
     const u32 row = blockIdx.y;
     const Scale row_scale = scale[row];
-    const Product product = {accumulators, mantissa, row_shift, scale, vocabulary, bits, clear};
+    const Product product = {accumulators, mantissa, row_shift, gridDim.y, vocabulary, bits, splits};
     i64 sums[ITEMS] = {};
 #pragma unroll
     for (u32 j = 0; j < ITEMS; ++j)

@@ -1,35 +1,42 @@
 // Everything between two matrix products that concerns one row: rescaling, residual, norm, heads, gates, quantising.
 //
-// Matrix products leave raw accumulators; the kernel that needs a value rescales it (and, where the product was split
-// over K, sets the accumulator back to zero for the next one). The arithmetic of a single value is operations.hpp's.
+// Matrix products leave raw accumulators; the kernel that needs a value adds the splits and rescales. The arithmetic of
+// a single value is operations.hpp's.
 #pragma once
 
 #include "worker/inference/native/operations.hpp"
 
 namespace warpgrid::exact {
 
+constexpr u32 SPLITS_MAX = 8;  // of K
+
 // The accumulators of a matrix product with what it takes to make values of them. A 16-bit input has two rows, high
 // limb and low limb.
 struct Product {
-    i32* accumulators;     // [rows * limbs][outputs]
-    const i32* mantissa;   // [outputs]
-    const i32* row_shift;  // [outputs]
-    const Scale* scale;    // [rows], of the input
+    const i32* accumulators;  // [splits][rows * limbs][outputs]
+    const i32* mantissa;      // [outputs]
+    const i32* row_shift;     // [outputs]
+    u32 rows;
     u32 outputs;
     u32 bits;
-    u32 clear;  // whether the accumulators must be zero afterwards
+    u32 splits;
 
     // The accumulated sum of output n, both limbs. Loads come before the arithmetic of `rescaled`, so that a caller with
     // several values keeps several loads in flight.
     __device__ __forceinline__ i64 sum(u32 row, u32 n) const {
-        i32* at = accumulators + static_cast<u64>(row) * (bits / 8) * outputs + n;
-        i64 sum = *at;
-        if (clear) *at = 0;
-        if (bits == 16) {
-            sum = 256 * sum + at[outputs];
-            if (clear) at[outputs] = 0;
+        const u32 limbs = bits / 8;
+        const i32* at = accumulators + static_cast<u64>(row) * limbs * outputs + n;
+        const u64 step = static_cast<u64>(rows) * limbs * outputs;
+        i32 high = at[0], low = limbs == 2 ? at[outputs] : 0;
+        if (splits > 1) {
+#pragma unroll
+            for (u32 split = 1; split < SPLITS_MAX; ++split) {
+                if (split >= splits) break;
+                high += at[split * step];
+                if (limbs == 2) low += at[split * step + outputs];
+            }
         }
-        return sum;
+        return limbs == 2 ? 256 * static_cast<i64>(high) + low : high;
     }
 
     __device__ __forceinline__ i64 rescaled(i64 sum, u32 n, Scale row_scale) const {

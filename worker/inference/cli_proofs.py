@@ -1,0 +1,224 @@
+"""`commit`, `replay`, `audit` and `dispute-demo`: the proofs of exact inference, by hand.
+
+An answer file is JSON: model (root), request_hash, sampling (five integers), prompt and answer (tokens), trace_root.
+"""
+
+import json
+import secrets
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from core.errors import InvalidInput
+from core.execution import BlockContext, CallRequest
+from core.fork import Fork
+from core.memory_state import AccountContents, MemoryState
+from worker.evm.reference import ReferenceExecutor
+from worker.inference.exact.model import ExactModel, ModelStore
+from worker.inference.exact.sampling import Sampling
+from worker.inference.exact.specification import exp2_table, sigmoid_table
+from worker.inference.proof_arithmetic import ProofArithmetic
+from worker.inference.proof_engine import ProofEngine
+from worker.inference.proof_model import TensorOpener
+from zk.audit import AuditKey, CommittedRows, audit, draw_units, open_unit
+from zk.contracts import DISPUTE, DISPUTE_ADDRESS, predeploys
+from zk.dispute import Challenger, Terms, Worker, play
+from zk.program import Programs
+from zk.replay import replay
+from zk.tape import Tape, fill
+from zk.trace import Statement, Trace
+
+__all__ = ["app"]
+
+app = typer.Typer(help="Check an exact answer: run it again, audit it, or dispute it.", no_args_is_help=True)
+
+ModelsDir = Annotated[Path, typer.Option("--models-dir", help="folder that holds the models")]
+MODELS_DIR = Path(".warpgrid/models")
+GAS_LIMIT = 16_777_216
+MOVE_SECONDS = 3600
+PARTIES = (b"\x01".rjust(20, b"\x10"), b"\x02".rjust(20, b"\x10"))
+
+
+@app.command()
+def commit(
+    model: Annotated[str, typer.Argument(help="a model's name or root")],
+    prompt: Annotated[str, typer.Argument(help="the prompt's tokens, separated by commas")],
+    file: Annotated[Path, typer.Argument(help="answer file to write")],
+    tokens: Annotated[int, typer.Option(help="length of the answer", min=1)] = 32,
+    models_dir: ModelsDir = MODELS_DIR,
+) -> None:
+    """Answer a prompt greedily and write the answer with its trace root.
+
+    Example:  warpgrid inference commit smollm2 1,2,3 answer.json
+    """
+    found = ExactModel(ModelStore(models_dir).find(model))
+    numbers = tuple(int(one) for one in prompt.split(","))
+    engine = ProofEngine(found, found.root, tokens_max=len(numbers) + tokens)
+    statement, trace = engine.answer(numbers, Sampling(), tokens, secrets.token_bytes(32), found.header.end_tokens)
+    engine.close()
+    content = {
+        "model": found.root.hex(),
+        "request_hash": statement.request_hash.hex(),
+        "sampling": list(statement.sampling),
+        "prompt": list(statement.prompt),
+        "answer": list(statement.answer),
+        "trace_root": trace.root.hex(),
+    }
+    file.write_text(json.dumps(content) + "\n")
+    _say(f"{len(statement.answer)} tokens, trace root {trace.root.hex()}")
+
+
+@app.command("replay")
+def replay_answer(
+    file: Annotated[Path, typer.Argument(help="answer file")], models_dir: ModelsDir = MODELS_DIR
+) -> None:
+    """Run an answer again, teacher-forced. Exit status 1, with what differs, unless every byte is equal.
+
+    Example:  warpgrid inference replay answer.json
+    """
+    statement, root = _read(file)
+    engine = _engine(statement, models_dir)[1]
+    started = time.perf_counter()
+    verdict = replay(engine, statement, root, statement.answer)
+    engine.close()
+    _say(f"{verdict.reason} ({time.perf_counter() - started:.2f} s)")
+    raise typer.Exit(0 if verdict.accepted else 1)
+
+
+@app.command("audit")
+def audit_answer(
+    file: Annotated[Path, typer.Argument(help="answer file")],
+    draws: Annotated[int, typer.Option(help="units to look at", min=1)] = 16,
+    models_dir: ModelsDir = MODELS_DIR,
+) -> None:
+    """Play both sides of an audit on this machine: open random units of an answer and check them.
+
+    Example:  warpgrid inference audit answer.json --draws 64
+    """
+    statement, root = _read(file)
+    model, engine = _engine(statement, models_dir)
+    trace, rows = _run(engine, statement)
+    engine.close()
+    arithmetic = ProofArithmetic(model)
+    units = draw_units(secrets.token_bytes(32), root, model.header.layers, statement, draws)
+    openings = [open_unit(arithmetic, trace, rows, unit) for unit in units]
+    key = AuditKey(arithmetic, secrets.token_bytes(32))
+    for unit in units:
+        roles = ("qkv", "o", "gate_up", "down")
+        names = ["head"] if unit.layer == model.header.layers else [f"layers.{unit.layer}.{role}" for role in roles]
+        for name in names:
+            key.key(name)
+    started = time.process_time()
+    verdict = audit(arithmetic, key, statement, root, trace.position_roots, units, openings)
+    milliseconds = 1000 * (time.process_time() - started) / draws
+    kilobytes = sum(opening.bytes for opening in openings) / draws / 1000
+    _say(f"{verdict.reason}: {milliseconds:.1f} ms and {kilobytes:.0f} kB a unit")
+    raise typer.Exit(0 if verdict.accepted else 1)
+
+
+@app.command("dispute-demo")
+def dispute_demo(
+    file: Annotated[Path, typer.Argument(help="answer file of an honest answer")],
+    models_dir: ModelsDir = MODELS_DIR,
+) -> None:
+    """A worker changes one bit of one committed row; a challenger disputes it on a local chain, move by move.
+
+    Example:  warpgrid inference dispute-demo answer.json
+    """
+    statement, root = _read(file)
+    model, engine = _engine(statement, models_dir)
+    trace, rows = _run(engine, statement)
+    engine.close()
+    if trace.root != root:
+        raise InvalidInput(f"{file} holds no honest answer, as `replay` shows")
+    arithmetic, programs = ProofArithmetic(model), Programs(model.header)
+    position, inner = len(statement.tokens) // 2, 2 * (model.header.layers // 2) + 1
+    leaves = trace.leaves.copy()
+    leaves[position * trace.shape.leaves + inner, 0] ^= 1
+    lie = Trace(trace.shape, statement, leaves)
+
+    def honest(at: int, leaf: int) -> Tape:
+        return fill(arithmetic, statement, rows, programs.program(leaf), at, leaf)
+
+    def lying(at: int, leaf: int) -> Tape:
+        tape = honest(at, leaf)
+        return Tape(tape.size, {**tape.cells, tape.size - 1: lie.digest(at, leaf)})
+
+    terms = Terms.of(statement, lie.root, programs, *PARTIES)
+    opener = TensorOpener.of_model(model)
+    chain = _LocalChain(terms)
+    try:
+        play(chain, terms, Worker(lie, rows, programs, opener, lying), Challenger(trace, honest))
+    except InvalidInput as refusal:
+        _say(f"the contract refuses the worker's proof: {refusal}")
+    chain.now += MOVE_SECONDS + 1
+    chain.move(terms.challenger, "timeout", terms.solidity())
+    winner = chain.read("winnerOf")
+    _say(f"{'the challenger' if winner == terms.challenger else 'the worker'} wins")
+    raise typer.Exit(0 if winner == terms.challenger else 1)
+
+
+class _LocalChain:
+    """The dispute contract on the reference EVM. Implements `zk.dispute.DisputeChain`."""
+
+    def __init__(self, terms: Terms) -> None:
+        contracts = predeploys(exp2_table().tolist(), sigmoid_table().tolist(), MOVE_SECONDS)
+        accounts = {at: AccountContents(1, one.balance_wei, one.code, one.storage) for at, one in contracts.items()}
+        self._state, self._executor, self._terms = MemoryState(accounts), ReferenceExecutor(), terms
+        self.now = 1
+
+    def move(self, sender: bytes, function: str, *arguments: object) -> None:
+        outcome = self._call(sender, function, *arguments)
+        if not outcome.succeeded:
+            raise InvalidInput(str(DISPUTE.decode_error(outcome.output)))
+        self._state = self._state.apply(outcome.difference)
+        _say(
+            f"  {'worker' if sender == self._terms.worker else 'challenger':10} {function:9} {outcome.gas_used:>9,} gas"
+        )
+
+    def turn(self) -> int:
+        return int(self.read("turnOf"))
+
+    def read(self, function: str) -> Any:
+        return DISPUTE.decode_result(function, self._call(bytes(20), function, self._terms.solidity()).output)
+
+    def _call(self, sender: bytes, function: str, *arguments: object) -> Any:
+        context = BlockContext(Fork.OSAKA, 1, 1, self.now, gas_limit=4 * GAS_LIMIT, coinbase=bytes(20))
+        data = DISPUTE.encode_call(function, *arguments)
+        return self._executor.call(self._state, context, CallRequest(sender, DISPUTE_ADDRESS, GAS_LIMIT, 0, data))
+
+
+def _read(file: Path) -> tuple[Statement, bytes]:
+    """An answer file's statement and trace root. Raises InvalidInput for a file that is none."""
+    try:
+        content = json.loads(file.read_bytes())
+        hashes = [bytes.fromhex(content[name]) for name in ("model", "request_hash", "trace_root")]
+        tokens = [tuple(int(token) for token in content[name]) for name in ("sampling", "prompt", "answer")]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InvalidInput(f"{file} is no answer file: {error}") from error
+    words: Any = tokens[0]
+    if len(words) != 5:
+        raise InvalidInput(f"{file}: sampling has five integers")
+    return Statement(hashes[0], hashes[1], words, tokens[1], tokens[2]), hashes[2]
+
+
+def _engine(statement: Statement, models_dir: Path) -> tuple[ExactModel, ProofEngine]:
+    model = ExactModel(ModelStore(models_dir).find(statement.model_root.hex()))
+    return model, ProofEngine(model, model.root, tokens_max=len(statement.tokens))
+
+
+def _run(engine: ProofEngine, statement: Statement) -> tuple[Trace, CommittedRows]:
+    """The honest trace of a statement's tokens, with its rows."""
+    parts = list(engine.prefill(statement))
+    rows = CommittedRows(
+        np.concatenate([part.boundaries for part in parts]), np.concatenate([part.kv_rows for part in parts])
+    )
+    return engine.commit(statement, rows), rows
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
