@@ -121,7 +121,11 @@ def test_the_foreground_network_ends_with_its_command(network: Network, signal_n
         pids = [processes.running_pid(member) for member in members]
         assert None not in pids, f"{said}\n{network.logs()}"
         up.send_signal(signal_number)
-        said += up.communicate(timeout=COMMAND_TIMEOUT_S)[0]
+        try:
+            said += up.communicate(timeout=COMMAND_TIMEOUT_S)[0]
+        except subprocess.TimeoutExpired:
+            up.terminate()  # or leaving this block would wait for it for ever
+            raise
     assert up.returncode == 0, said
     assert "stopping" in said
     assert [processes.running_pid(member) for member in members] == [None] * len(members)
