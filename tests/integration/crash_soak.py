@@ -48,6 +48,9 @@ class Ledger:
 
     transfers: dict[bytes, tuple[bytes, int]] = field(default_factory=dict)
     jobs: dict[bytes, bytes] = field(default_factory=dict)
+    unanswered: dict[bytes, tuple[bytes, int]] = field(
+        default_factory=dict
+    )  # sent last, and perhaps taken all the same
 
 
 class CrashSoak:
@@ -141,6 +144,8 @@ class CrashSoak:
             if self._acknowledged(encode_transaction(signed)):
                 self.ledger.transfers[transaction_hash(signed)] = (recipient, value)
                 nonce += 1
+            else:
+                self.ledger.unanswered[transaction_hash(signed)] = (recipient, value)
 
     def _acknowledged(self, raw: bytes) -> bool:
         """Send until the sequencer has it. The same bytes again are harmless: they are one transaction."""
@@ -169,8 +174,10 @@ class CrashSoak:
     def _audit(self) -> None:
         self._wait(self._nothing_waits, SETTLE_TIMEOUT_S, "every acknowledged transfer to be mined")
         spent: dict[str, int] = {}
-        for digest, (recipient, value) in self.ledger.transfers.items():
+        for digest, (recipient, value) in {**self.ledger.transfers, **self.ledger.unanswered}.items():
             receipt = self.rpc.call("eth_getTransactionReceipt", "0x" + digest.hex())
+            if receipt is None and digest in self.ledger.unanswered:
+                continue
             balance = int(self.rpc.call("eth_getBalance", "0x" + recipient.hex(), "latest"), 16)
             if receipt["status"] != "0x1" or balance != value:
                 self.failures.append(f"transfer 0x{digest.hex()}: status {receipt['status']}, {balance} of {value} wei")
