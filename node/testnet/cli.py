@@ -18,10 +18,11 @@ from node.client import RpcClient
 from node.errors import ConfigError, ServiceError, TestnetError
 from node.executors import make_executor
 from node.jobs.submit import open_submission, submit_job
-from node.models import PACKAGED_MODEL, model_file
+from node.models import model_file
 from node.testnet import layout, processes, view
 from node.testnet.genesis import testnet_genesis
 from protos.messages import JobQuery
+from worker.inference.packaged import PACKAGED_MODEL
 
 __all__ = ["app"]
 
