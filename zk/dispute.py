@@ -10,14 +10,18 @@ from dataclasses import astuple, dataclass
 from typing import Any, Final, Protocol
 
 import numpy as np
+from eth_abi.abi import encode
 
+from core.jobs.exact import ExactTerms, exact_model_hash, exact_request_hash
 from zk.audit import CommittedRows
-from zk.merkle import Digests, depth_of, empty_root, siblings_of
-from zk.program import TILE, Instruction, Operation, Programs, RowMode
+from zk.instruction import TILE, Instruction, Operation, RowMode
+from zk.merkle import Digests, depth_of, empty_root, levels_of, siblings_of
+from zk.program import Programs
 from zk.tape import Tape
-from zk.trace import Statement, Trace, residual_leaf, tokens_hash
+from zk.trace import Trace, residual_leaf
 
 __all__ = [
+    "EVIDENCE_TYPE",
     "LEVELS_PER_ROUND",
     "MOVES_MAX",
     "Challenger",
@@ -32,7 +36,18 @@ __all__ = [
 ]
 
 LEVELS_PER_ROUND: Final = 4
+EVIDENCE_TYPE: Final = (
+    "((bytes,uint256,bytes32[])[],(bytes,bytes32,uint256,uint256,uint256,bytes32[],bytes32[])[],(bytes,bytes32[]),uint256)"
+)
+# Words of a model's header leaf (docs/exact-inference.md, section 6).
+HEADER_CONTEXT_MAX: Final = 8
+HEADER_END_TOKENS: Final = 22
 MOVES_MAX: Final = 30
+
+
+def tokens_bytes(tokens: tuple[int, ...]) -> bytes:
+    """Tokens as u32, little-endian: what their hash is of."""
+    return np.array(tokens, "<u4").tobytes()
 
 
 class Turn:
@@ -43,38 +58,33 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """Dispute.sol's Terms; the field order is the struct's."""
+    """Terms.sol's Terms, with its meanings; the field order is the struct's."""
 
     trace_root: bytes
     model_root: bytes
     program_root: bytes
-    request_hash: bytes
+    text_hash: bytes
     prompt_hash: bytes
     sampling: tuple[int, int, int, int, int]
     prompt_tokens: int
     answer_tokens: int
+    answer_tokens_max: int
+    ends_by_text: bool
     layers: int
     worker: bytes
     challenger: bytes
-    nonce: int
+    nonce: int = 0
 
-    @classmethod
-    def of(cls, order: Statement, trace_root: bytes, programs: Programs, worker: bytes, challenger: bytes) -> "Terms":
-        """The terms of an order whose answer has the length of `order.answer`."""
-        return cls(
-            trace_root,
-            order.model_root,
-            programs.root,
-            order.request_hash,
-            tokens_hash(order.prompt),
-            order.sampling,
-            len(order.prompt),
-            len(order.answer),
-            programs.shape.layers,
-            worker,
-            challenger,
-            0,
+    @property
+    def request_hash(self) -> bytes:
+        exact = ExactTerms(self.prompt_hash, self.prompt_tokens, self.sampling)
+        return exact_request_hash(
+            self.text_hash, exact, answer_tokens_max=self.answer_tokens_max, ends_by_text=self.ends_by_text
         )
+
+    @property
+    def model_hash(self) -> bytes:
+        return exact_model_hash(self.model_root, self.program_root)
 
     def solidity(self) -> tuple[object, ...]:
         """The struct as an ABI encoder takes it."""
@@ -98,6 +108,10 @@ class ModelOpener(Protocol):
     """Opens a model's tensors, numbered by their leaves in the model's tree."""
 
     def open(self, tensor: int, row: int, chunk: int) -> ChunkOpening: ...
+
+    def header(self) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
+        """The words of the header leaf (32 bytes each), and its path."""
+        ...
 
 
 class DisputeChain(Protocol):
@@ -152,9 +166,9 @@ class Worker:
         self._tape: Tape | None = None
         self._leaf = 0
 
-    def statement(self) -> tuple[object, ...]:
-        """Arguments of `state`."""
-        return tokens_hash(self._trace.statement.answer), self._trace.rows_root
+    def statement(self) -> tuple[bytes, bytes]:
+        """Arguments of `state`: the answer's tokens and the rows' root."""
+        return tokens_bytes(self._trace.statement.answer), self._trace.rows_root
 
     def nodes(self) -> list[bytes]:
         """Argument of `reveal`."""
@@ -170,12 +184,12 @@ class Worker:
         position, inner = divmod(self._leaf, self._trace.shape.leaves)
         statement = self._trace.statement
         if inner == 0 and position < len(statement.prompt):
-            return "provePrompt", (np.array(statement.prompt, "<u4").tobytes(),)
+            return "provePrompt", (tokens_bytes(statement.prompt),)
         self._tape = self._make_tape(position, inner)
         self._tree = _Tree(self._tape.levels)
         last = self._programs.instruction(inner, 0)
         path = siblings_of(self._tape.levels, last.first(position + 1))
-        return "postTape", (self._tape.root, last.solidity(), self._programs.path(inner, 0), path)
+        return "postTape", (self._tape.root, last.encode(), self._programs.path(inner, 0), path)
 
     def proof(self) -> tuple[object, ...]:
         """Arguments of `prove`."""
@@ -184,8 +198,8 @@ class Worker:
         index = self._tree.index
         slot = self._programs.slot(inner, index, position + 1)
         instruction = self._programs.instruction(inner, slot)
-        evidence = self.evidence(self._tape, instruction, index, position)
-        return instruction.solidity(), slot, self._programs.path(inner, slot), evidence
+        evidence = encode([EVIDENCE_TYPE], [self.evidence(self._tape, instruction, index, position)])
+        return instruction.encode(), slot, self._programs.path(inner, slot), evidence
 
     def evidence(self, tape: Tape, instruction: Instruction, index: int, position: int) -> tuple[object, ...]:
         """Steps.sol's Evidence for one cell of a tape."""
@@ -197,55 +211,80 @@ class Worker:
         outer, inner = divmod(cell, instruction.width)
         hint = 0
         if instruction.operation == Operation.PICK:
-            hint = inner = int.from_bytes(tape.cells[index], "big") // TILE
+            hint = inner = min(int.from_bytes(tape.cells[index], "big") // TILE, instruction.parameters[0] - 1)
         starts = [
             o.start + o.per_position * positions + o.outer * outer + o.inner * inner for o in instruction.operands
         ]
         cells = [tape.group(start, o.log2_size) for start, o in zip(starts, instruction.operands, strict=True)]
-        if instruction.chained and outer > 0:
-            cells.append(tape.group(index - instruction.width, 0))
-        row, token = self._row(instruction, position, outer)
+        if instruction.chain and cell >= instruction.chain:
+            cells.append(tape.group(index - instruction.chain, 0))
+        token = self._trace.statement.tokens[position]
         chunks = [
             astuple(self._opener.open(tensor, *_chunk_place(instruction, i, outer, inner, position, token)))
             for i, tensor in enumerate(instruction.tensors)
         ]
-        return cells, chunks, row, hint
+        return cells, chunks, self._row(instruction, position, outer), hint
 
-    def _row(self, instruction: Instruction, position: int, outer: int) -> tuple[tuple[object, ...], int]:
-        """The trace row that a cell reads, opened; and the token, if it is one."""
+    def _row(self, instruction: Instruction, position: int, outer: int) -> tuple[object, ...]:
+        """The trace row that a cell reads, opened."""
         if instruction.row_mode == RowMode.NONE:
-            return (b"", ()), 0
+            return b"", ()
         at = {RowMode.OWN: position, RowMode.EACH: outer, RowMode.BEFORE: position - 1}[instruction.row_mode]
         leaf = instruction.row_leaf
-        token = self._trace.statement.tokens[at]
         if leaf == 0:
-            data = token.to_bytes(4, "little")
+            data = self._trace.statement.tokens[at].to_bytes(4, "little")
         elif leaf % 2 == 0:
             data = self._rows.kv_rows[at, (leaf - 2) // 2].tobytes()
         else:
             data = self._rows.boundaries[at, (leaf - residual_leaf(0)) // 2].astype("<i4").tobytes()
-        return (data, self._trace.open(at, leaf).siblings), token
+        return data, self._trace.open(at, leaf).siblings
 
 
 def _chunk_place(
     instruction: Instruction, i: int, outer: int, inner: int, position: int, token: int
 ) -> tuple[int, int]:
     """Row and chunk of the i-th tensor that a cell reads; Steps.sol's `_chunkOf`."""
-    if instruction.operation == Operation.DOT:
-        return inner, outer
-    if instruction.operation == Operation.RESCALE:
-        return 0, outer // (16, 32, 8)[i]
-    if instruction.operation == Operation.ROTARY:
-        return position, 0
-    return (token, outer // TILE) if i == 0 else (0, token // (512 if i == 1 else 1024))
+    match instruction.operation:
+        case Operation.DOT:
+            return inner, outer
+        case Operation.ROW_SCALES:
+            first = outer * instruction.parameters[0] + inner * instruction.parameters[1]
+            return 0, first // (512, 1024, 256)[i]
+        case Operation.ROTARY:
+            return position, 0
+        case Operation.EMBEDDING:
+            return token, outer // TILE
+        case Operation.TOKEN_SCALE:
+            return 0, token // (512, 1024)[i]
+        case _:
+            return 0, 0
 
 
 class Challenger:
-    """The party that disagrees. Honest if its trace and tapes are."""
+    """The party that disagrees. Honest if its trace and tapes are.
 
-    def __init__(self, trace: Trace, make_tape: MakeTape) -> None:
-        self._trace, self._make_tape = trace, make_tape
+    Its trace is of as many tokens as the worker claims: beyond an end token, what the model would say next.
+    """
+
+    def __init__(self, trace: Trace, opener: ModelOpener, make_tape: MakeTape) -> None:
+        self._trace, self._opener, self._make_tape = trace, opener, make_tape
         self._tree = _Tree(trace.levels)
+
+    def refutation(self, terms: Terms, answer: bytes, rows_root: bytes) -> tuple[str, tuple[object, ...]] | None:
+        """What wins at once over an answer as the worker stated it: a wrong length, or tokens other than the trace's.
+        None if nothing does."""
+        tokens = np.frombuffer(answer, "<u4").tolist()
+        words, path = self._opener.header()
+        index = wrong_end(terms, tokens, words)
+        if index is not None:
+            return "refuteLength", (answer, index, words, path)
+        if rows_root != self._trace.rows_root:
+            return None
+        for index, pair in enumerate(zip(tokens, self._trace.statement.answer, strict=True)):
+            if pair[0] != pair[1]:
+                opening = self._trace.open(terms.prompt_tokens + index, 0)
+                return "refuteAnswer", (answer, index, opening.digest, opening.siblings)
+        return None
 
     def choice(self, nodes: list[bytes]) -> int:
         """The first revealed node that is not as it should be; the last one when all are."""
@@ -260,6 +299,26 @@ class Challenger:
         self._tree = _Tree(self._make_tape(position, inner).levels)
 
 
+def wrong_end(terms: Terms, answer: list[int], header: tuple[bytes, ...]) -> int | None:
+    """The token that shows an answer to be too long or too short (Dispute.sol's `refuteLength`), or None."""
+    numbers = [int.from_bytes(word, "big") for word in header]
+    context_max, ends = numbers[HEADER_CONTEXT_MAX], numbers[HEADER_END_TOKENS:]
+    last, tokens = len(answer) - 1, terms.prompt_tokens + len(answer)
+    if len(answer) > terms.answer_tokens_max or tokens > context_max:
+        return last
+    early = next((index for index, token in enumerate(answer[:-1]) if token in ends), None)
+    if early is not None:
+        return early
+    is_free_to_end = answer[-1] in ends or len(answer) == terms.answer_tokens_max or tokens == context_max
+    return None if is_free_to_end or terms.ends_by_text else last
+
+
+def pick_arguments(nodes: list[bytes], choice: int) -> tuple[object, ...]:
+    """Arguments of `pick`: the choice, the node, and its path to the node above all."""
+    levels = levels_of(np.frombuffer(b"".join(nodes), np.uint8).reshape(-1, 32))
+    return choice, nodes[choice], siblings_of(levels, choice)
+
+
 def play(chain: DisputeChain, terms: Terms, worker: Worker, challenger: Challenger) -> int:
     """Play a game to its end or until a party's move is refused; returns the number of moves.
 
@@ -272,14 +331,19 @@ def play(chain: DisputeChain, terms: Terms, worker: Worker, challenger: Challeng
     while (turn := chain.turn()) != Turn.OVER:
         assert moves < MOVES_MAX, "a game has a bounded number of moves"
         if turn == Turn.STATES:
-            chain.move(terms.worker, "state", encoded, *worker.statement())
+            answer, rows_root = stated = worker.statement()
+            chain.move(terms.worker, "state", encoded, *stated)
+            refutation = challenger.refutation(terms, answer, rows_root)
+            if refutation is not None:
+                chain.move(terms.challenger, refutation[0], encoded, *refutation[1])
+                moves += 1
         elif turn == Turn.REVEALS:
             nodes = worker.nodes()
             chain.move(terms.worker, "reveal", encoded, nodes)
         elif turn == Turn.PICKS:
             choice = challenger.choice(nodes)
             worker.picked(choice)
-            chain.move(terms.challenger, "pick", encoded, nodes, choice)
+            chain.move(terms.challenger, "pick", encoded, *pick_arguments(nodes, choice))
         elif turn == Turn.POSTS_TAPE:
             function, arguments = worker.tape()
             chain.move(terms.worker, function, encoded, *arguments)
