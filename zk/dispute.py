@@ -27,6 +27,7 @@ __all__ = [
     "Challenger",
     "ChunkOpening",
     "DisputeChain",
+    "MakeTape",
     "ModelOpener",
     "Terms",
     "Turn",

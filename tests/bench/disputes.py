@@ -15,7 +15,7 @@ from worker.inference.proof_arithmetic import ProofArithmetic
 from worker.inference.proof_engine import ProofEngine
 from worker.inference.proof_model import TensorOpener
 from zk.audit import CommittedRows
-from zk.dispute import Challenger, Terms, Worker
+from zk.dispute import LEVELS_PER_ROUND, Challenger, MakeTape, ModelOpener, Terms, Worker
 from zk.program import Programs
 from zk.tape import Tape, fill
 from zk.trace import Statement, Trace, key_value_leaf, residual_leaf
@@ -28,12 +28,15 @@ PROMPT_TOKENS, ANSWER_TOKENS = 90, 11
 class TargetedChallenger(Challenger):
     """Picks its way to one cell of one leaf, right or wrong."""
 
-    def __init__(self, trace: Trace, make_tape: object, targets: list[int]) -> None:
-        super().__init__(trace, make_tape)  # type: ignore[arg-type]
+    def __init__(self, trace: Trace, opener: ModelOpener, make_tape: MakeTape, targets: list[int]) -> None:
+        super().__init__(trace, opener, make_tape)
         self._targets = targets
 
+    def refutation(self, terms: Terms, answer: bytes, rows_root: bytes) -> None:
+        return None
+
     def choice(self, nodes: list[bytes]) -> int:
-        left = self._tree.left - (self._tree.left % 4 or 4)
+        left = self._tree.left - (self._tree.left % LEVELS_PER_ROUND or LEVELS_PER_ROUND)
         wanted = (self._targets[0] >> left) & (len(nodes) - 1)
         self._tree.descend(wanted)
         if left == 0:
@@ -49,7 +52,7 @@ def main() -> None:
     model = ExactModel(ModelStore(arguments.models_dir).find(arguments.model))
     engine = ProofEngine(model, model.root, tokens_max=PROMPT_TOKENS + ANSWER_TOKENS)
     prompt = tuple(np.random.default_rng(1).integers(0, model.header.vocabulary, PROMPT_TOKENS).tolist())
-    statement, trace = engine.answer(prompt, Sampling(temperature_q16=60_000, seed=1), ANSWER_TOKENS, bytes(32))
+    statement, trace = engine.answer(prompt, Sampling(temperature_q16=60_000, top_k=40, top_p_q16=60_000, seed=1), ANSWER_TOKENS, bytes(32))
     parts = list(engine.prefill(statement))
     rows = CommittedRows(
         np.concatenate([part.boundaries for part in parts]), np.concatenate([part.kv_rows for part in parts])
