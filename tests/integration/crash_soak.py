@@ -42,6 +42,8 @@ MAX_FEE_WEI = 100 * 10**9
 SETTLE_TIMEOUT_S = 240.0
 START_TIMEOUT_S = 120.0
 _RETRY_S = 0.2
+_KILLS_AMID_JOBS = 0.7  # the others come at any instant
+_JOB_TIMEOUT_S = 30.0
 _ENDED = frozenset({"settled", "refunded"})
 
 
@@ -79,7 +81,7 @@ class CrashSoak:
                 lambda: len(self.rpc.call("warpgrid_models")) > 0, START_TIMEOUT_S, "the network to serve a model"
             )
             senders = [threading.Thread(target=self._transfers, args=(index,)) for index in (1, 2)]
-            askers = [threading.Thread(target=self._ask, args=(3,))]
+            askers = [threading.Thread(target=self._ask, args=(index,)) for index in (3, 4, 5)]
             for thread in [*senders, *askers]:
                 thread.start()
             self._kill_all()
@@ -98,7 +100,9 @@ class CrashSoak:
         members = {member.name: member for member in self.network.members()}
         for count, name in enumerate(victims, 1):
             self._wait(self._serves_a_model, START_TIMEOUT_S, "a worker to serve a model")  # or no job would ever run
-            self.stopping.wait(self.random.uniform(0.2, 3.0))
+            if self.random.random() < _KILLS_AMID_JOBS:
+                self._wait_for_jobs()
+            self.stopping.wait(self.random.uniform(0.0, 3.0))
             pid = processes.running_pid(members[name])
             if pid is None:
                 tail = "\n".join(list(processes.tail(members[name], follow=False))[-40:])
@@ -110,6 +114,13 @@ class CrashSoak:
                 f"kill {count}/{len(victims)}: {name}; acknowledged {len(self.ledger.transfers)} transfers, "
                 f"{len(self.ledger.jobs)} jobs"
             )
+
+    def _wait_for_jobs(self) -> None:
+        """Until another job was acknowledged, or none could be for a while: funding one takes a few blocks."""
+        known = len(self.ledger.jobs)
+        deadline = time.monotonic() + _JOB_TIMEOUT_S
+        while len(self.ledger.jobs) == known and time.monotonic() < deadline:
+            self.stopping.wait(_RETRY_S / 10)
 
     def _serves_a_model(self) -> bool:
         return len(self.rpc.call("warpgrid_models")) > 0
