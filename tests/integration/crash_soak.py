@@ -66,7 +66,7 @@ class CrashSoak:
         self.kills = kills
         self.report = report
         wanted = layout.Testnet(folder, 2, base_port, "smollm2", "cpu")
-        self.network = layout.prepare(wanted, lambda: testnet_genesis(wanted), fresh=False)
+        self.network = layout.prepare(wanted, testnet_genesis, fresh=False)
         self.rpc = RpcClient(self.network.rpc_url)
         self.ledger = Ledger()
         self.stopping = threading.Event()
