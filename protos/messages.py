@@ -32,6 +32,7 @@ __all__ = [
     "BlockAnswer",
     "BlockBody",
     "BlockEnvironment",
+    "BlockFinding",
     "BlockReference",
     "BlockRefusal",
     "Blocks",
@@ -45,6 +46,7 @@ __all__ = [
     "EnrolRequest",
     "ExecuteBlock",
     "Failure",
+    "FindingKept",
     "GetBlocks",
     "Goodbye",
     "Gpu",
@@ -65,6 +67,7 @@ __all__ = [
     "Register",
     "Registered",
     "SequencerMessage",
+    "SignedFinding",
     "SignedReceipt",
     "Size",
     "SizeMax",
@@ -250,6 +253,25 @@ class BlockRefusal:
 
 
 @dataclass(frozen=True, slots=True)
+class BlockFinding:
+    block: BlockReference
+    reason: Text
+    commitments: Commitments | None
+    executor: Text
+
+
+@dataclass(frozen=True, slots=True)
+class SignedFinding:
+    finding: BlockFinding
+    signature: Signature
+
+
+@dataclass(frozen=True, slots=True)
+class FindingKept:
+    block: BlockReference
+
+
+@dataclass(frozen=True, slots=True)
 class AnnounceBlock:
     hash: Hash
     header: Header
@@ -418,6 +440,7 @@ class Description:
     at_ms: int
     attach_port: int
     workers: int
+    first_block: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -524,6 +547,7 @@ WorkerMessage = (
     | JobFailed
     | Goodbye
     | Failure
+    | SignedFinding
 )
 SequencerMessage = (
     Challenge
@@ -539,4 +563,5 @@ SequencerMessage = (
     | Failure
     | SnapshotBase
     | SnapshotState
+    | FindingKept
 )
