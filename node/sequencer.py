@@ -6,12 +6,14 @@ Wires and runs; decides nothing. Stops on SIGTERM and SIGINT with everything ack
 import asyncio
 import signal
 from contextlib import ExitStack
+from pathlib import Path
 
 import structlog
 from prometheus_client import CollectorRegistry
 
 from core.genesis import load_genesis
 from core.store.replica import Replica
+from node.auditing import ModelAuditor
 from node.config import SequencerConfig
 from node.executors import make_executor
 from node.keys import CertificateAuthority, IdentityKey
@@ -27,6 +29,7 @@ from sequencer.ports import SystemClock
 from sequencer.production import ProductionSettings
 from sequencer.rpc import ServerConfig
 from sequencer.service import Sequencer, SequencerSettings
+from worker.inference.exact.model import ExactModel, ModelStore
 
 __all__ = ["VERSION", "SequencerNode", "run_sequencer"]
 
@@ -68,6 +71,7 @@ class SequencerNode:
             self._identity,
             executor,
             lambda raw: sequencer.admission.admit(raw),
+            auditor=self._auditor(),
         )
         status = StatusMethods(self._chain, coordinator, self._identity.address, clock)
         sequencer = Sequencer(
@@ -107,6 +111,12 @@ class SequencerNode:
             coordinating.cancel()
             await asyncio.wait({running}, timeout=_STOP_GRACE_S)
             running.cancel()  # a block that waits for workers which do not come is nothing that was promised to anybody
+
+    def _auditor(self) -> ModelAuditor | None:
+        folder = self._config.audit_models
+        if not folder:
+            return None
+        return ModelAuditor([ExactModel(path) for path in ModelStore(Path(folder)).models()], self._config.audit_units)
 
     def _coordinator_config(self) -> CoordinatorConfig:
         config = self._config

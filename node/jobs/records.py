@@ -14,7 +14,8 @@ __all__ = ["ClientJob", "JobRecords"]
 
 @dataclass(frozen=True, slots=True)
 class ClientJob:
-    """A job that was funded from here. `output` is None until it was answered."""
+    """A job that was funded from here. `output` is None until it was answered; `answer` are the tokens that the worker
+    says it is made of (u32, little-endian), on the exact tier."""
 
     job_id: bytes
     request: JobRequest
@@ -22,6 +23,7 @@ class ClientJob:
     price_max_wei: int
     opened_at_block: int
     output: str | None = None
+    answer: bytes = b""
 
 
 class JobRecords:
@@ -33,7 +35,8 @@ class JobRecords:
     def save(self, job: ClientJob) -> None:
         """Write or replace a job's file; it is whole, or as before."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        content = asdict(job) | {"job_id": job.job_id.hex(), "salt": job.salt.hex()}
+        hexadecimal = {"job_id": job.job_id.hex(), "salt": job.salt.hex(), "answer": job.answer.hex()}
+        content = asdict(job) | hexadecimal
         path = self._path(job.job_id)
         fresh = path.with_suffix(".new")
         descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -62,6 +65,7 @@ class JobRecords:
                 content["price_max_wei"],
                 content["opened_at_block"],
                 content["output"],
+                bytes.fromhex(content.get("answer", "")),
             )
         except FileNotFoundError:
             return None
