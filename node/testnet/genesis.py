@@ -11,13 +11,9 @@ from market.contracts import predeploys as market_predeploys
 from node.accounts import DEVELOPMENT_BALANCE_WEI, development_accounts
 from node.keys import IdentityKey
 from node.paths import identity_file
-<<<<<<< HEAD
-from node.testnet.layout import CHAIN_ID, Testnet
+from node.testnet.layout import CHAIN_ID, Founding, Testnet
 from worker.inference.exact.specification import exp2_table, sigmoid_table
 from zk.contracts import predeploys as dispute_predeploys
-=======
-from node.testnet.layout import CHAIN_ID, Founding, Testnet
->>>>>>> main
 
 __all__ = ["MEMBER_BALANCE_WEI", "STAKE_MIN_WEI", "testnet_genesis"]
 
@@ -48,10 +44,6 @@ def testnet_genesis(network: Testnet) -> Founding:
             unbonding_seconds=UNBONDING_SECONDS,
         )
     )
-<<<<<<< HEAD
     disputes = dispute_predeploys(exp2_table().tolist(), sigmoid_table().tolist(), MOVE_SECONDS)
-    return dev_genesis(CHAIN_ID, balances, market | disputes, timestamp=int(time.time()))
-=======
-    genesis = dev_genesis(CHAIN_ID, balances, market, timestamp=int(time.time()))
+    genesis = dev_genesis(CHAIN_ID, balances, market | disputes, timestamp=int(time.time()))
     return Founding(genesis, identities["watcher"])
->>>>>>> main
