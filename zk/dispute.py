@@ -5,13 +5,14 @@ worker must prove one cell from cells that both agree on, which it can if and on
 and evidence; a chain (`DisputeChain`) carries the moves. docs/trace.md has the rules.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 import numpy as np
 from eth_abi.abi import encode
 
+from core.contract import Event
 from core.jobs.exact import ExactTerms, exact_model_hash, exact_request_hash
 from zk.audit import CommittedRows
 from zk.instruction import TILE, Instruction, Operation, RowMode
@@ -28,7 +29,9 @@ __all__ = [
     "ChunkOpening",
     "DisputeChain",
     "MakeTape",
+    "Move",
     "ModelOpener",
+    "Seat",
     "Terms",
     "Turn",
     "Worker",
@@ -116,13 +119,17 @@ class ModelOpener(Protocol):
 
 
 class DisputeChain(Protocol):
-    """The contract, seen by the parties."""
+    """The contract and one game in it, seen by a party."""
 
     def move(self, sender: bytes, function: str, *arguments: object) -> None:
         """A transaction. Raises what the chain raises when the contract refuses it."""
         ...
 
     def turn(self) -> int: ...
+
+    def events(self) -> Sequence[Event]:
+        """Everything that the contract said about this game, from its opening on."""
+        ...
 
 
 class _Tree:
@@ -139,9 +146,11 @@ class _Tree:
         first = self.index << step
         return [self._node(level, i) for i in range(first, first + (1 << step))]
 
-    def descend(self, choice: int) -> None:
+    def descend(self, index: int) -> None:
+        """To the node with this index, a round further down."""
         step = self._step()
-        self.left, self.index = self.left - step, (self.index << step) + choice
+        assert index >> step == self.index, "the node lies below the disputed one"
+        self.left, self.index = self.left - step, index
 
     def _step(self) -> int:
         return self.left % LEVELS_PER_ROUND or LEVELS_PER_ROUND
@@ -154,9 +163,17 @@ class _Tree:
 MakeTape = Callable[[int, int], Tape]
 """(position, inner leaf) -> the tape that computes it."""
 
+Move = tuple[str, tuple[object, ...]]
+"""A function of the contract, and its arguments behind the terms."""
+
 
 class Worker:
-    """The party that answered: states, reveals, posts the tape, proves. Honest if its trace and tapes are."""
+    """The party that answered: states, reveals, posts the tape, proves. Honest if its trace and tapes are.
+
+    What it does follows from the game's events, so it can be made anew in the middle of a game.
+    """
+
+    turns = (Turn.STATES, Turn.REVEALS, Turn.POSTS_TAPE, Turn.PROVES)
 
     def __init__(
         self, trace: Trace, rows: CommittedRows, programs: Programs, opener: ModelOpener, make_tape: MakeTape
@@ -167,6 +184,23 @@ class Worker:
         self._tape: Tape | None = None
         self._leaf = 0
 
+    def observe(self, event: Event) -> None:
+        """Take note of the game's next event."""
+        if event.name == "Picked":
+            self._tree.descend(event.arguments["index"])
+        elif event.name == "TapePosted":
+            self._enter_tape()
+
+    def move(self, turn: int) -> Move:
+        """What it does when it is its turn."""
+        if turn == Turn.STATES:
+            return "state", self.statement()
+        if turn == Turn.REVEALS:
+            return "reveal", (self.nodes(),)
+        if turn == Turn.POSTS_TAPE:
+            return self.tape()
+        return "prove", self.proof()
+
     def statement(self) -> tuple[bytes, bytes]:
         """Arguments of `state`: the answer's tokens and the rows' root."""
         return tokens_bytes(self._trace.statement.answer), self._trace.rows_root
@@ -175,22 +209,21 @@ class Worker:
         """Argument of `reveal`."""
         return self._tree.nodes()
 
-    def picked(self, choice: int) -> None:
-        """The challenger's choice among what was last revealed."""
-        self._tree.descend(choice)
-
-    def tape(self) -> tuple[str, tuple[object, ...]]:
+    def tape(self) -> Move:
         """The move that answers for a leaf: `postTape`, or `provePrompt` for a token of the prompt."""
-        self._leaf = self._tree.index
-        position, inner = divmod(self._leaf, self._trace.shape.leaves)
+        position, inner = divmod(self._tree.index, self._trace.shape.leaves)
         statement = self._trace.statement
         if inner == 0 and position < len(statement.prompt):
             return "provePrompt", (tokens_bytes(statement.prompt),)
-        self._tape = self._make_tape(position, inner)
-        self._tree = _Tree(self._tape.levels)
+        tape = self._make_tape(position, inner)
         last = self._programs.instruction(inner, 0)
-        path = siblings_of(self._tape.levels, last.first(position + 1))
-        return "postTape", (self._tape.root, last.encode(), self._programs.path(inner, 0), path)
+        path = siblings_of(tape.levels, last.first(position + 1))
+        return "postTape", (tape.root, last.encode(), self._programs.path(inner, 0), path)
+
+    def _enter_tape(self) -> None:
+        self._leaf = self._tree.index
+        self._tape = self._make_tape(*divmod(self._leaf, self._trace.shape.leaves))
+        self._tree = _Tree(self._tape.levels)
 
     def proof(self) -> tuple[object, ...]:
         """Arguments of `prove`."""
@@ -264,40 +297,58 @@ def _chunk_place(
 class Challenger:
     """The party that disagrees. Honest if its trace and tapes are.
 
-    Its trace is of as many tokens as the worker claims: beyond an end token, what the model would say next.
+    Its trace is of as many tokens as the worker claims: beyond an end token, what the model would say next. Like the
+    worker, it can be made anew in the middle of a game.
     """
 
-    def __init__(self, trace: Trace, opener: ModelOpener, make_tape: MakeTape) -> None:
-        self._trace, self._opener, self._make_tape = trace, opener, make_tape
-        self._tree = _Tree(trace.levels)
+    turns = (Turn.PICKS,)
 
-    def refutation(self, terms: Terms, answer: bytes, rows_root: bytes) -> tuple[str, tuple[object, ...]] | None:
-        """What wins at once over an answer as the worker stated it: a wrong length, or tokens other than the trace's.
-        None if nothing does."""
+    def __init__(self, terms: Terms, trace: Trace, opener: ModelOpener, make_tape: MakeTape) -> None:
+        self._terms, self._trace, self._opener, self._make_tape = terms, trace, opener, make_tape
+        self._tree = _Tree(trace.levels)
+        self._nodes: list[bytes] = []
+        self._stated: tuple[bytes, bytes] | None = None
+
+    def observe(self, event: Event) -> None:
+        """Take note of the game's next event."""
+        if event.name == "Stated":
+            self._stated = event.arguments["answer"], event.arguments["rowsRoot"]
+        elif event.name == "Revealed":
+            self._nodes = list(event.arguments["nodes"])
+        elif event.name == "Picked":
+            self._tree.descend(event.arguments["index"])
+        elif event.name == "TapePosted":
+            position, inner = divmod(self._tree.index, self._trace.shape.leaves)
+            self._tree = _Tree(self._make_tape(position, inner).levels)
+
+    def move(self, turn: int) -> Move:
+        """What it does when it is its turn."""
+        assert turn == Turn.PICKS, "a challenger only picks"
+        return "pick", pick_arguments(self._nodes, self.choice(self._nodes))
+
+    def refutation(self) -> Move | None:
+        """What wins at once over the answer as the worker stated it: a wrong length, or tokens other than the trace's.
+        None if nothing does, or nothing is stated yet."""
+        if self._stated is None:
+            return None
+        answer, rows_root = self._stated
         tokens = np.frombuffer(answer, "<u4").tolist()
         words, path = self._opener.header()
-        index = wrong_end(terms, tokens, words)
+        index = wrong_end(self._terms, tokens, words)
         if index is not None:
             return "refuteLength", (answer, index, words, path)
         if rows_root != self._trace.rows_root:
             return None
         for index, pair in enumerate(zip(tokens, self._trace.statement.answer, strict=True)):
             if pair[0] != pair[1]:
-                opening = self._trace.open(terms.prompt_tokens + index, 0)
+                opening = self._trace.open(self._terms.prompt_tokens + index, 0)
                 return "refuteAnswer", (answer, index, opening.digest, opening.siblings)
         return None
 
     def choice(self, nodes: list[bytes]) -> int:
         """The first revealed node that is not as it should be; the last one when all are."""
         own = self._tree.nodes()
-        wrong = next((i for i, pair in enumerate(zip(own, nodes, strict=True)) if pair[0] != pair[1]), len(nodes) - 1)
-        self._tree.descend(wrong)
-        return wrong
-
-    def tape_posted(self) -> None:
-        """The game goes on in the tape of the leaf that was reached."""
-        position, inner = divmod(self._tree.index, self._trace.shape.leaves)
-        self._tree = _Tree(self._make_tape(position, inner).levels)
+        return next((i for i, pair in enumerate(zip(own, nodes, strict=True)) if pair[0] != pair[1]), len(nodes) - 1)
 
 
 def wrong_end(terms: Terms, answer: list[int], header: tuple[bytes, ...]) -> int | None:
@@ -320,39 +371,46 @@ def pick_arguments(nodes: list[bytes], choice: int) -> tuple[object, ...]:
     return choice, nodes[choice], siblings_of(levels, choice)
 
 
+class Seat:
+    """A party at a game: reads what is new, and moves when it may."""
+
+    def __init__(self, chain: DisputeChain, terms: Terms, party: Worker | Challenger) -> None:
+        self._chain, self._terms, self._party = chain, terms, party
+        self._address = terms.worker if isinstance(party, Worker) else terms.challenger
+        self._seen = 0
+
+    def act(self) -> str | None:
+        """Make one move if there is one to make; returns its function. Raises whatever the chain raises for a move that
+        it refuses: whoever has no other then lets the clock run out."""
+        events = self._chain.events()
+        for event in events[self._seen :]:
+            self._party.observe(event)
+        self._seen = len(events)
+        turn = self._chain.turn()
+        move: Move | None = None
+        if isinstance(self._party, Challenger) and turn != Turn.OVER:
+            move = self._party.refutation()
+        if move is None and turn in self._party.turns:
+            move = self._party.move(turn)
+        if move is None:
+            return None
+        self._chain.move(self._address, move[0], self._terms.solidity(), *move[1])
+        return move[0]
+
+
 def play(chain: DisputeChain, terms: Terms, worker: Worker, challenger: Challenger) -> int:
-    """Play a game to its end or until a party's move is refused; returns the number of moves.
+    """Open a game and play it to its end, or until a party's move is refused; returns the number of moves.
 
     Raises whatever the chain raises for a refused move: its author then lets the clock run out.
     """
-    encoded: Any = terms.solidity()
-    chain.move(terms.challenger, "open", encoded)
-    nodes: list[bytes] = []
+    chain.move(terms.challenger, "open", terms.solidity())
     moves = 1
-    while (turn := chain.turn()) != Turn.OVER:
-        assert moves < MOVES_MAX, "a game has a bounded number of moves"
-        if turn == Turn.STATES:
-            answer, rows_root = stated = worker.statement()
-            chain.move(terms.worker, "state", encoded, *stated)
-            refutation = challenger.refutation(terms, answer, rows_root)
-            if refutation is not None:
-                chain.move(terms.challenger, refutation[0], encoded, *refutation[1])
+    seats = (Seat(chain, terms, worker), Seat(chain, terms, challenger))
+    while chain.turn() != Turn.OVER:
+        for seat in seats:
+            if seat.act() is not None:
                 moves += 1
-        elif turn == Turn.REVEALS:
-            nodes = worker.nodes()
-            chain.move(terms.worker, "reveal", encoded, nodes)
-        elif turn == Turn.PICKS:
-            choice = challenger.choice(nodes)
-            worker.picked(choice)
-            chain.move(terms.challenger, "pick", encoded, *pick_arguments(nodes, choice))
-        elif turn == Turn.POSTS_TAPE:
-            function, arguments = worker.tape()
-            chain.move(terms.worker, function, encoded, *arguments)
-            if function == "postTape":
-                challenger.tape_posted()
-        else:
-            chain.move(terms.worker, "prove", encoded, *worker.proof())
-        moves += 1
+                assert moves <= MOVES_MAX, "a game has a bounded number of moves"
     return moves
 
 

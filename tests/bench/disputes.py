@@ -28,17 +28,18 @@ PROMPT_TOKENS, ANSWER_TOKENS = 90, 11
 class TargetedChallenger(Challenger):
     """Picks its way to one cell of one leaf, right or wrong."""
 
-    def __init__(self, trace: Trace, opener: ModelOpener, make_tape: MakeTape, targets: list[int]) -> None:
-        super().__init__(trace, opener, make_tape)
+    def __init__(
+        self, terms: Terms, trace: Trace, opener: ModelOpener, make_tape: MakeTape, targets: list[int]
+    ) -> None:
+        super().__init__(terms, trace, opener, make_tape)
         self._targets = targets
 
-    def refutation(self, terms: Terms, answer: bytes, rows_root: bytes) -> None:
+    def refutation(self) -> None:
         return None
 
     def choice(self, nodes: list[bytes]) -> int:
         left = self._tree.left - (self._tree.left % LEVELS_PER_ROUND or LEVELS_PER_ROUND)
         wanted = (self._targets[0] >> left) & (len(nodes) - 1)
-        self._tree.descend(wanted)
         if left == 0:
             self._targets.pop(0)
         return wanted

@@ -6,6 +6,7 @@ from typing import Any
 
 from eth_abi.abi import encode
 
+from core.contract import Event
 from core.memory_state import AccountContents
 from tests.unit.market.ledger import Ledger, address_of
 from tests.unit.zk.scene import SAMPLED, TOKENS_MAX, Claim, Scene
@@ -58,8 +59,8 @@ class DisputeScene(Scene):
     def worker(self, claim: Claim, make_tape: Callable[[int, int], Tape] | None = None) -> Worker:
         return Worker(claim.trace, claim.rows, self.programs, self.opener, make_tape or self.tapes(claim))
 
-    def challenger(self, honest: Claim) -> Challenger:
-        return Challenger(honest.trace, self.opener, self.tapes(honest))
+    def challenger(self, honest: Claim, terms: Terms) -> Challenger:
+        return Challenger(terms, honest.trace, self.opener, self.tapes(honest))
 
     def order(self, prompt: tuple[int, ...], sampling: Sampling = SAMPLED, tokens_max: int = TOKENS_MAX) -> Statement:
         """An order for an answer of at most so many tokens, or one that a stop string ends."""
@@ -98,13 +99,18 @@ class Arena:
         self.terms = terms
         self.ledger = new_ledger()
         self.gas: list[tuple[str, int]] = []
+        self._events: list[Event] = []
 
     def move(self, sender: bytes, function: str, *arguments: object) -> None:
         sent = self.ledger.send(sender, DISPUTE_ADDRESS, function, *arguments)
         self.gas.append((function, sent.gas_used))
+        self._events += sent.events
 
     def turn(self) -> int:
         return int(self.ledger.read(DISPUTE_ADDRESS, "turnOf", self.terms.solidity()))
+
+    def events(self) -> list[Event]:
+        return self._events
 
     def winner(self) -> bytes:
         found: bytes = self.ledger.read(DISPUTE_ADDRESS, "winnerOf", self.terms.solidity())
