@@ -17,7 +17,7 @@ from core.jobs.exact import ExactTerms, exact_model_hash, exact_request_hash
 from zk.audit import CommittedRows
 from zk.instruction import TILE, Instruction, Operation, RowMode
 from zk.merkle import Digests, depth_of, empty_root, levels_of, siblings_of
-from zk.program import Programs
+from zk.program import Programs, program_root
 from zk.tape import Tape
 from zk.trace import Trace, residual_leaf
 
@@ -66,7 +66,7 @@ class Terms:
 
     trace_root: bytes
     model_root: bytes
-    program_root: bytes
+    program_tree: bytes
     text_hash: bytes
     prompt_hash: bytes
     sampling: tuple[int, int, int, int, int]
@@ -88,7 +88,7 @@ class Terms:
 
     @property
     def model_hash(self) -> bytes:
-        return exact_model_hash(self.model_root, self.program_root)
+        return exact_model_hash(self.model_root, program_root(self.layers, self.program_tree))
 
     def solidity(self) -> tuple[object, ...]:
         """The struct as an ABI encoder takes it."""

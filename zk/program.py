@@ -16,9 +16,14 @@ from zk.assembler import assemble
 from zk.instruction import Instruction
 from zk.merkle import Digests, depth_of, levels_of, siblings_of
 
-__all__ = ["Programs"]
+__all__ = ["Programs", "program_root"]
 
 SLOTS_LOG2: Final = 6
+
+
+def program_root(layers: int, tree_root: bytes) -> bytes:
+    """The program root of a model of so many layers."""
+    return keccak256(layers.to_bytes(32, "big") + tree_root)
 
 
 class Programs:
@@ -51,9 +56,13 @@ class Programs:
         return siblings_of(self._levels, (inner << SLOTS_LOG2) + slot)
 
     @property
+    def tree_root(self) -> bytes:
+        return self._levels[-1].tobytes()
+
+    @property
     def root(self) -> bytes:
-        """keccak-256 of the number of layers (32 bytes, big-endian) and the root of the programs' tree."""
-        return keccak256(self.shape.layers.to_bytes(32, "big") + self._levels[-1].tobytes())
+        """What an order names: keccak-256 of the number of layers (32 bytes, big-endian) and the tree's root."""
+        return program_root(self.shape.layers, self.tree_root)
 
     @cached_property
     def _levels(self) -> list[Digests]:

@@ -320,7 +320,7 @@ contract Dispute {
         require(slot < 1 << SLOTS_LOG2, NotAsCommitted());
         uint256 depth = _leavesDepth(terms) + SLOTS_LOG2;
         bytes32 root = Openings.rootOf(keccak256(instruction), (inner << SLOTS_LOG2) + slot, path, depth);
-        require(keccak256(abi.encode(terms.layers, root)) == terms.programRoot, NotAsCommitted());
+        require(root == terms.programTree, NotAsCommitted());
     }
 
     /// @dev Whether there is no row at a leaf of the trace, which must then be zero.

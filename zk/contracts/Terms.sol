@@ -4,7 +4,7 @@ pragma solidity ^0.8.30;
 /// @notice What the parties agree on before they disagree: the order, and what the worker's receipt states of its answer.
 /// @param traceRoot        what the worker committed to
 /// @param modelRoot        root of the weights (docs/exact-inference.md, section 6)
-/// @param programRoot      root of the programs; follows from the model's header (zk/program.py)
+/// @param programTree      root of the tree of programs; follows from the model's header (zk/program.py)
 /// @param textHash         salted hash of the request's text; nothing here looks into it
 /// @param promptHash       keccak-256 of the prompt's tokens (u32, little-endian)
 /// @param sampling         temperature_q16, top_k, top_p_q16, seed, choice
@@ -17,7 +17,7 @@ pragma solidity ^0.8.30;
 struct Terms {
     bytes32 traceRoot;
     bytes32 modelRoot;
-    bytes32 programRoot;
+    bytes32 programTree;
     bytes32 textHash;
     bytes32 promptHash;
     uint256[5] sampling;
@@ -55,8 +55,9 @@ library TermsHashing {
         );
     }
 
-    /// @notice What an exact order and its receipt name a model by.
+    /// @notice What an exact order and its receipt name a model by. Binds the number of layers too.
     function modelHash(Terms calldata terms) internal pure returns (bytes32) {
-        return keccak256(abi.encode(terms.modelRoot, terms.programRoot));
+        bytes32 programRoot = keccak256(abi.encode(terms.layers, terms.programTree));
+        return keccak256(abi.encode(terms.modelRoot, programRoot));
     }
 }

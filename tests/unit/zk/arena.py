@@ -73,7 +73,7 @@ class DisputeScene(Scene):
         return Terms(
             bytes(32),
             order.model_root,
-            self.programs.root,
+            self.programs.tree_root,
             TEXT_HASH,
             tokens_hash(order.prompt),
             order.sampling,
@@ -93,11 +93,11 @@ class DisputeScene(Scene):
 
 
 class Arena:
-    """One game on a fresh chain. Implements `zk.dispute.DisputeChain`."""
+    """One game, on a fresh chain if none is given. Implements `zk.dispute.DisputeChain`."""
 
-    def __init__(self, terms: Terms) -> None:
+    def __init__(self, terms: Terms, ledger: Ledger | None = None) -> None:
         self.terms = terms
-        self.ledger = new_ledger()
+        self.ledger = ledger or new_ledger()
         self.gas: list[tuple[str, int]] = []
         self._events: list[Event] = []
 
