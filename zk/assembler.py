@@ -69,7 +69,6 @@ class _Assembler:
         self._end_per_position = 0
 
     def assemble(self, inner: int) -> list[Instruction]:
-        shape = self._shape
         if inner == 0:
             self._token()
         elif inner == residual_leaf(0):
@@ -240,9 +239,7 @@ class _Assembler:
         source = self._source(y, first)
         if shape.qk_norm:
             tensor = self._tensors(f"layers.{layer}.norms")[kind == "k"]
-            normed = self._add(
-                Operation.HEAD_NORM, count, [source], tensors=[tensor], parameters=(shape.epsilon_q48,)
-            )
+            normed = self._add(Operation.HEAD_NORM, count, [source], tensors=[tensor], parameters=(shape.epsilon_q48,))
             source = self._at(normed, outer=1)
         placed = self._add(Operation.ROTARY, count, [source], tensors=self._tensors("rope"))
         if shape.qk_hadamard:
@@ -340,6 +337,4 @@ class _Assembler:
         threshold = self._add(Operation.THRESHOLD, 1, [self._last(search), *within], parameters=kind)
         each = self._at(logits, outer=1)
         above = self._add(Operation.ABOVE, logits.cells, [each, top, self._at(threshold)], chain=1, parameters=kind)
-        return self._add(
-            Operation.CUT, 1, [self._last(above), top, self._at(threshold), *within], parameters=kind
-        )
+        return self._add(Operation.CUT, 1, [self._last(above), top, self._at(threshold), *within], parameters=kind)

@@ -29,8 +29,8 @@ __all__ = [
     "ChunkOpening",
     "DisputeChain",
     "MakeTape",
-    "Move",
     "ModelOpener",
+    "Move",
     "Seat",
     "Terms",
     "Turn",
@@ -40,9 +40,9 @@ __all__ = [
 ]
 
 LEVELS_PER_ROUND: Final = 4
-EVIDENCE_TYPE: Final = (
-    "((bytes,uint256,bytes32[])[],(bytes,bytes32,uint256,uint256,uint256,bytes32[],bytes32[])[],(bytes,bytes32[]),uint256)"
-)
+_CELLS: Final = "(bytes,uint256,bytes32[])[]"
+_CHUNKS: Final = "(bytes,bytes32,uint256,uint256,uint256,bytes32[],bytes32[])[]"
+EVIDENCE_TYPE: Final = f"({_CELLS},{_CHUNKS},(bytes,bytes32[]),uint256)"
 # Words of a model's header leaf (docs/exact-inference.md, section 6).
 HEADER_CONTEXT_MAX: Final = 8
 HEADER_END_TOKENS: Final = 22
@@ -344,6 +344,12 @@ class Challenger:
                 opening = self._trace.open(self._terms.prompt_tokens + index, 0)
                 return "refuteAnswer", (answer, index, opening.digest, opening.siblings)
         return None
+
+    def agrees(self) -> bool:
+        """Whether the worker committed to this very trace, and it ends where the order lets it end."""
+        words, _ = self._opener.header()
+        answer = list(self._trace.statement.answer)
+        return self._trace.root == self._terms.trace_root and wrong_end(self._terms, answer, words) is None
 
     def choice(self, nodes: list[bytes]) -> int:
         """The first revealed node that is not as it should be; the last one when all are."""

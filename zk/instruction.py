@@ -106,9 +106,7 @@ class Instruction:
         place = (self.start, self.start_per_position, self.cells, self.cells_per_position)
         form = (self.width, self.present, self.chain, self.row_mode, self.row_leaf)
         counts = (len(self.operands), len(self.tensors), len(self.parameters))
-        operands = [
-            word for o in self.operands for word in (o.start, o.per_position, o.outer, o.inner, o.log2_size)
-        ]
+        operands = [word for o in self.operands for word in (o.start, o.per_position, o.outer, o.inner, o.log2_size)]
         words = (self.operation, *place, *form, *counts, *operands, *self.tensors, *self.parameters)
         return struct.pack(f">{len(words)}q", *words)
 

@@ -52,5 +52,5 @@ def exact_request_hash(text_hash: bytes, terms: ExactTerms, *, answer_tokens_max
 
 
 def exact_model_hash(model_root: bytes, program_root: bytes) -> bytes:
-    """What an exact order and its receipt name a model by: its weights, and the programs that follow from its header."""
+    """What an exact order and its receipt name a model by: weights, and the programs that follow from the header."""
     return keccak256(model_root + program_root)

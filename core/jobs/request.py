@@ -117,7 +117,7 @@ class Sampling:
 class JobRequest:
     """A conversation for a model to continue. Raises RequestInvalid on construction when a limit is broken.
 
-    `exact`, in the exact tier only, says what the conversation is in tokens: with it the answer can be disputed on chain.
+    `exact`, in the exact tier only, says what the conversation is in tokens: with it the answer can be disputed.
     """
 
     model: str

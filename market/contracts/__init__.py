@@ -40,12 +40,12 @@ ARBITER = load_artifact(_ARTIFACTS / "Arbiter.json")
 class MarketParameters:
     """What a chain's genesis fixes for its market.
 
-    `arbiter` (20 bytes) may reject receipts: the Arbiter contract, which lets exact answers be disputed by anyone against
-    a bond of `bond_wei`, and float ones be rejected by `judge` (an account, or zeros for nobody); or an account.
+    `arbiter` (20 bytes) may reject receipts: the Arbiter contract, which lets anyone dispute exact answers against a
+    bond of `bond_wei`, and `judge` (an account, or zeros for nobody) reject float ones; or an account.
     `challenge_seconds` runs from a float receipt's acceptance to its payment, `exact_challenge_seconds` from an exact
-    one's, `settlement_seconds` from a job's deadline to its expiry, `unbonding_seconds` from a worker's wish to leave to
-    the release of its stake, which is at least `stake_min_wei`. A rejected receipt costs its worker `penalty_multiple`
-    times the job's maximum price.
+    one's, `settlement_seconds` from a job's deadline to its expiry, `unbonding_seconds` from a worker's wish to leave
+    to the release of its stake, which is at least `stake_min_wei`. A rejected receipt costs its worker
+    `penalty_multiple` times the job's maximum price.
     """
 
     stake_min_wei: int

@@ -1,5 +1,6 @@
-"""`warpgrid job submit|status|list|cancel|verify`."""
+"""`warpgrid job submit|status|list|cancel|verify|dispute`."""
 
+import functools
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -14,6 +15,7 @@ from rich.table import Table
 from core.jobs.request import JobRequest, Message, Role, Sampling
 from market.verification import Check, Verdict
 from node.client import RpcClient
+from node.disputes.challenge import challenge_job
 from node.errors import ConfigError, ServiceError
 from node.jobs.records import ClientJob, JobRecords
 from node.jobs.rpc import JobsClient
@@ -237,6 +239,32 @@ def verify(
     else:
         _print_checks(checks)
     if not holds:
+        raise typer.Exit(1)
+
+
+@app.command()
+def dispute(
+    job_id: JobId,
+    data_dir: DataDir = Path(".warpgrid/testnet"),
+    rpc: RpcUrl = "",
+    grpc: Grpc = "",
+    key_file: KeyFile = None,
+    models_dir: Annotated[Path, typer.Option(help="where exact models are kept")] = MODELS_DIR,
+) -> None:
+    """Compute an exact answer anew and, if the receipt is wrong, prove it on chain: the worker pays, you are refunded.
+
+    Needs the model here and a bond, which a wrong challenge loses. The exit status is 1 when the worker won.
+    Example:  warpgrid job dispute 0x5f0a...
+    """
+    wanted = _parse_id(job_id)
+    with _connected(data_dir, rpc, grpc, key_file) as network:
+        known = network.records.load(wanted)
+        if known is None:
+            raise ServiceError(f"job {job_id} was not submitted from here, and only who has the request can dispute it")
+        tell = functools.partial(notes.print, highlight=False)
+        won = challenge_job(network.rpc, network.wallet, known, models_dir, tell)
+    notes.print("the receipt was wrong: it is rejected" if won else "the worker proved its answer; the bond is lost")
+    if not won:
         raise typer.Exit(1)
 
 

@@ -53,7 +53,9 @@ def main() -> None:
     model = ExactModel(ModelStore(arguments.models_dir).find(arguments.model))
     engine = ProofEngine(model, model.root, tokens_max=PROMPT_TOKENS + ANSWER_TOKENS)
     prompt = tuple(np.random.default_rng(1).integers(0, model.header.vocabulary, PROMPT_TOKENS).tolist())
-    statement, trace = engine.answer(prompt, Sampling(temperature_q16=60_000, top_k=40, top_p_q16=60_000, seed=1), ANSWER_TOKENS, bytes(32))
+    statement, trace = engine.answer(
+        prompt, Sampling(temperature_q16=60_000, top_k=40, top_p_q16=60_000, seed=1), ANSWER_TOKENS, bytes(32)
+    )
     parts = list(engine.prefill(statement))
     rows = CommittedRows(
         np.concatenate([part.boundaries for part in parts]), np.concatenate([part.kv_rows for part in parts])

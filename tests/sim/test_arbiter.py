@@ -137,7 +137,9 @@ class Market:
     def release(self, job_id: bytes) -> None:
         self.ledger.send(address_of("anyone"), ESCROW_ADDRESS, "release", [job_id])
 
-    def refuses(self, error: str, function: str, *arguments: object, sender: bytes = CHALLENGER, value: int = 0) -> None:
+    def refuses(
+        self, error: str, function: str, *arguments: object, sender: bytes = CHALLENGER, value: int = 0
+    ) -> None:
         with pytest.raises(Reverted) as caught:
             self.ledger.send(sender, ARBITER_ADDRESS, function, *arguments, value=value)
         if error:

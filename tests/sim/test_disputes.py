@@ -155,8 +155,8 @@ def settle(arena: Arena, worker: Worker, challenger: Challenger, liar: bytes, mi
             continue
         if arena.turn() == Turn.OVER:
             return
-        silent = CHALLENGER if arena.turn() == Turn.PICKS else WORKER
-        assert silent == liar, f"the honest party was stopped: {stopped}"
+        if (arena.turn() == Turn.PICKS) != (liar == CHALLENGER):
+            raise AssertionError("the honest party was stopped") from stopped
         arena.time_out(honest)
 
 

@@ -9,9 +9,9 @@ from eth_abi.abi import encode
 
 from core.hashing import keccak256
 from tests.unit.market.ledger import Ledger, Reverted
+from tests.unit.worker.inference.random_models import BASE_HEADER
 from tests.unit.zk.arena import WORKER, DisputeScene, evidence_of, new_ledger, recompute
 from tests.unit.zk.scene import Claim
-from tests.unit.worker.inference.random_models import BASE_HEADER
 from worker.inference.exact.sampling import Sampling, choose
 from worker.inference.exact.specification import exp2_table
 from zk.choice import Choice
