@@ -181,13 +181,13 @@ class _Assembler:
             tensors=[weight],
             parameters=(bits,),
         )
-        place = {"width": rows.width, "present": rows.tiles}
         of_rows = self._add(
             Operation.ROW_SCALES,
             rows.groups * rows.width,
             tensors=scales,
             parameters=(rows.per_group, rows.tile, rows.rows),
-            **place,
+            width=rows.width,
+            present=rows.tiles,
         )
         sums = Operand(
             acc.start + (chunks - 1) * width, acc.start_per_position, rows.per_group, rows.tile, depth_of(rows.tile)
@@ -196,7 +196,14 @@ class _Assembler:
         if residual is not None:
             operands.append(self._at(residual, outer=1))
         fraction = (self._shape.output_fraction(role),)
-        return self._add(Operation.RESCALE, of_rows.cells, operands, parameters=fraction, **place)
+        return self._add(
+            Operation.RESCALE,
+            of_rows.cells,
+            operands,
+            width=rows.width,
+            present=rows.tiles,
+            parameters=fraction,
+        )
 
     def _residual(self, boundary: int, mode: RowMode = RowMode.OWN) -> Instruction:
         cells = self._shape.model_width // TILE

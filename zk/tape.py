@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 
@@ -190,7 +190,8 @@ class _Filler:
         return values[first : first + instruction.cells]
 
     def head_norm(self, instruction: Instruction) -> Cells:
-        kind, layer = ("k", key_value_leaf(0)) if self._inner % 2 == 0 else ("q", residual_leaf(1))
+        kind: Literal["q", "k"] = "k" if self._inner % 2 == 0 else "q"
+        layer = key_value_leaf(0) if kind == "k" else residual_leaf(1)
         normed = self._arithmetic.head_norm((self._inner - layer) // 2, kind, self.heads(instruction))
         return self._int32_heads(instruction, normed)
 

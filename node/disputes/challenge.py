@@ -22,9 +22,10 @@ from worker.inference.exact.model import ExactModel, ModelStore
 from worker.inference.exact.ordering import find_ordered
 from worker.inference.exact.tokenizer import ChatTokenizer
 from zk.dispute import Challenger, Terms
+from zk.program import Programs
 from zk.trace import Statement, tokens_hash
 
-__all__ = ["Dispute", "challenge_job", "prepare"]
+__all__ = ["Dispute", "accepted", "accepted_receipt", "challenge_job", "prepare"]
 
 
 @dataclass(frozen=True)
@@ -55,22 +56,33 @@ def challenge_job(
 
 def prepare(rpc: RpcClient, wallet: Wallet, job: ClientJob, models_dir: Path) -> Dispute:
     """Compute the honest answer and the terms. Raises ServiceError when the receipt is right, or cannot be judged."""
-    if job.request.exact is None:
-        raise ServiceError("this job was not ordered in tokens, so no contract can judge its answer")
-    domain = ReceiptDomain(int(rpc.call("eth_chainId"), 16), ESCROW_ADDRESS)
-    record = read_record(domain, job.job_id, logs_of(rpc, ESCROW_ADDRESS, job_topics(job.job_id)))
-    if record is None or record.accepted is None:
-        raise ServiceError("no receipt of this job was accepted on chain, so there is nothing to dispute")
-    receipt = Receipt.from_solidity(record.accepted.arguments["receipt"])
-    model = find_ordered(ModelStore(models_dir), receipt.model_hash)
+    name = accepted_receipt(rpc, job).model_hash
+    model = find_ordered(ModelStore(models_dir), name)
+    receipt, terms = accepted(rpc, wallet, job, model)
     parties = DisputeParties(model)
-    terms = _terms(job, receipt, model, parties, wallet.address)
-    order = _order(job, model, terms)
-    statement = parties.answer(order, receipt.output_tokens)
+    statement = parties.answer(_order(job, model, terms), receipt.output_tokens)
     challenger = parties.challenger(terms, statement)
     if challenger.agrees():
         raise ServiceError("the receipt is right: this is the answer that the model gives, to the last bit")
     return Dispute(receipt, terms, challenger)
+
+
+def accepted_receipt(rpc: RpcClient, job: ClientJob) -> Receipt:
+    """The receipt of a job that the escrow accepted. Raises ServiceError when there is none."""
+    domain = ReceiptDomain(int(rpc.call("eth_chainId"), 16), ESCROW_ADDRESS)
+    record = read_record(domain, job.job_id, logs_of(rpc, ESCROW_ADDRESS, job_topics(job.job_id)))
+    if record is None or record.accepted is None:
+        raise ServiceError("no receipt of this job was accepted on chain, so there is nothing to dispute")
+    return Receipt.from_solidity(record.accepted.arguments["receipt"])
+
+
+def accepted(rpc: RpcClient, wallet: Wallet, job: ClientJob, model: ExactModel) -> tuple[Receipt, Terms]:
+    """The accepted receipt, and the terms of a dispute about it by the wallet's account. Raises ServiceError when no
+    contract could judge it."""
+    if job.request.exact is None:
+        raise ServiceError("this job was not ordered in tokens, so no contract can judge its answer")
+    receipt = accepted_receipt(rpc, job)
+    return receipt, _terms(job, receipt, model, Programs(model.header), wallet.address)
 
 
 def _order(job: ClientJob, model: ExactModel, terms: Terms) -> Statement:
@@ -80,13 +92,13 @@ def _order(job: ClientJob, model: ExactModel, terms: Terms) -> Statement:
     return Statement(model.root, request_hash(job.request, job.salt), terms.sampling, prompt, (0,))
 
 
-def _terms(job: ClientJob, receipt: Receipt, model: ExactModel, parties: DisputeParties, challenger: bytes) -> Terms:
+def _terms(job: ClientJob, receipt: Receipt, model: ExactModel, programs: Programs, challenger: bytes) -> Terms:
     exact, sampling = job.request.exact, job.request.sampling
     assert exact is not None, "the caller has looked"
     return Terms(
         trace_root=receipt.trace_root,
         model_root=model.root,
-        program_tree=parties.programs.tree_root,
+        program_tree=programs.tree_root,
         text_hash=request_text_hash(job.request, job.salt),
         prompt_hash=exact.prompt_hash,
         sampling=exact.sampling,

@@ -11,6 +11,7 @@ from core.hashing import keccak256
 from core.receipts import Log
 from market.contracts import ARBITER, ARBITER_ADDRESS
 from node.client import RpcClient
+from node.errors import ServiceError
 from node.wallet import Wallet
 from zk.contracts import DISPUTE, DISPUTE_ADDRESS
 from zk.dispute import Challenger, Seat, Terms, Turn, Worker
@@ -74,8 +75,17 @@ class RpcGame:
         self.move(self._wallet.address, "timeout", self._terms.solidity())
 
     def resolve(self) -> None:
-        """Have the arbiter do what the outcome asks for."""
-        self._wallet.transact(ARBITER, ARBITER_ADDRESS, "resolve", self._terms.solidity())
+        """Have the arbiter do what the outcome asks for, unless the other party has."""
+        if not self._is_unresolved():
+            return
+        try:
+            self._wallet.transact(ARBITER, ARBITER_ADDRESS, "resolve", self._terms.solidity())
+        except ServiceError:
+            if self._is_unresolved():
+                raise
+
+    def _is_unresolved(self) -> bool:
+        return any(self._wallet.read(ARBITER, ARBITER_ADDRESS, "jobOf", self._id))
 
     def _read(self, function: str, *arguments: object) -> Any:
         return self._wallet.read(DISPUTE, DISPUTE_ADDRESS, function, *arguments)

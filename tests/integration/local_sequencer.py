@@ -1,6 +1,6 @@
-"""A sequencer that executes its own blocks with the reference executor, as a process of its own.
+"""A sequencer that executes its own blocks (with the reference executor by default), as a process of its own.
 
-    python -m tests.integration.local_sequencer DATA_DIR [--port P] [--interval-ms MS]
+    python -m tests.integration.local_sequencer DATA_DIR [--port P] [--interval-ms MS] [--genesis FILE] [--executor E]
 
 Prints one JSON line with its URL once it serves, runs until SIGTERM or SIGINT, then prints one with what it did. The
 development accounts of anvil (mnemonic "test test test test test test test test test test test junk") are funded.
@@ -19,13 +19,13 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
-from core.genesis import Genesis, dev_genesis
+from core.genesis import Genesis, dev_genesis, load_genesis
 from core.store import Replica
+from node.executors import make_executor
 from sequencer.mempool import Journal
 from sequencer.ports import LocalExecution, SystemClock
 from sequencer.production import ProductionSettings
 from sequencer.service import Sequencer, SequencerSettings
-from worker.evm.reference import ReferenceExecutor
 
 __all__ = ["CHAIN_ID", "DEV_ACCOUNTS", "DEV_KEYS", "RunningSequencer", "genesis", "running_sequencer"]
 
@@ -46,10 +46,12 @@ def genesis() -> Genesis:
     return Genesis.from_geth(dev_genesis(CHAIN_ID, balances, {}, timestamp=_GENESIS_TIME))
 
 
-async def serve(data_dir: Path, port: int, interval_s: float) -> dict[str, float]:
+async def serve(
+    data_dir: Path, port: int, interval_s: float, genesis_file: Path | None, executor_name: str
+) -> dict[str, float]:
     """Run until a signal; what the metrics say at the end."""
-    chain = Replica.open(data_dir, genesis())
-    executor, registry = ReferenceExecutor(), CollectorRegistry()
+    chain = Replica.open(data_dir, load_genesis(genesis_file) if genesis_file else genesis())
+    executor, registry = make_executor(executor_name), CollectorRegistry()
     execution = LocalExecution(chain, executor)
     settings = SequencerSettings(ProductionSettings(coinbase=b"\xc0" * 20, interval_s=interval_s), port=port)
     journal = Journal(data_dir / "mempool.journal")
@@ -76,8 +78,10 @@ def _tell(fact: dict[str, Any]) -> None:
 class RunningSequencer:
     """A sequencer process: its URL, and after `stop` what it did."""
 
-    def __init__(self, data_dir: Path, interval_ms: int) -> None:
+    def __init__(self, data_dir: Path, interval_ms: int, genesis_file: Path | None, executor: str) -> None:
         command = [sys.executable, "-m", __name__, str(data_dir), "--interval-ms", str(interval_ms)]
+        command += ["--executor", executor]
+        command += [] if genesis_file is None else ["--genesis", str(genesis_file)]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self._process.stdout is not None
         self.url: str = json.loads(self._process.stdout.readline())["url"]
@@ -96,9 +100,11 @@ class RunningSequencer:
 
 
 @contextmanager
-def running_sequencer(data_dir: Path, interval_ms: int = 100) -> Iterator[RunningSequencer]:
-    """A sequencer for as long as the block lasts."""
-    running = RunningSequencer(data_dir, interval_ms)
+def running_sequencer(
+    data_dir: Path, interval_ms: int = 100, *, genesis_file: Path | None = None, executor: str = "reference"
+) -> Iterator[RunningSequencer]:
+    """A sequencer for as long as the block lasts; its own genesis if none is given."""
+    running = RunningSequencer(data_dir, interval_ms, genesis_file, executor)
     try:
         yield running
     finally:
@@ -111,8 +117,11 @@ def main() -> None:
     parser.add_argument("data_dir", type=Path)
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--interval-ms", type=int, default=250)
-    arguments = parser.parse_args()
-    _tell(asyncio.run(serve(arguments.data_dir, arguments.port, arguments.interval_ms / 1000)))
+    parser.add_argument("--genesis", type=Path)
+    parser.add_argument("--executor", default="reference")
+    given = parser.parse_args()
+    interval_s = given.interval_ms / 1000
+    _tell(asyncio.run(serve(given.data_dir, given.port, interval_s, given.genesis, given.executor)))
 
 
 if __name__ == "__main__":

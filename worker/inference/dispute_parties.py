@@ -28,7 +28,7 @@ class DisputeParties:
     def __init__(self, model: ExactModel) -> None:
         self.programs = Programs(model.header)
         self._model, self._arithmetic = model, ProofArithmetic(model)
-        self._opener = TensorOpener.of_model(model)
+        self.opener = TensorOpener.of_model(model)
 
     def answer(self, order: Statement, tokens: int) -> Statement:
         """The order with the model's own answer of exactly so many tokens, beyond any end token."""
@@ -51,12 +51,12 @@ class DisputeParties:
 
     def committed_worker(self, trace: Trace, rows: CommittedRows, tapes: Callable[[int, int], Tape]) -> Worker:
         """Whoever committed to this trace, whatever it is."""
-        return Worker(trace, rows, self.programs, self._opener, tapes)
+        return Worker(trace, rows, self.programs, self.opener, tapes)
 
     def challenger(self, terms: Terms, statement: Statement) -> Challenger:
         """Whoever says that this would have been the answer."""
         trace, rows = self.run(statement)
-        return Challenger(terms, trace, self._opener, self.tapes(statement, rows))
+        return Challenger(terms, trace, self.opener, self.tapes(statement, rows))
 
     def tapes(self, statement: Statement, rows: CommittedRows) -> Callable[[int, int], Tape]:
         """How a party computes tapes: with the model's arithmetic, from its rows."""
