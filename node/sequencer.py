@@ -6,12 +6,14 @@ Wires and runs; decides nothing. Stops on SIGTERM and SIGINT with everything ack
 import asyncio
 import signal
 from contextlib import ExitStack
+from pathlib import Path
 
 import structlog
 from prometheus_client import CollectorRegistry, Gauge
 
 from core.genesis import load_genesis
 from core.store.replica import Replica
+from node.auditing import ModelAuditor
 from node.config import SequencerConfig
 from node.errors import ConfigError
 from node.executors import make_executor
@@ -29,6 +31,7 @@ from sequencer.ports import SystemClock
 from sequencer.production import ProductionSettings
 from sequencer.rpc import ServerConfig
 from sequencer.service import Sequencer, SequencerSettings
+from worker.inference.exact.model import ExactModel, ModelStore
 
 __all__ = ["VERSION", "SequencerNode", "run_sequencer"]
 
@@ -70,6 +73,7 @@ class SequencerNode:
             self._identity,
             executor,
             lambda raw: sequencer.admission.admit(raw),
+            auditor=self._auditor(),
         )
         halted = Gauge("warpgrid_sealing_halted", "1 while a watcher's finding halts sealing", registry=self._registry)
         halted.set_function(lambda: coordinator.evidence.halt() is not None)
@@ -113,6 +117,12 @@ class SequencerNode:
             coordinating.cancel()
             await asyncio.wait({running}, timeout=_STOP_GRACE_S)
             running.cancel()  # a block that waits for workers which do not come is nothing that was promised to anybody
+
+    def _auditor(self) -> ModelAuditor | None:
+        folder = self._config.audit_models
+        if not folder:
+            return None
+        return ModelAuditor([ExactModel(path) for path in ModelStore(Path(folder)).models()], self._config.audit_units)
 
     def _coordinator_config(self) -> CoordinatorConfig:
         config = self._config

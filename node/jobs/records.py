@@ -14,7 +14,8 @@ __all__ = ["ClientJob", "JobRecords"]
 
 @dataclass(frozen=True, slots=True)
 class ClientJob:
-    """A job that was funded from here. `output` is None until it was answered."""
+    """A job that was funded from here. `output` is None until it was answered; `answer` are the tokens that the worker
+    says it is made of (u32, little-endian), on the exact tier."""
 
     job_id: bytes
     request: JobRequest
@@ -22,6 +23,7 @@ class ClientJob:
     price_max_wei: int
     opened_at_block: int
     output: str | None = None
+    answer: bytes = b""
 
 
 class JobRecords:
@@ -32,7 +34,8 @@ class JobRecords:
 
     def save(self, job: ClientJob) -> None:
         """Write or replace a job's file; it is whole, or as before."""
-        content = asdict(job) | {"job_id": job.job_id.hex(), "salt": job.salt.hex()}
+        hexadecimal = {"job_id": job.job_id.hex(), "salt": job.salt.hex(), "answer": job.answer.hex()}
+        content = asdict(job) | hexadecimal
         write_whole(self._path(job.job_id), json.dumps(content, ensure_ascii=False).encode(), mode=0o600)
 
     def load(self, job_id: bytes) -> ClientJob | None:
@@ -54,6 +57,7 @@ class JobRecords:
                 content["price_max_wei"],
                 content["opened_at_block"],
                 content["output"],
+                bytes.fromhex(content.get("answer", "")),
             )
         except FileNotFoundError:
             return None

@@ -94,6 +94,7 @@ class Testnet:
                 "grpc_port": self.base_port + _GRPC_PORT_OFFSET,
                 "attach_port": self.base_port + _ATTACH_PORT_OFFSET,
                 "watchers": "0x" + watcher.hex(),
+                "audit_models": str(Path(self.model).parent) if Path(self.model).is_dir() else "",
             }
         if member.name == "watcher":
             return common | {"sequencer": self.grpc_address, "duty": "watcher", "executor": "reference"}

@@ -19,6 +19,7 @@ from core.store.identity import ChainIdentity
 from protos.handshake import Signer
 from sequencer.coordinator.block_execution import ExecutionConfig, FleetExecution
 from sequencer.coordinator.catch_up import CatchUpConfig, CatchUpServer, SnapshotServer, SnapshotSource
+from sequencer.coordinator.challenges import Auditor
 from sequencer.coordinator.escrow import EscrowReader
 from sequencer.coordinator.evidence import EvidenceStore
 from sequencer.coordinator.findings import Findings
@@ -59,7 +60,8 @@ class Coordinator:
     """Everything that concerns workers and jobs.
 
     Give `execution` to the BlockProducer, then `run`. `executor` reads the market's contracts; `arbiter` decides
-    disputes about blocks when no watcher is attached, None leaves them to a watcher. `operator` is the account that
+    disputes about blocks when no watcher is attached, None leaves them to a watcher. `auditor` checks exact answers.
+    `operator` is the account that
     orders name as their coordinator and that pays for settlements; `submit` hands its raw transactions to the mempool.
     """
 
@@ -73,6 +75,7 @@ class Coordinator:
         submit: Callable[[bytes], Awaitable[object]],
         *,
         arbiter: Executor | None = None,
+        auditor: Auditor | None = None,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         make_secret: Callable[[], bytes] = lambda: secrets.token_bytes(32),
     ) -> None:
@@ -101,6 +104,7 @@ class Coordinator:
             operator=operator.address,
             audit_seed=make_secret(),
             now_ms=now_ms,
+            auditor=auditor,
         )
         self._settlement = Settlement(
             self.jobs, chain, market, operator, submit, config.settlement, self._threads, now_ms=now_ms
