@@ -2,9 +2,9 @@
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 
@@ -17,6 +17,7 @@ __all__ = ["app", "main"]
 
 EXIT_ERROR = 1
 EXIT_INTERRUPTED = 130
+_E = TypeVar("_E", bound=BaseException)
 
 app = typer.Typer(
     cls=LazyGroup,
@@ -123,17 +124,28 @@ def config_init(
 
 def main() -> int:
     """Run the command line. A typed error becomes one sentence on standard error and exit status 1."""
+    status = 0
     try:
         app()
-    except WarpgridError as error:
-        _tell(error.code, str(error))
-        return EXIT_ERROR
-    except OSError as error:  # a folder that cannot be written, a full disk: the user's to mend, and told as such
-        _tell("system", f"{error.filename}: {error.strerror}" if error.filename else str(error))
-        return EXIT_ERROR
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
-    return 0
+    except* WarpgridError as errors:  # a role that runs several things at once ends with a group of them
+        for error in _each(errors):
+            _tell(error.code, str(error))
+        status = EXIT_ERROR
+    except* OSError as errors:  # a folder that cannot be written, a full disk: the user's to mend, and told as such
+        for failure in _each(errors):
+            _tell("system", f"{failure.filename}: {failure.strerror}" if failure.filename else str(failure))
+        status = EXIT_ERROR
+    except* KeyboardInterrupt:
+        status = EXIT_INTERRUPTED
+    return status
+
+
+def _each(group: BaseExceptionGroup[_E]) -> Iterator[_E]:
+    for one in group.exceptions:
+        if isinstance(one, BaseExceptionGroup):
+            yield from _each(one)
+        else:
+            yield one
 
 
 def _tell(code: str, message: str) -> None:

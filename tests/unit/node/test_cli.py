@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from node.cli import app, main
 from node.lazy import Deferred
+from worker.errors import ChainRejected
 
 JOB_ID = "0x" + "5f" * 32
 
@@ -123,6 +124,18 @@ def test_a_mistake_gets_a_sentence(
     assert said.err.startswith(f"error {code}: ")
     assert words in said.err
     assert "Traceback" not in said.err
+
+
+def test_what_ends_a_role_of_many_parts_is_told_in_sentences(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def ended() -> None:
+        inner = ExceptionGroup("worker", [ChainRejected("block 7 of the sequencer: gas_used is 1, expected 2")])
+        raise ExceptionGroup("process", [inner])
+
+    monkeypatch.setattr("node.cli.app", ended)
+    assert run(monkeypatch, "worker", "start") == 1
+    assert capsys.readouterr().err == "error chain_rejected: block 7 of the sequencer: gas_used is 1, expected 2\n"
 
 
 @pytest.mark.parametrize(
