@@ -80,7 +80,7 @@ MISTAKES = [
     (("testnet", "status"), "testnet", "no local network in .warpgrid/testnet"),
     (("testnet", "logs"), "testnet", "start one with `warpgrid testnet up`"),
     (("testnet", "down"), "testnet", "no local network"),
-    (("testnet", "up", "--model", "none.gguf"), "invalid_config", "give the path of a GGUF file"),
+    (("testnet", "up", "--model", "none.gguf"), "invalid_config", "does not exist: give an exact model"),
     (("testnet", "up", "--executor", "abacus"), "invalid_config", "there is no executor `abacus`"),
     (("testnet", "up", "--model", "key", "--data-dir", "/proc/none"), "system", "/proc/none"),
     (("job", "status", "xyz"), "invalid_config", "`xyz` is not a job id: it must be 0x and 64 hex digits"),
