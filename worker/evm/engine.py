@@ -6,6 +6,7 @@ the base does not hold, precompiles that the back end does not compute) through 
 """
 
 import ctypes
+import struct
 from os import cpu_count
 from typing import Protocol
 
@@ -16,12 +17,14 @@ from worker.evm import library
 from worker.evm.base_state import BaseState, pointer
 from worker.evm.batch import Batch, Outcomes
 from worker.evm.errors import EngineLimit
-from worker.evm.layouts import RESULT, ArenaSizes, Status
+from worker.evm.layouts import REQUEST, RESULT, ArenaSizes, RequestKind, Status
 from worker.evm.trace_stream import TraceStream
 
 __all__ = ["Engine", "NothingMissing", "Resolver"]
 
 _GIB = 1 << 30
+_REQUEST = struct.Struct("<32s20sI")  # the fields of REQUEST that an answer needs
+assert [REQUEST.fields[name][1] for name in ("key", "address", "kind")] == [0, 32, 52]
 
 # Address space, not memory: pages are taken from the system as a transaction touches them.
 CPU_ARENAS = ArenaSizes(
@@ -47,6 +50,10 @@ class Resolver(Protocol):
     def resolve(self, base: BaseState, batch: Batch, outcomes: Outcomes, rows: list[int]) -> None:
         """Add to `base` what the requests of these rows name. Each must make progress, or the run would never end."""
 
+    def answer(self, base: BaseState, kind: RequestKind, address: bytes, key: bytes) -> None:
+        """Add to `base` one account, or one of its slots (`key`: 32 little-endian bytes), which a running transaction
+        of world 0 waits for."""
+
 
 class NothingMissing:
     """The resolver for a base that holds everything."""
@@ -54,6 +61,32 @@ class NothingMissing:
     def resolve(self, base: BaseState, batch: Batch, outcomes: Outcomes, rows: list[int]) -> None:
         request = outcomes.results["request"][rows[0]]
         raise AssertionError(f"the base is complete, yet transaction {rows[0]} asks for {request}")
+
+    def answer(self, base: BaseState, kind: RequestKind, address: bytes, key: bytes) -> None:
+        raise AssertionError(f"the base is complete, yet a transaction asks for {kind.name} of 0x{address.hex()}")
+
+
+class _Answers:
+    """A resolver as the native side calls it in the middle of a transaction. Keeps what the resolver raised."""
+
+    def __init__(self, resolver: Resolver, base: BaseState) -> None:
+        self._resolver, self._base = resolver, base
+        self._raised: BaseException | None = None
+        self.native = library.Answer(self._answer)
+
+    def _answer(self, request: "ctypes._Pointer[ctypes.c_uint8]") -> int:
+        key, address, kind = _REQUEST.unpack(ctypes.string_at(request, _REQUEST.size))
+        try:
+            self._resolver.answer(self._base, RequestKind(kind), address, key)
+        except BaseException as error:  # noqa: BLE001  # none may pass through native code; `check` raises it
+            self._raised = error
+            return 0
+        return 1
+
+    def check(self) -> None:
+        """Raise what the resolver raised."""
+        if self._raised is not None:
+            raise self._raised
 
 
 class Engine:
@@ -110,10 +143,11 @@ class Engine:
         `block` is a BLOCK_ENVIRONMENT[1] of the caller's: the gas and blob gas it has available are taken off.
         """
         resolver = resolver or NothingMissing()
-        native, results = batch.native(), np.zeros(len(batch), RESULT)
+        count, native = len(batch), batch.native()
+        results, answers = np.zeros(count, RESULT), _Answers(resolver, base)
         self._clear()
         row = 0
-        while row < len(batch):
+        while row < count:
             row = self._library.warpgrid_evm_run_serial(
                 self._session,
                 base.handle,
@@ -122,9 +156,11 @@ class Engine:
                 row,
                 pointer(block),
                 pointer(results),
+                answers.native,
             )
+            answers.check()
             self._refuse_overflow(results)
-            if row < len(batch):
+            if row < count:
                 resolver.resolve(base, batch, self._outcomes(results), [row])
         return self._outcomes(results)
 
@@ -143,7 +179,7 @@ class Engine:
         """
         assert base.single_step
         resolver = resolver or NothingMissing()
-        native, results = batch.native(), np.zeros(len(batch), RESULT)
+        native, results, answers = batch.native(), np.zeros(len(batch), RESULT), _Answers(resolver, base)
         self._clear()
         while not self._library.warpgrid_evm_trace_row(
             self._session,
@@ -154,7 +190,9 @@ class Engine:
             pointer(block),
             pointer(results),
             stream.handle,
+            answers.native,
         ):
+            answers.check()
             self._refuse_overflow(results)
             resolver.resolve(base, batch, self._outcomes(results), [row])
         return self._outcomes(results)

@@ -11,8 +11,9 @@ using namespace warpgrid::evm;
 namespace {
 
 void run_one(Worker& worker, const World& world, const Transactions& batch, const BlockEnvironment& block, u64 index,
-             Granularity granularity, const Outputs& outputs) {
+             Granularity granularity, const Outputs& outputs, const Asker<1>& asker = {}) {
     Machine<1, Reach::Everything> m;
+    m.state.asker = asker;
     m.world = &world;
     m.batch = &batch;
     m.block = &block;
@@ -55,6 +56,25 @@ WG_EXPORT void warpgrid_evm_base_add_accounts(Base* base, u64 count, const u32* 
         account.code = codes[i];
         account.flags = flags[i] | (account.flags & (ACCOUNT_DIRTY | ACCOUNT_CLEARED));
     }
+}
+
+// One account, its balance as 32 little-endian bytes; its record's number.
+WG_EXPORT u32 warpgrid_evm_base_put_account(Base* base, u32 world, const u8* address, u64 nonce, const u8* balance,
+                                            u32 code, u32 flags) {
+    const u32 record = base->enter_account(world, load_address(address));
+    AccountRecord& account = base->account(record);
+    account.nonce = nonce;
+    std::memcpy(&account.balance, balance, 32);
+    account.code = code;
+    account.flags = flags | (account.flags & (ACCOUNT_DIRTY | ACCOUNT_CLEARED));
+    return record;
+}
+
+// One slot, key and value as 32 little-endian bytes.
+WG_EXPORT void warpgrid_evm_base_put_slot(Base* base, u32 account, const u8* key, const u8* value) {
+    u256 aligned;
+    std::memcpy(&aligned, key, 32);
+    std::memcpy(&base->slot(base->enter_slot(account, aligned)).value, value, 32);
 }
 
 WG_EXPORT void warpgrid_evm_base_add_slots(Base* base, u64 count, const u32* accounts, const u256* keys,
@@ -129,13 +149,15 @@ WG_EXPORT void warpgrid_evm_run_instances(Session* session, Base* base, u32 acco
 
 // Serial mode: runs rows `first`.. of a block in order, each on the state that the one before left, until the end or
 // until one needs the host or a larger class of arenas; returns the row to go on with (`count` at the end). `block` is
-// the running block, whose gas it takes off.
+// the running block, whose gas it takes off. Accounts and slots that the base lacks are asked for by `answer` (unless it
+// is null), so that no transaction runs twice for them.
 WG_EXPORT u64 warpgrid_evm_run_serial(Session* session, Base* base, u32 accounts_complete, const Transactions* batch,
-                                      u64 first, BlockEnvironment* block, Result* results) {
+                                      u64 first, BlockEnvironment* block, Result* results, Answer answer) {
     const Outputs outputs = {results, session->output.base(), &session->used, session->output.bytes()};
     for (u64 row = first; row < batch->count; ++row) {
-        const World world = base->world_view(accounts_complete);
-        run_one(*session->workers[0], world, *batch, *block, row, Granularity::Block, outputs);
+        World world = base->world_view(accounts_complete);
+        HostAnswers answers = {*base, world, answer};
+        run_one(*session->workers[0], world, *batch, *block, row, Granularity::Block, outputs, answers.asker());
         if (!base->commit_row(results[row], session->output.base(), *batch, row, *block)) return row;
     }
     return batch->count;
@@ -165,6 +187,9 @@ WG_EXPORT void warpgrid_evm_base_changes(Base* base, AccountRecord* before, Acco
 }
 
 WG_EXPORT void warpgrid_evm_base_forget_changes(Base* base) { base->forget_changes(); }
+WG_EXPORT void warpgrid_evm_base_undo_changes(Base* base) { base->undo_changes(); }
+WG_EXPORT void warpgrid_evm_base_clear_state(Base* base) { base->clear_state(); }
+WG_EXPORT void warpgrid_evm_base_clear_block_hashes(Base* base) { base->block_hashes().clear(); }
 WG_EXPORT u32 warpgrid_evm_base_code_size(const Base* base, u32 code) { return base->code(code).size; }
 WG_EXPORT const u8* warpgrid_evm_base_code(const Base* base, u32 code) { return base->code_bytes(code); }
 WG_EXPORT void warpgrid_evm_base_code_hash(const Base* base, u32 code, u8* hash) {
