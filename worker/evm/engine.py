@@ -24,7 +24,8 @@ __all__ = ["Engine", "NothingMissing", "Resolver"]
 
 _GIB = 1 << 30
 _REQUEST = struct.Struct("<32s20sI")  # the fields of REQUEST that an answer needs
-assert [REQUEST.fields[name][1] for name in ("key", "address", "kind")] == [0, 32, 52]
+assert REQUEST.names is not None
+assert REQUEST.names[:3] == ("key", "address", "kind")
 
 # Address space, not memory: pages are taken from the system as a transaction touches them.
 CPU_ARENAS = ArenaSizes(
@@ -40,6 +41,7 @@ CPU_ARENAS = ArenaSizes(
     region_bytes=2 * _GIB,
     codes=1 << 18,
 )
+PRECOMPILE_MEMO_ENTRIES = 256
 OUTPUT_BYTES = 16 * _GIB
 OUTPUT_BYTES_KEPT = 256 << 20  # beyond this, memory goes back to the system after a run
 
@@ -78,7 +80,7 @@ class _Answers:
         key, address, kind = _REQUEST.unpack(ctypes.string_at(request, _REQUEST.size))
         try:
             self._resolver.answer(self._base, RequestKind(kind), address, key)
-        except BaseException as error:  # noqa: BLE001  # none may pass through native code; `check` raises it
+        except BaseException as error:  # noqa: BLE001 - a process edge to native code; `check` raises
             self._raised = error
             return 0
         return 1
@@ -92,15 +94,17 @@ class _Answers:
 class Engine:
     """The EVM on this machine's cores. Not to be shared between threads: it has one set of arenas.
 
-    `threads` is how many cores instances mode uses (default: all).
+    `threads` is how many cores instances mode uses (default: all). Each remembers up to `memo_entries` answers of dear
+    precompiles (a power of two, or 0), found by their whole input.
     """
 
     name = "cpu"
 
-    def __init__(self, threads: int | None = None) -> None:
+    def __init__(self, threads: int | None = None, *, memo_entries: int = PRECOMPILE_MEMO_ENTRIES) -> None:
+        assert memo_entries & (memo_entries - 1) == 0
         self._library = library.load()
         self._session = self._library.warpgrid_evm_session_create(
-            ctypes.byref(CPU_ARENAS), threads or cpu_count() or 1, OUTPUT_BYTES
+            ctypes.byref(CPU_ARENAS), threads or cpu_count() or 1, OUTPUT_BYTES, memo_entries
         )
         if not self._session:
             raise EngineLimit("the system gives no address space for the EVM's arenas: raise `ulimit -v`")

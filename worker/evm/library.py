@@ -37,7 +37,7 @@ _SIGNATURES: dict[str, tuple[object, list[object]]] = {
     "base_code_size": (_U32, [_P, _U32]),
     "base_code": (_P, [_P, _U32]),
     "base_code_hash": (None, [_P, _U32, _P]),
-    "session_create": (_P, [_P, _U32, _U64]),
+    "session_create": (_P, [_P, _U32, _U64, _U32]),
     "session_destroy": (None, [_P]),
     "session_output": (_P, [_P]),
     "session_clear": (None, [_P, _U32]),

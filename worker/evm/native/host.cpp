@@ -10,9 +10,14 @@ using namespace warpgrid::evm;
 
 namespace {
 
+struct HostMachine : Machine<1, Reach::Everything> {
+    PrecompileMemo* memo;
+};
+
 void run_one(Worker& worker, const World& world, const Transactions& batch, const BlockEnvironment& block, u64 index,
              Granularity granularity, const Outputs& outputs, const Asker<1>& asker = {}) {
-    Machine<1, Reach::Everything> m;
+    HostMachine m;
+    m.memo = &worker.memo;
     m.state.asker = asker;
     m.world = &world;
     m.batch = &batch;
@@ -105,8 +110,10 @@ WG_EXPORT void warpgrid_evm_base_view(Base* base, u32 accounts_complete, World* 
     sizes[3] = base->block_hashes().size();
 }
 
-WG_EXPORT Session* warpgrid_evm_session_create(const ArenaSizes* sizes, u32 threads, u64 output_bytes) {
-    auto* session = new Session(*sizes, threads, output_bytes);
+// `memo_entries`: how many answers of precompiles each thread remembers; a power of two, or 0.
+WG_EXPORT Session* warpgrid_evm_session_create(const ArenaSizes* sizes, u32 threads, u64 output_bytes,
+                                               u32 memo_entries) {
+    auto* session = new Session(*sizes, threads, output_bytes, memo_entries);
     if (session->usable()) return session;
     delete session;
     return nullptr;
@@ -119,7 +126,7 @@ WG_EXPORT void warpgrid_evm_session_clear(Session* session, u32 release) {
     session->used = 0;
     if (!release) return;
     session->output.forget();
-    for (Worker* worker : session->workers) {
+    for (const auto& worker : session->workers) {
         worker->lanes.forget();
         worker->region.forget();
     }
@@ -142,8 +149,8 @@ WG_EXPORT void warpgrid_evm_run_instances(Session* session, Base* base, u32 acco
         }
     };
     std::vector<std::thread> threads;
-    for (u64 i = 1; i < session->workers.size(); ++i) threads.emplace_back(work, session->workers[i]);
-    work(session->workers[0]);
+    for (u64 i = 1; i < session->workers.size(); ++i) threads.emplace_back(work, session->workers[i].get());
+    work(session->workers[0].get());
     for (std::thread& thread : threads) thread.join();
 }
 

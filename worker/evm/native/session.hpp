@@ -1,9 +1,11 @@
 // What one engine on CPU cores holds: arenas for each of its threads, and one arena for results. Host code only.
 #pragma once
 
+#include <memory>
 #include <vector>
 
 #include "worker/evm/native/base.hpp"
+#include "worker/evm/native/memo.hpp"
 
 namespace warpgrid::evm {
 
@@ -28,27 +30,25 @@ struct HostAnswers {
 
 // Working memory of one thread.
 struct Worker {
-    explicit Worker(const ArenaSizes& s)
-        : sizes(s), layout(lay_out(s)), lanes(lane_bytes(s)), region(region_bytes(s)) {}
+    Worker(const ArenaSizes& s, u32 memo_entries)
+        : sizes(s), layout(lay_out(s)), lanes(lane_bytes(s)), region(region_bytes(s)), memo(memo_entries) {}
     ArenaSizes sizes;
     ArenaLayout layout;
     Reservation lanes, region;
+    PrecompileMemo memo;
 };
 
 struct Session {
-    Session(const ArenaSizes& sizes, u32 threads, u64 output_bytes) : output(output_bytes) {
-        for (u32 i = 0; i < threads; ++i) workers.push_back(new Worker(sizes));
-    }
-    ~Session() {
-        for (Worker* worker : workers) delete worker;
+    Session(const ArenaSizes& sizes, u32 threads, u64 output_bytes, u32 memo_entries) : output(output_bytes) {
+        for (u32 i = 0; i < threads; ++i) workers.push_back(std::make_unique<Worker>(sizes, memo_entries));
     }
     bool usable() const {
-        for (const Worker* worker : workers) {
+        for (const auto& worker : workers) {
             if (!worker->lanes.base() || !worker->region.base()) return false;
         }
         return output.base() != nullptr;
     }
-    std::vector<Worker*> workers;
+    std::vector<std::unique_ptr<Worker>> workers;
     Reservation output;
     u64 used = 0;
 };
