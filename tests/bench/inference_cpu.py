@@ -1,10 +1,11 @@
 """The exact engine's speed on a CPU, next to llama.cpp at Q8_0 on the same model and prompt.
 
-    python -m tests.bench.inference_cpu [--rival-python PYTHON] [--model DIRECTORY] [--isa NAME] [--threads N] [--repeats N]
+    python -m tests.bench.inference_cpu [--rival-python PYTHON] [--model DIRECTORY] [--isa NAME] [--threads N]
+                                        [--repeats N]
 
 PYTHON is an interpreter with llama-cpp-python built for this processor:
     CMAKE_ARGS=-DGGML_NATIVE=ON pip install --no-binary llama-cpp-python llama-cpp-python
-Both run in turn, one request each, on 1 and 2 threads unless told: 128 tokens of prompt and 64 generated, then 512 tokens of
+Both run in turn, one request each, on 1 and on 2 threads: 128 tokens of prompt and 64 generated, then 512 tokens of
 prompt. Each figure is the median (and the best) of the repeats, in tokens a second of wall time and of the process's
 CPU time (times the number of threads, so that it equals wall time on a machine of one's own). First the engine's tokens
 and every trace row are held against the numpy reference.
