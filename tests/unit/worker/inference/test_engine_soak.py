@@ -79,7 +79,9 @@ async def serve(engine: ExactEngine, kind: str, number: int, expected: list[tupl
 async def test_ten_thousand_requests_leave_nothing_behind(tmp_path: Path) -> None:
     model = write_model(tmp_path / "bytes", 5, merges=[("z", "z")])
     cache_tokens = CACHE_PAGES * 64
-    settings = ExactSettings(model.directory, "bytes", 1 << 30, cache_tokens=cache_tokens, rows_max=32, running_max=8)
+    settings = ExactSettings(
+        model.directory, "bytes", 1 << 30, cache_tokens=cache_tokens, rows_max=32, running_max=8, threads=1
+    )
     engine = await load_exact(settings)
     expected = [await read(engine, ask(question, index)) for index, question in enumerate(QUESTIONS)]
     generator = np.random.default_rng(71)

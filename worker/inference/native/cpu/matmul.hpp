@@ -15,7 +15,6 @@ constexpr u32 BLOCK_OUTPUTS = 64;
 constexpr u32 STEP_INPUTS = 4;
 constexpr u32 CHUNK_OUTPUTS = 16;  // what one register holds
 constexpr u32 CHUNKS = BLOCK_OUTPUTS / CHUNK_OUTPUTS;
-constexpr u32 PREFETCH_BYTES = 4096;  // how far ahead of use weights are fetched that a small batch only reads once
 
 // Unsigned factors: rows of `columns` bytes, `stride` bytes apart.
 struct Activations {
@@ -48,10 +47,7 @@ WG_NOINLINE void tile(i32* sums, Activations activations, Block block) {
     const i8* step = block.values;
     for (u32 k = 0; k < activations.columns; k += STEP_INPUTS, step += block.step_bytes) {
         __m512i weights[C];
-        WG_UNROLL for (u32 c = 0; c < C; ++c) {
-            weights[c] = _mm512_loadu_si512(step + 64 * c);
-            if constexpr (R <= 2) _mm_prefetch(step + 64 * c + PREFETCH_BYTES, _MM_HINT_T0);
-        }
+        WG_UNROLL for (u32 c = 0; c < C; ++c) weights[c] = _mm512_loadu_si512(step + 64 * c);
         WG_UNROLL for (u32 r = 0; r < R; ++r) {
             i32 four;
             __builtin_memcpy(&four, activations.values + r * activations.stride + k, 4);
