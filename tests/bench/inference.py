@@ -266,7 +266,7 @@ def prefill(gpu: GpuEngine, prompt: list[int], first: NDArray[np.int32]) -> Iter
 def kernel_times(gpu: GpuEngine, rows: Rows) -> dict[str, float]:
     """Microseconds of each kind of kernel in one batch, launched one by one with events between."""
     cupy = gpu._cupy
-    shape, _ = shape_of(rows, traced=False)
+    shape, _ = shape_of(gpu.header, rows, traced=False)
     totals: dict[str, float] = {}
     with gpu._stream:
         launches = gpu._launches(shape)
