@@ -16,6 +16,9 @@ from worker.inference.exact.native import PAGE_POSITIONS, Rows
 from worker.inference.exact.specification import Header
 
 __all__ = [
+    "ATTENTION",
+    "HEADS",
+    "BatchStructs",
     "DeviceModel",
     "Launch",
     "Layer",
@@ -180,6 +183,7 @@ class Shape:
     sequences: int
     pages_per_sequence: int
     tensor: bool  # whether attention runs on tensor cores
+    answers: bool  # one row for each of its sequences, and all logits are wanted
     traced: bool
 
 
@@ -200,7 +204,13 @@ def shape_of(header: Header, rows: Rows, *, traced: bool) -> tuple[Shape, NDArra
         rows_of_tile = _TENSOR_QUERIES // min(_WARP_QUERIES, header.heads // header.key_value_heads)
     tiles = [np.arange(first, last, rows_of_tile) for first, last in pairwise(starts)]
     tile_rows = np.concatenate([*tiles, [count]]).astype(np.int32)
-    shape = Shape(count, len(rows.logit_rows), len(tile_rows) - 1, rows_of_tile, len(rows.pages), pages, tensor, traced)
+    wanted = len(rows.logit_rows)
+    answers = (
+        not prompts
+        and len(np.unique(rows.sequences)) == count
+        and np.array_equal(rows.logit_rows, np.arange(count, dtype=np.int32))
+    )
+    shape = Shape(count, wanted, len(tile_rows) - 1, rows_of_tile, len(rows.pages), pages, tensor, answers, traced)
     return shape, tile_rows
 
 
@@ -218,7 +228,7 @@ def sums_needed(model: DeviceModel, shape: Shape) -> int:
     return max(needed)
 
 
-_ATTENTION: Final = np.dtype(
+ATTENTION: Final = np.dtype(
     [
         *(
             (name, "u8")
@@ -249,13 +259,65 @@ _HEADS_POINTERS: Final = (
     *("query_norm", "key_norm", "cosines", "sines", "queries", "query_max", "cache", "page_table"),
     *("position", "sequence", "kv_rows"),
 )
-_HEADS: Final = np.dtype(
+HEADS: Final = np.dtype(
     [
         *((name, "u8") for name in (*_HEADS_POINTERS, "epsilon_q48")),
         *((name, "u4") for name in ("layers", "heads", "kv_heads", "head_width", "pages_per_sequence", "hadamard")),
     ]
 )
 """struct Heads of heads.cuh."""
+
+
+class BatchStructs:
+    """What the kernels of attention are told about a batch: `attention` and `heads`, as struct arrays of one."""
+
+    def __init__(self, model: DeviceModel, buffers: Mapping[str, Any], shape: Shape) -> None:
+        header = model.header
+        self.token, self.position, self.sequence, self.wanted, self.tiles = buffers["inputs"]
+        self.split_pages = _split_pages(model, shape)
+        self.splits = -(-shape.pages_per_sequence // self.split_pages)
+        rows = {"position": self.position, "sequence": self.sequence, "tile_row": self.tiles}
+        sizes = {
+            **{"layers": header.layers, "heads": header.heads, "kv_heads": header.key_value_heads},
+            **{"head_width": header.head_width, "pages_per_sequence": shape.pages_per_sequence},
+        }
+        self.attention = _struct(
+            ATTENTION,
+            {**buffers, **rows, "exp2": model.exp2},
+            {
+                **sizes,
+                "score_stride": shape.pages_per_sequence * PAGE_POSITIONS,
+                "split_positions": self.split_pages * PAGE_POSITIONS,
+                "attention_mantissa": header.attention_mantissa,
+                "attention_exponent": header.attention_exponent,
+            },
+        )
+        given = {name: array for name, array in buffers.items() if name != "kv_rows"}  # which is for a trace alone
+        self.heads = _struct(
+            HEADS,
+            {**given, **rows, "cosines": model.cosines, "sines": model.sines},
+            {**sizes, "epsilon_q48": header.epsilon_q48, "hadamard": header.qk_hadamard},
+        )
+
+
+def _struct(layout: np.dtype[np.void], arrays: Mapping[str, Any], numbers: Mapping[str, int]) -> NDArray[np.void]:
+    """One struct: addresses of the arrays that it names, and numbers."""
+    struct = np.zeros(1, layout)
+    for name in layout.names or ():
+        if name in numbers:
+            struct[name] = numbers[name]
+        elif name in arrays:
+            struct[name] = arrays[name].data.ptr
+    return struct
+
+
+def _split_pages(model: DeviceModel, shape: Shape) -> int:
+    """Pages of keys that one block of attention works on: few where there would be too few blocks."""
+    blocks = shape.tiles * model.header.key_value_heads
+    split = _SPLIT_PAGES_MAX
+    while split > 1 and blocks * -(-shape.pages_per_sequence // split) < _BLOCKS_OF_PROCESSOR * model.processors:
+        split //= 2
+    return split
 
 
 def launches(
@@ -273,9 +335,9 @@ class _Pass:
     ) -> None:
         self._model, self._buffers, self._kernel, self._shape = model, buffers, kernel, shape
         self._launches: list[Launch] = []
-        self._token, self._position, self._sequence, self._wanted, self._tiles = buffers["inputs"]
-        self._attention = self._attention_struct()
-        self._heads = self._heads_struct()
+        self._structs = BatchStructs(model, buffers, shape)
+        self._attention = model.put(self._structs.attention.view(np.uint8))
+        self._heads = model.put(self._structs.heads.view(np.uint8))
 
     def run(self) -> list[Launch]:
         model, header, rows = self._model, self._model.header, self._shape.rows
@@ -284,7 +346,7 @@ class _Pass:
             (rows,),
             _threads(header.model_width, rows),
             *(self._buffers["residual"], model.embedding, model.embedding_mantissa, model.embedding_exponent),
-            *(self._token, _u32(header.model_width), _i32(header.residual_fraction), self._buffers["best"]),
+            *(self._structs.token, _u32(header.model_width), _i32(header.residual_fraction), self._buffers["best"]),
         )
         self._residual_norm(None, 0, model.layers[0].qkv.bits, 0)
         for index, layer in enumerate(model.layers):
@@ -329,7 +391,7 @@ class _Pass:
         header, shape, buffers = self._model.header, self._shape, self._buffers
         h, heads, kv_heads = header.head_width, header.heads, header.key_value_heads
         parts = -(-(heads // kv_heads) // _HEADS_OF_TILE)
-        grid = (shape.tiles, kv_heads * parts, -(-shape.pages_per_sequence // self._split_pages()))
+        grid = (shape.tiles, kv_heads * parts, self._structs.splits)
         self._add(f"score_keys_{shape.rows_of_tile}", grid, 128, self._attention, _u32(index))
         self._add(f"add_values_{shape.rows_of_tile}", grid, -(-max(128, h) // 32) * 32, self._attention, _u32(index))
         self._add(
@@ -339,15 +401,6 @@ class _Pass:
             *(buffers[name] for name in ("score_max", "reach_max", "denominator", "numerator", "attended")),
             *(buffers["quantised"], buffers["scale"], _u32(layer.o.bits), _u32(heads), _u32(h)),
         )
-
-    def _split_pages(self) -> int:
-        """Pages of keys that one block of attention works on: few where there would be too few blocks."""
-        blocks = self._shape.tiles * self._model.header.key_value_heads
-        pages = self._shape.pages_per_sequence
-        split = _SPLIT_PAGES_MAX
-        while split > 1 and blocks * -(-pages // split) < _BLOCKS_OF_PROCESSOR * self._model.processors:
-            split //= 2
-        return split
 
     def _feed_forward(self, index: int, layer: Layer) -> None:
         header, shape, buffers = self._model.header, self._shape, self._buffers
@@ -423,7 +476,12 @@ class _Pass:
             *(buffers["scale"], _u32(product.bits if product else 8), _u32(splits)),
             *(buffers["quantised"] if bits else None, buffers["scale"], _u32(bits), _u32(width)),
             *(_i32(header.residual_fraction), np.uint64(header.epsilon_q48)),
-            *(kept, np.uint64((header.layers + 1) * width), self._wanted if wanted else None, buffers["hidden_max"]),
+            *(
+                kept,
+                np.uint64((header.layers + 1) * width),
+                self._structs.wanted if wanted else None,
+                buffers["hidden_max"],
+            ),
         )
 
     def _plan(self, matrix: Matrix, rows: int) -> tuple[_Product, int]:
@@ -460,47 +518,6 @@ class _Pass:
     def _add(self, name: str, grid: tuple[int, ...], threads: int, *arguments: Any, shared_bytes: int = 0) -> None:
         given = tuple(np.uint64(0) if one is None else one for one in arguments)
         self._launches.append(Launch(self._kernel(name, shared_bytes), grid, (threads,), given, shared_bytes))
-
-    def _attention_struct(self) -> Any:
-        header, buffers, shape = self._model.header, self._buffers, self._shape
-        arrays = {
-            **{name: buffers[name] for name in _ATTENTION.names or () if name in buffers},
-            **{"position": self._position, "sequence": self._sequence, "tile_row": self._tiles},
-            "exp2": self._model.exp2,
-        }
-        struct = np.zeros(1, _ATTENTION)
-        for name, array in arrays.items():
-            struct[name] = array.data.ptr
-        for name, value in (
-            ("layers", header.layers),
-            ("heads", header.heads),
-            ("kv_heads", header.key_value_heads),
-            ("head_width", header.head_width),
-            ("pages_per_sequence", shape.pages_per_sequence),
-            ("score_stride", shape.pages_per_sequence * PAGE_POSITIONS),
-            ("split_positions", self._split_pages() * PAGE_POSITIONS),
-            ("attention_mantissa", header.attention_mantissa),
-            ("attention_exponent", header.attention_exponent),
-        ):
-            struct[name] = value
-        return self._model.put(struct.view(np.uint8))
-
-    def _heads_struct(self) -> Any:
-        header, buffers, model = self._model.header, self._buffers, self._model
-        struct = np.zeros(1, _HEADS)
-        for name, array in (
-            *((name, buffers[name]) for name in ("queries", "query_max", "cache", "page_table")),
-            *(("cosines", model.cosines), ("sines", model.sines)),
-            *(("position", self._position), ("sequence", self._sequence)),
-        ):
-            struct[name] = array.data.ptr
-        for name, value in (
-            *(("epsilon_q48", header.epsilon_q48), ("layers", header.layers), ("heads", header.heads)),
-            *(("kv_heads", header.key_value_heads), ("head_width", header.head_width)),
-            *(("pages_per_sequence", self._shape.pages_per_sequence), ("hadamard", header.qk_hadamard)),
-        ):
-            struct[name] = value
-        return model.put(struct.view(np.uint8))
 
 
 def _u32(value: int | bool) -> np.uint32:
