@@ -200,7 +200,7 @@ class GpuEngine:
             "scores": empty(1, np.int32),
             "logits": empty((self._logit_rows_max, header.vocabulary), np.int32),
             "best": empty(rows, np.uint64),
-            "values": empty((min(rows, ROWS_MAX), header.qkv_rows), np.int32),
+            "values": empty((min(rows, ROWS_MAX), header.qkv_width), np.int32),
             "arrivals": self._cupy.zeros(2, np.uint32),
             "cache": empty(self.pages * PAGE_POSITIONS * position_bytes, np.uint8),
             "inputs": empty((5, rows + 1), np.int32),
@@ -247,7 +247,7 @@ class GpuEngine:
             self._grow("kv_rows", shape.rows * header.layers * self._kv_row_bytes, np.uint8)
 
     def _run(self, shape: Shape) -> None:
-        """Launch the batch: in one piece where it is a few answers, as a graph where it is many, else kernel by kernel."""
+        """Launch the batch: a few answers in one piece, many as a graph, prompts kernel by kernel."""
         if decodes(self.header, shape):
             self._run_decode(shape)
             return
