@@ -37,11 +37,7 @@ struct MatrixView {
     const i32* bias;
     u32 outputs, columns, bits, unused;
 
-    __device__ __forceinline__ i32 limbs() const { return bits / 8; }
-    __device__ __forceinline__ i64 output(i64 sum, u32 n, Scale scale) const {
-        return bits == 8 ? linear_output(static_cast<i32>(sum), mantissa[n], row_shift[n], scale)
-                         : linear_output(sum, mantissa[n], row_shift[n], scale);
-    }
+    __device__ __forceinline__ u32 limbs() const { return bits / 8; }
 };
 
 struct LayerView {
@@ -202,7 +198,7 @@ class Worker {
             }
             a = crew_reduce<Workers>(a, shared.partial_max, Larger());
             const i32 k = norm_shift(static_cast<u64>(a));
-            const i64 reciprocal = quantise_reciprocal(m.bits, a);
+            const i64 reciprocal = reciprocal_of(m.bits, a);
             u64 squares = 0;
 #pragma unroll
             for (u32 j = 0; j < WIDTH_QUADS; ++j) {
@@ -236,7 +232,7 @@ class Worker {
 #pragma unroll 4
             for (u32 i = 4 * threadIdx.x; i < width; i += 4 * WORKERS) largest = max(largest, magnitude(load(i)));
             largest = crew_reduce<Workers>(largest, shared.partial_max, Larger());
-            const i64 reciprocal = quantise_reciprocal(m.bits, largest);
+            const i64 reciprocal = reciprocal_of(m.bits, largest);
 #pragma unroll 4
             for (u32 i = 4 * threadIdx.x; i < width; i += 4 * WORKERS) store_input(m, row, i, load(i), reciprocal);
             if (threadIdx.x == 0) shared.scale[row] = plain_scale(static_cast<u64>(largest), 16);
@@ -247,7 +243,7 @@ class Worker {
     __device__ void hidden_input(const MatrixView& m) {
         for (u32 row = 0; row < s.rows; ++row) {
             const i32 largest = s.hidden_max[row];
-            const i64 reciprocal = quantise_reciprocal(m.bits, largest);
+            const i64 reciprocal = reciprocal_of(m.bits, largest);
 #pragma unroll 8
             for (u32 i = 4 * threadIdx.x; i < s.feed_forward; i += 4 * WORKERS)
                 store_input(m, row, i, load_quad(s.hidden + static_cast<u64>(row) * s.feed_forward + i), reciprocal);
@@ -277,13 +273,37 @@ class Worker {
         }
     }
 
-    // This block's share of a product: `finish(unit, place, column)` is called by 128 threads for each of its units,
-    // which take the sums that they need.
-    template <typename Finish>
-    __device__ __forceinline__ void multiply(const MatrixView& m, const Finish& finish) {
+    // An output that a thread finishes: number `n` of row `row`, of which `before` was there already (a bias, a residual).
+    // In a matrix of pairs, the thread eight lanes on has the up that belongs to this one's gate.
+    struct Output {
+        u32 n, row;
+        bool there;
+        i32 mantissa, row_shift, before;
+    };
+
+    // What is known of a unit before its sums are: loads that would cost a trip to memory afterwards.
+    template <typename Before>
+    __device__ __forceinline__ Output output_of(const MatrixView& m, u32 unit, bool paired, const Before& before) const {
+        const u32 q = threadIdx.x / ROWS_MAX, column = threadIdx.x % ROWS_MAX;
+        Output output = {packed_source(unit * WEIGHT_ROWS + place_of(q), m.outputs, paired), column / m.limbs(), false, 0, 0, 0};
+        output.there = q < WEIGHT_ROWS && column < s.rows * m.limbs() && column % m.limbs() == 0 && output.n < m.outputs;
+        if (output.there) {
+            output.mantissa = m.mantissa[output.n];
+            output.row_shift = m.row_shift[output.n];
+            output.before = before(output.n, output.row);
+        }
+        return output;
+    }
+
+    static __device__ __forceinline__ u32 place_of(u32 q) { return q % 2 * 8 + q / 2; }
+
+    // This block's share of a product: `finish(output, value)` is called by 128 threads for each of its units.
+    template <typename Before, typename Finish>
+    __device__ __forceinline__ void multiply(const MatrixView& m, bool paired, const Before& before, const Finish& finish) {
         const u32 warp = threadIdx.x / 32, lane = threadIdx.x % 32, blocks = k_blocks(m.columns), units = units_of(m);
         const u32 activation_rows = s.rows * m.limbs();
         for (u32 unit = blockIdx.x; unit < units; unit += gridDim.x, ++unit_count) {
+            const Output output = output_of(m, unit, paired, before);
             i32 acc[4] = {};
             for (u32 block = warp; block < blocks + warp; block += STAGE_BLOCKS, ring.advance()) {
                 barrier_wait(ring.filled(), ring.parity);
@@ -298,9 +318,15 @@ class Worker {
                 if (column < activation_rows) atomicAdd(&shared.sums[unit_count % 2][lane / 4 + i / 2 * 8][column], acc[i]);
             }
             Workers::sync();
-            const u32 column = threadIdx.x % ROWS_MAX;
-            if (threadIdx.x < WEIGHT_ROWS * ROWS_MAX && column < activation_rows && column % m.limbs() == 0)
-                finish(unit, threadIdx.x / ROWS_MAX, column);
+            if (threadIdx.x >= WEIGHT_ROWS * ROWS_MAX) continue;
+            i64 value = 0;
+            if (output.there) {
+                const i64 sum = take(m, place_of(threadIdx.x / ROWS_MAX), threadIdx.x % ROWS_MAX);
+                const Scale scale = shared.scale[output.row];
+                value = m.bits == 8 ? linear_output(static_cast<i32>(sum), output.mantissa, output.row_shift, scale)
+                                    : linear_output(sum, output.mantissa, output.row_shift, scale);
+            }
+            finish(output, value);
         }
     }
 
@@ -314,12 +340,9 @@ class Worker {
     }
 
     __device__ __forceinline__ void add_to_residual(const MatrixView& m) {
-        multiply(m, [&](u32 unit, u32 place, u32 column) {
-            const u32 n = unit * WEIGHT_ROWS + place, row = column / m.limbs();
-            const i64 sum = take(m, place, column);
-            if (n >= m.outputs) return;
-            i32& x = s.residual[static_cast<u64>(row) * s.width + n];
-            x = saturate(x + m.output(sum, n, shared.scale[row]));
+        auto residual = [&](u32 n, u32 row) -> i32& { return s.residual[static_cast<u64>(row) * s.width + n]; };
+        multiply(m, false, residual, [&](const Output& output, i64 value) {
+            if (output.there) residual(output.n, output.row) = saturate(output.before + value);
         });
     }
 
@@ -328,13 +351,11 @@ class Worker {
     __device__ void attend(u32 layer) {
         const LayerView& l = s.layer[layer];
         norm_input(l.qkv, layer);
-        multiply(l.qkv, [&](u32 unit, u32 place, u32 column) {
-            const u32 n = unit * WEIGHT_ROWS + place, row = column / l.qkv.limbs();
-            const i64 sum = take(l.qkv, place, column);
-            if (n >= l.qkv.outputs) return;
-            s.values[static_cast<u64>(row) * l.qkv.outputs + n] =
-                saturate(l.qkv.output(sum, n, shared.scale[row]) + (l.qkv.bias ? l.qkv.bias[n] : 0));
-        });
+        multiply(
+            l.qkv, false, [&](u32 n, u32) { return l.qkv.bias ? l.qkv.bias[n] : 0; },
+            [&](const Output& output, i64 value) {
+                if (output.there) s.values[static_cast<u64>(output.row) * l.qkv.outputs + output.n] = saturate(value + output.before);
+            });
         grid_barrier();
         prepare(layer, l);
         grid_barrier();
@@ -372,20 +393,18 @@ class Worker {
         forget_attention();
         norm_input(l.gate_up, layer + 1, false);
         i32 largest = 0;
-        multiply(l.gate_up, [&](u32 unit, u32 place, u32 column) {
-            if (place >= WEIGHT_ROWS / 2) return;
-            const u32 i = unit * (WEIGHT_ROWS / 2) + place, row = column / l.gate_up.limbs(), f = s.feed_forward;
-            const i64 gate_sum = take(l.gate_up, place, column), up_sum = take(l.gate_up, place + WEIGHT_ROWS / 2, column);
-            if (i >= f) return;
-            const Scale scale = shared.scale[row];
-            const i32 gate = saturate(l.gate_up.output(gate_sum, i, scale)), up = saturate(l.gate_up.output(up_sum, f + i, scale));
-            const i32 z = gated_unit(gate, up, s.sigmoid, s.hidden_fraction);
-            s.hidden[static_cast<u64>(row) * f + i] = z;
-            largest = max(largest, magnitude(z));
-        });
+        multiply(
+            l.gate_up, true, [](u32, u32) { return 0; },
+            [&](const Output& output, i64 value) {
+                const i32 gate = saturate(value), up = __shfl_xor_sync(~0u, gate, 8);
+                if (!output.there || output.n >= s.feed_forward) return;
+                const i32 z = gated_unit(gate, up, s.sigmoid, s.hidden_fraction);
+                s.hidden[static_cast<u64>(output.row) * s.feed_forward + output.n] = z;
+                largest = max(largest, magnitude(z));
+            });
         largest = max(largest, __shfl_xor_sync(~0u, largest, 8));
         largest = max(largest, __shfl_xor_sync(~0u, largest, 16));
-        if (threadIdx.x < 64 && threadIdx.x % 32 < s.rows * l.gate_up.limbs() && largest > 0)
+        if (threadIdx.x < WEIGHT_ROWS * ROWS_MAX && threadIdx.x % 32 < s.rows * l.gate_up.limbs() && largest > 0)
             atomicMax(s.hidden_max + threadIdx.x % 32 / l.gate_up.limbs(), largest);
         grid_barrier();
         hidden_input(l.down);
@@ -406,14 +425,14 @@ class Worker {
 
     __device__ void logits() {
         u64 best = 0;
-        multiply(s.head, [&](u32 unit, u32 place, u32 column) {
-            const u32 n = unit * WEIGHT_ROWS + place, row = column / s.head.limbs();
-            const i64 sum = take(s.head, place, column);
-            if (n >= s.vocabulary) return;
-            const i32 logit = saturate(s.head.output(sum, n, shared.scale[row]));
-            s.logits[static_cast<u64>(row) * s.vocabulary + n] = logit;
-            best = max(best, ~order_key(logit, n));
-        });
+        multiply(
+            s.head, false, [](u32, u32) { return 0; },
+            [&](const Output& output, i64 value) {
+                if (!output.there) return;
+                const i32 logit = saturate(value);
+                s.logits[static_cast<u64>(output.row) * s.vocabulary + output.n] = logit;
+                best = max(best, ~order_key(logit, output.n));
+            });
         best = max(best, __shfl_xor_sync(~0u, best, 8));
         best = max(best, __shfl_xor_sync(~0u, best, 16));
         if (threadIdx.x < WEIGHT_ROWS * ROWS_MAX && threadIdx.x % 32 < s.rows * s.head.limbs() && best > 0)

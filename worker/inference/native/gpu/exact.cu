@@ -59,6 +59,8 @@ PRODUCT(product_64, KERNEL_ALONE, 64, 8, 1)
 PRODUCT(product_128, KERNEL_PAIR, 128, 6, 2)
 PRODUCT(product_256, KERNEL_PAIR, 256, 4, 2)
 
+constexpr u32 LOADED = 8;  // blocks of eight rows whose loads come before any of their stores, which could alias them
+
 // residual += the product.
 template <u32 LIMBS>
 struct AddToResidual {
@@ -76,17 +78,30 @@ struct AddToResidual {
             if (n >= width) continue;
             const i32 row_mantissa = mantissa[n], shift = row_shift[n];
 #pragma unroll
-            for (u32 b = 0; b < COUNT / 4; ++b) {
+            for (u32 first = 0; first < COUNT / 4; first += LOADED) {
+                i32 x[LOADED][2 / LIMBS];
+                Scale row_scale[LOADED][2 / LIMBS];
 #pragma unroll
-                for (u32 j = 0; j < 2 / LIMBS; ++j) {
-                    if (place.row0 + 8 * b + j >= rows) continue;
-                    const u32 row = (place.row0 + 8 * b) / LIMBS + j;
-                    i32& x = residual[static_cast<u64>(row) * width + n];
-                    if constexpr (LIMBS == 1)
-                        x = saturate(x + linear_output(acc[4 * b + 2 * e + j], row_mantissa, shift, scale[row]));
-                    else
-                        x = saturate(x + linear_output(256 * static_cast<i64>(acc[4 * b + 2 * e]) + acc[4 * b + 2 * e + 1],
-                                                       row_mantissa, shift, scale[row]));
+                for (u32 b = 0; b < LOADED; ++b) {
+#pragma unroll
+                    for (u32 j = 0; j < 2 / LIMBS; ++j) {
+                        const u32 row = min((place.row0 + 8 * (first + b)) / LIMBS + j, rows / LIMBS - 1);
+                        x[b][j] = residual[static_cast<u64>(row) * width + n];
+                        row_scale[b][j] = scale[row];
+                    }
+                }
+#pragma unroll
+                for (u32 b = 0; b < LOADED; ++b) {
+#pragma unroll
+                    for (u32 j = 0; j < 2 / LIMBS; ++j) {
+                        if (place.row0 + 8 * (first + b) + j >= rows) continue;
+                        const i32* sum = acc + 4 * (first + b) + 2 * e;
+                        i64 added;
+                        if constexpr (LIMBS == 1) added = linear_output(sum[j], row_mantissa, shift, row_scale[b][j]);
+                        else added = linear_output(256 * static_cast<i64>(sum[0]) + sum[1], row_mantissa, shift, row_scale[b][j]);
+                        const u32 row = (place.row0 + 8 * (first + b)) / LIMBS + j;
+                        residual[static_cast<u64>(row) * width + n] = saturate(x[b][j] + added);
+                    }
                 }
             }
         }
@@ -113,7 +128,8 @@ struct GroupsCrew {
 struct Gate {
     i32* hidden;
     i32* hidden_max;
-    i32* tile_max;  // shared: [256]
+    i32* tile_max;      // shared: [256]
+    Scale* tile_scale;  // shared: [256]
     const i32* sigmoid;  // shared
     const i32* mantissa;
     const i32* row_shift;
@@ -127,31 +143,50 @@ struct Gate {
         const bool inside = i < f;
         const i32 gate_mantissa = inside ? mantissa[i] : 0, gate_shift = inside ? row_shift[i] : 0;
         const i32 up_mantissa = inside ? mantissa[f + i] : 0, up_shift = inside ? row_shift[f + i] : 0;
+        const u32 tile_row = place.row0 - lane % 4 * 2;
         tile_max[threadIdx.x] = 0;
+        if (tile_row + threadIdx.x < rows) tile_scale[threadIdx.x] = scale[tile_row + threadIdx.x];
         GroupsCrew::sync();
 #pragma unroll
-        for (u32 b = 0; b < COUNT / 4; ++b) {
+        for (u32 first = 0; first < COUNT / 4; first += 4) {
+            i32 z[8];
 #pragma unroll
-            for (u32 j = 0; j < 2; ++j) {
-                const u32 row = place.row0 + 8 * b + j;
-                i32 a = 0;
-                if (inside && row < rows) {
-                    const Scale row_scale = scale[row];
-                    const i32 gate = saturate(linear_output(acc[4 * b + j], gate_mantissa, gate_shift, row_scale));
-                    const i32 up = saturate(linear_output(acc[4 * b + 2 + j], up_mantissa, up_shift, row_scale));
-                    const i32 z = gated_unit(gate, up, sigmoid, hidden_fraction);
-                    hidden[static_cast<u64>(row) * f + i] = z;
-                    a = magnitude(z);
-                }
-                a = max(a, __shfl_xor_sync(~0u, a, 4));
-                a = max(a, __shfl_xor_sync(~0u, a, 8));
-                a = max(a, __shfl_xor_sync(~0u, a, 16));
-                if (lane < 4) atomicMax(tile_max + 8 * b + 2 * lane + j, a);
+            for (u32 part = 0; part < 8; ++part) {
+                const u32 b = first + part / 2, j = part % 2;
+                const Scale row_scale = tile_scale[8 * b + lane % 4 * 2 + j];
+                const i32 gate = saturate(linear_output(acc[4 * b + j], gate_mantissa, gate_shift, row_scale));
+                const i32 up = saturate(linear_output(acc[4 * b + 2 + j], up_mantissa, up_shift, row_scale));
+                z[part] = gated_unit(gate, up, sigmoid, hidden_fraction);
             }
+#pragma unroll
+            for (u32 part = 0; part < 8; ++part) {
+                const u32 row = place.row0 + 8 * (first + part / 2) + part % 2;
+                if (inside && row < rows) hidden[static_cast<u64>(row) * f + i] = z[part];
+                z[part] = inside ? magnitude(z[part]) : 0;
+            }
+            const u32 part = lane / 4;  // of which this lane gets the largest of eight
+            atomicMax(tile_max + 8 * (first + part / 2) + lane % 4 * 2 + part % 2, largest_of_eight(z, lane));
         }
         GroupsCrew::sync();
-        const u32 row = place.row0 - lane % 4 * 2 + threadIdx.x;
-        if (row < rows) atomicMax(hidden_max + row, tile_max[threadIdx.x]);
+        if (tile_row + threadIdx.x < rows) atomicMax(hidden_max + tile_row + threadIdx.x, tile_max[threadIdx.x]);
+    }
+
+    // Eight lanes (those of equal lane % 4) have eight values each: lane / 4 = i gets the largest of the i-th values.
+    static __device__ __forceinline__ i32 largest_of_eight(const i32 (&z)[8], u32 lane) {
+        const bool upper4 = lane & 16, upper2 = lane & 8, upper1 = lane & 4;
+        i32 four[4], two[2];
+#pragma unroll
+        for (u32 i = 0; i < 4; ++i) {
+            const i32 sent = upper4 ? z[i] : z[i + 4];
+            four[i] = max(upper4 ? z[i + 4] : z[i], __shfl_xor_sync(~0u, sent, 16));
+        }
+#pragma unroll
+        for (u32 i = 0; i < 2; ++i) {
+            const i32 sent = upper2 ? four[i] : four[i + 2];
+            two[i] = max(upper2 ? four[i + 2] : four[i], __shfl_xor_sync(~0u, sent, 8));
+        }
+        const i32 sent = upper1 ? two[0] : two[1];
+        return max(upper1 ? two[1] : two[0], __shfl_xor_sync(~0u, sent, 4));
     }
 };
 
@@ -161,9 +196,10 @@ KERNEL_PAIR(PRODUCT_THREADS)
 product_gated(i32* hidden, const i8* weights, const i8* activations, u32 outputs, u32 rows, u32 columns, const i32* mantissa,
               const i32* row_shift, const Scale* scale, i32* hidden_max, const i32* sigmoid, i32 hidden_fraction) {
     __shared__ i32 table[SIGMOID_ENTRIES], tile_max[256];
+    __shared__ Scale tile_scale[256];
     for (u32 i = threadIdx.x; i < SIGMOID_ENTRIES; i += blockDim.x) table[i] = sigmoid[i];
     product<256, 4, 2>({weights, activations, outputs, rows, columns, 1},
-                       Gate{hidden, hidden_max, tile_max, table, mantissa, row_shift, scale, outputs / 2, rows, hidden_fraction});
+                       Gate{hidden, hidden_max, tile_max, tile_scale, table, mantissa, row_shift, scale, outputs / 2, rows, hidden_fraction});
 }
 
 // Rows of the embedding, the residual's boundary 0; resets what the steps of this pass accumulate.
@@ -263,7 +299,7 @@ __device__ __forceinline__ void quantise_attended_row(const i32* attended, i32 a
     __shared__ i32 partial[32];
     const u32 row = blockIdx.x;
     a = crew_reduce<BlockCrew>(a, partial, Larger());
-    const i64 reciprocal = quantise_reciprocal(bits, a);
+    const i64 reciprocal = reciprocal_of(bits, a);
 #pragma unroll 4
     for (u32 i = 4 * threadIdx.x; i < width; i += 4 * blockDim.x)
         store_quantised(out, row, i, width, bits, load_quad(attended + static_cast<u64>(row) * width + i), reciprocal);
@@ -341,7 +377,7 @@ KERNEL(256) quantise_hidden(const i32* hidden, const i32* hidden_max, i8* out, S
     const u32 row = blockIdx.y, i = first_item();
     const i32 a = hidden_max[row];
     if (i < f)
-        store_quantised(out, row, i, f, bits, load_quad(hidden + static_cast<u64>(row) * f + i), quantise_reciprocal(bits, a));
+        store_quantised(out, row, i, f, bits, load_quad(hidden + static_cast<u64>(row) * f + i), reciprocal_of(bits, a));
     if (i == 0) scale[row] = plain_scale(static_cast<u64>(a), hidden_fraction);
 }
 

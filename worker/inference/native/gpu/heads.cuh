@@ -131,7 +131,7 @@ __device__ __forceinline__ void prepare_head_of(const Heads& h, u32 layer, u32 r
         if (h.hadamard) hadamard_head(z, lane, half);
     }
     const i32 a = z.largest();
-    const i64 reciprocal = quantise_reciprocal(8, a);
+    const i64 reciprocal = reciprocal_of(8, a);
     const u32 kv_head = is_query ? 0 : (head - h.heads) % h.kv_heads, slot = at % PAGE_POSITIONS;
     const i32 page = is_query ? 0 : h.page_table[static_cast<u64>(h.sequence[row]) * h.pages_per_sequence + at / PAGE_POSITIONS];
     const PageView view = page_view(h.cache, (static_cast<u64>(page) * h.layers + layer) * h.kv_heads + kv_head, width);

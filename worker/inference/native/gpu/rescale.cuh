@@ -19,6 +19,17 @@ __device__ __forceinline__ i32 high_word_shift(i64 t, u32 factor, i32 shift) {
     return ((word >> min(shift - HIGH_WORD_SHIFT, 31)) + 1) >> 1;
 }
 
+// quantise_reciprocal of operations.hpp without a 64-bit division: the float unit guesses, the remainder corrects.
+__device__ __forceinline__ i64 reciprocal_of(u32 bits, i32 a) {
+    const i64 all = static_cast<i64>(quantised_max(static_cast<i32>(bits))) << 40;
+    const double inverse = 1.0 / static_cast<double>(a);
+    i64 quotient = static_cast<i64>(static_cast<double>(all) * inverse);  // off by 8 at most: all < 2^55
+    i64 rest = all - quotient * a;
+    quotient += static_cast<i64>(floor(static_cast<double>(rest) * inverse));
+    rest = all - quotient * a;
+    return rest < 0 ? quotient - 1 : rest >= a ? quotient + 1 : quotient;
+}
+
 // A linear layer's output before saturation, from an 8-bit input's accumulator (below 2^30) or a 16-bit one's (2^38).
 __device__ __forceinline__ i64 linear_output(i32 accumulator, i32 row_mantissa, i32 row_shift, Scale scale) {
     const i32 shift = row_shift - scale.exponent + 8;

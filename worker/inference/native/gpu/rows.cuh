@@ -168,7 +168,7 @@ __device__ __forceinline__ void norm_row(i8* out, u32 row, Scale* scale, const Q
     for (u32 j = 0; j < ROW_QUADS; ++j) a = max(a, magnitude(x[j]));
     a = crew_reduce<BlockCrew>(a, partial_max, Larger());
     const i32 k = norm_shift(static_cast<u64>(a));
-    const i64 reciprocal = quantise_reciprocal(bits, a);
+    const i64 reciprocal = reciprocal_of(bits, a);
     u64 squares = 0;
 #pragma unroll
     for (u32 j = 0; j < ROW_QUADS; ++j) {
