@@ -47,6 +47,8 @@ _TILE_OUTPUTS: Final = 128  # matmul.cuh
 _PRODUCT_THREADS: Final = 384
 _PADDED_OUTPUTS: Final = 2 * _TILE_OUTPUTS  # of a cluster
 _PADDED_ROWS: Final = 256  # of the largest tile
+_TENSOR_PRODUCTS_PER_CLOCK: Final = 4096  # of a multiprocessor, as is the next
+_L2_BYTES_PER_CLOCK: Final = 27
 _START_BYTES: Final = 16_384  # what a multiprocessor could read while a tile starts
 _SPLITS_MAX: Final = 8  # rows.cuh
 _BLOCKS_OF_PROCESSOR: Final = 8
@@ -70,6 +72,14 @@ class _Product(NamedTuple):
     @property
     def shared_bytes(self) -> int:
         return (_TILE_OUTPUTS + self.rows) * _K_BLOCK * self.stages + _ALIGNMENT_BYTES
+
+    @property
+    def step_clocks(self) -> float:
+        """What one block of K takes: by the tensor cores, or to arrive from the L2 cache."""
+        fetched_bytes = (_TILE_OUTPUTS + self.rows / self.cluster) * _K_BLOCK
+        return max(
+            _TILE_OUTPUTS * self.rows * _K_BLOCK / _TENSOR_PRODUCTS_PER_CLOCK, fetched_bytes / _L2_BYTES_PER_CLOCK
+        )
 
     def tiles(self, rows: int, outputs: int) -> int:
         """Units of work that one cluster does."""
@@ -109,7 +119,7 @@ def product_plan(rows: int, outputs: int, columns: int, processors: int) -> tupl
     kernel = next((one for one in _PRODUCTS if rows <= one.rows), _PRODUCTS[-1])
     slots = processors // kernel.cluster
     if rows > _PRODUCTS[-2].rows:
-        kernel = min(_PRODUCTS[-2:], key=lambda one: (-(-one.tiles(rows, outputs) // slots) * one.rows, -one.rows))
+        kernel = min(_PRODUCTS[-2:], key=lambda one: -(-one.tiles(rows, outputs) // slots) * one.step_clocks)
 
     def cost(splits: int) -> float:
         """Bytes that the busiest multiprocessor moves: tiles in, sums out and in again, a start for each."""

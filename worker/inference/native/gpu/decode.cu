@@ -8,7 +8,9 @@
 // itself, which costs less than a barrier.
 //
 // Floor: the weights once at the memory's rate. The ring holds what memory delivers in about five microseconds, so a stall
-// shorter than that is free; attention's four barriers in a row are longer. One launch for each step in exact.cu (about 13
+// shorter than that is free; attention's four barriers in a row are longer. Of the ring only FLYING stages are on their way
+// at once: whatever else a block loads waits behind them (with all of it under way, each of nine loading steps a layer
+// took 6.5 microseconds). One launch for each step in exact.cu (about 13
 // a layer) stood at 43 % of the floor for one row of a Llama-3-8B shape: each start and end leaves memory idle for 2 to 3
 // microseconds.
 //
@@ -26,6 +28,7 @@ constexpr u32 WARPS = WORKERS / 32;
 constexpr u32 STAGE_BLOCKS = WARPS;  // K blocks of a stage, one for each warp
 constexpr u32 STAGE_BYTES = STAGE_BLOCKS * WEIGHT_BLOCK_BYTES;
 constexpr u32 STAGES_MAX = 14;
+constexpr u32 FLYING = 3;  // stages on their way at any time: enough for the bandwidth
 constexpr u32 ROWS_MAX = 8;  // activation rows, limbs counted
 constexpr u32 WIDTH_QUADS = 8;  // of a residual row, for each thread: 8,192 entries
 constexpr u32 HEADS_MAX = 512;  // of all rows
@@ -92,16 +95,20 @@ struct Cursor {
 
 __device__ __forceinline__ u32 units_of(const MatrixView& m) { return (m.outputs + WEIGHT_ROWS - 1) / WEIGHT_ROWS; }
 
-// This block's share of a matrix, by one thread.
-__device__ __forceinline__ void fetch(const MatrixView& m, Cursor& ring) {
+// This block's share of a matrix, by one thread. `landed` follows FLYING stages behind `ring`.
+__device__ __forceinline__ void fetch(const MatrixView& m, Cursor& ring, Cursor& landed, u32& issued) {
     const u32 blocks = k_blocks(m.columns), units = units_of(m);
     for (u32 unit = blockIdx.x; unit < units; unit += gridDim.x) {
         const i8* from = m.weights + static_cast<u64>(unit) * blocks * WEIGHT_BLOCK_BYTES;
-        for (u32 block = 0; block < blocks; block += STAGE_BLOCKS, ring.advance()) {
+        for (u32 block = 0; block < blocks; block += STAGE_BLOCKS) {
             const u32 bytes = min(STAGE_BLOCKS, blocks - block) * WEIGHT_BLOCK_BYTES;
             barrier_wait(ring.emptied(), ring.parity ^ 1);
             barrier_expect(ring.filled(), bytes);
             copy_bulk(ring.at(), from + static_cast<u64>(block) * WEIGHT_BLOCK_BYTES, bytes, ring.filled());
+            ring.advance();
+            if (++issued < FLYING) continue;
+            barrier_wait(landed.filled(), landed.parity);
+            landed.advance();
         }
     }
 }
@@ -461,13 +468,15 @@ extern "C" __global__ __launch_bounds__(WORKERS + 32, 1) void decode(const Step*
     if (threadIdx.x < WORKERS) {
         Worker(step, shared, ring, ring_at + step.stages * STAGE_BYTES).run();
     } else if (threadIdx.x == WORKERS) {
+        Cursor landed = ring;
+        u32 issued = 0;
         for (u32 layer = 0; layer < step.layers; ++layer) {
             const LayerView& l = step.layer[layer];
-            fetch(l.qkv, ring);
-            fetch(l.o, ring);
-            fetch(l.gate_up, ring);
-            fetch(l.down, ring);
+            fetch(l.qkv, ring, landed, issued);
+            fetch(l.o, ring, landed, issued);
+            fetch(l.gate_up, ring, landed, issued);
+            fetch(l.down, ring, landed, issued);
         }
-        fetch(step.head, ring);
+        fetch(step.head, ring, landed, issued);
     }
 }

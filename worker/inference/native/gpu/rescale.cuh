@@ -30,19 +30,36 @@ __device__ __forceinline__ i64 reciprocal_of(u32 bits, i32 a) {
     return rest < 0 ? quotient - 1 : rest >= a ? quotient + 1 : quotient;
 }
 
+// Whether `linear_fast` serves an input of `bits` bits.
+__device__ __forceinline__ bool shifts_far(i32 row_shift, i32 exponent, u32 bits) {
+    return row_shift - exponent + (bits == 8 ? 8 : 0) >= HIGH_WORD_SHIFT;
+}
+
+// A linear layer's output that `shifts_far`. It lies within +-2^29.
+__device__ __forceinline__ i32 linear_fast(i32 accumulator, i32 row_mantissa, i32 row_shift, Scale scale) {
+    const i64 u = (static_cast<i64>(accumulator) * row_mantissa + 128) >> 8;
+    return high_word_shift(u, static_cast<u32>(scale.mantissa) << 8, row_shift - scale.exponent + 8);
+}
+
+__device__ __forceinline__ i32 linear_fast(i64 accumulator, i32 row_mantissa, i32 row_shift, Scale scale) {
+    const i64 u = (accumulator * row_mantissa + 128) >> 8;
+    return high_word_shift(u, static_cast<u32>(scale.mantissa), row_shift - scale.exponent);
+}
+
+// Any linear layer's output, where it is rare: kept out of line, since a product's end is straight-line code.
+__device__ __noinline__ i64 linear_slow(i64 accumulator, i32 row_mantissa, i32 row_shift, Scale scale) {
+    return linear_value(accumulator, row_mantissa, row_shift, scale);
+}
+
 // A linear layer's output before saturation, from an 8-bit input's accumulator (below 2^30) or a 16-bit one's (2^38).
 __device__ __forceinline__ i64 linear_output(i32 accumulator, i32 row_mantissa, i32 row_shift, Scale scale) {
-    const i32 shift = row_shift - scale.exponent + 8;
-    if (shift < HIGH_WORD_SHIFT) return linear_value(accumulator, row_mantissa, row_shift, scale);
-    const i64 u = (static_cast<i64>(accumulator) * row_mantissa + 128) >> 8;
-    return high_word_shift(u, static_cast<u32>(scale.mantissa) << 8, shift);
+    return shifts_far(row_shift, scale.exponent, 8) ? linear_fast(accumulator, row_mantissa, row_shift, scale)
+                                                    : linear_value(accumulator, row_mantissa, row_shift, scale);
 }
 
 __device__ __forceinline__ i64 linear_output(i64 accumulator, i32 row_mantissa, i32 row_shift, Scale scale) {
-    const i32 shift = row_shift - scale.exponent;
-    if (shift < HIGH_WORD_SHIFT) return linear_value(accumulator, row_mantissa, row_shift, scale);
-    const i64 u = (accumulator * row_mantissa + 128) >> 8;
-    return high_word_shift(u, static_cast<u32>(scale.mantissa), shift);
+    return shifts_far(row_shift, scale.exponent, 16) ? linear_fast(accumulator, row_mantissa, row_shift, scale)
+                                                     : linear_value(accumulator, row_mantissa, row_shift, scale);
 }
 
 __device__ __forceinline__ i32 attention_score(i32 dot, Mantissa key, Mantissa query) {
