@@ -19,7 +19,6 @@ _STAGE_BYTES: Final = 16_384
 _STAGES_MIN: Final = 4
 _STAGES_MAX: Final = 14
 _ACTIVATION_ROWS_MAX: Final = 8
-_WIDTH_MAX: Final = 8_192
 _HEADS_MAX: Final = 512
 _SHARED_BYTES: Final = 222_208  # of a multiprocessor, beside what the kernel declares
 _ALIGNMENT_BYTES: Final = 1_024
@@ -70,7 +69,6 @@ def decodes(header: Header, shape: Shape) -> bool:
         and shape.rows <= ROWS_MAX
         and shape.rows * bits // 8 <= _ACTIVATION_ROWS_MAX
         and shape.rows * header.heads <= _HEADS_MAX
-        and header.model_width <= _WIDTH_MAX
         and _stages(header, shape.rows) >= _STAGES_MIN
     )
 

@@ -9,8 +9,7 @@
 //
 // Floor: the weights once at the memory's rate. The ring holds what memory delivers in about five microseconds, so a stall
 // shorter than that is free; attention's four barriers in a row are longer. Of the ring only FLYING stages are on their way
-// at once: whatever else a block loads waits behind them (with all of it under way, each of nine loading steps a layer
-// took 6.5 microseconds). One launch for each step in exact.cu (about 13
+// at once. One launch for each step in exact.cu (about 13
 // a layer) stood at 43 % of the floor for one row of a Llama-3-8B shape: each start and end leaves memory idle for 2 to 3
 // microseconds.
 //
@@ -30,7 +29,7 @@ constexpr u32 STAGE_BYTES = STAGE_BLOCKS * WEIGHT_BLOCK_BYTES;
 constexpr u32 STAGES_MAX = 14;
 constexpr u32 FLYING = 3;  // stages on their way at any time: enough for the bandwidth
 constexpr u32 ROWS_MAX = 8;  // activation rows, limbs counted
-constexpr u32 WIDTH_QUADS = 8;  // of a residual row, for each thread: 8,192 entries
+constexpr u32 NO_BOUNDARY = ~0u;
 constexpr u32 HEADS_MAX = 512;  // of all rows
 
 struct MatrixView {
@@ -129,6 +128,8 @@ class Worker {
         : s(step), shared(shared), ring(ring), inputs(inputs) {}
 
     __device__ void run() {
+        embed();
+        grid_barrier();
         for (u32 layer = 0; layer < s.layers; ++layer) {
             attend(layer);
             feed_forward(layer);
@@ -148,7 +149,7 @@ class Worker {
     u32 barriers = 0;
 
     // Every block has come here, and all see what all wrote before.
-    __device__ __forceinline__ void grid_barrier() {
+    __device__ __noinline__ void grid_barrier() {
         Workers::sync();
         ++barriers;
         if (threadIdx.x == 0) {
@@ -175,44 +176,36 @@ class Worker {
         if (m.bits == 16) *input_at(first + 1, i, stride) = packed.low;
     }
 
-    __device__ __forceinline__ Quad residual_quad(u32 row, u32 i, u32 boundary) const {
-        if (boundary > 0) return load_quad(s.residual + static_cast<u64>(row) * s.width + i);
-        const u64 from = static_cast<u64>(s.token[row]);
-        const u32 four = *reinterpret_cast<const u32*>(s.embedding + from * s.width + i);
-        Quad x;
-#pragma unroll
-        for (u32 j = 0; j < 4; ++j)
-            x.value[j] = embedding_value(static_cast<i8>(four >> (8 * j)), s.embedding_mantissa[from], s.embedding_exponent[from],
-                                         s.residual_fraction);
-        return x;
+    // Rows of the embedding, boundary 0, each by one block.
+    __device__ void embed() {
+        if (blockIdx.x >= s.rows) return;
+        const u64 from = static_cast<u64>(s.token[blockIdx.x]);
+#pragma unroll 1
+        for (u32 i = threadIdx.x; i < s.width; i += WORKERS)
+            s.residual[blockIdx.x * s.width + i] = embedding_value(s.embedding[from * s.width + i], s.embedding_mantissa[from],
+                                                                   s.embedding_exponent[from], s.residual_fraction);
     }
 
-    // Residual rows, boundary number `boundary`, with the scales of their norms.
-    __device__ void norm_input(const MatrixView& m, u32 boundary, bool keep = true) {
+    // Residual rows with the scales of their norms; as boundary number `boundary` into the trace, if it is one.
+    __device__ __noinline__ void norm_input(const MatrixView& m, u32 boundary) {
         for (u32 row = 0; row < s.rows; ++row) {
-            const bool own = keep && blockIdx.x == row;
-            Quad x[WIDTH_QUADS] = {};
+            const i32* x = s.residual + static_cast<u64>(row) * s.width;
             i32 a = 1;
-#pragma unroll
-            for (u32 j = 0; j < WIDTH_QUADS; ++j) {
-                const u32 i = 4 * (threadIdx.x + j * WORKERS);
-                if (i >= s.width) break;
-                x[j] = residual_quad(row, i, boundary);
-                a = max(a, magnitude(x[j]));
-                if (own && boundary == 0) store_quad(s.residual + static_cast<u64>(row) * s.width + i, x[j]);
-                if (own && s.boundaries)
-                    store_quad(s.boundaries + (static_cast<u64>(row) * (s.layers + 1) + boundary) * s.width + i, x[j]);
-            }
-            a = crew_reduce<Workers>(a, shared.partial_max, Larger());
+#pragma unroll 4
+            for (u32 i = 4 * threadIdx.x; i < s.width; i += 4 * WORKERS) a = max(a, magnitude(load_quad(x + i)));
+            a = largest_of_all(a);
             const i32 k = norm_shift(static_cast<u64>(a));
             const i64 reciprocal = reciprocal_of(m.bits, a);
+            i32* kept = s.boundaries && boundary != NO_BOUNDARY && blockIdx.x == row
+                            ? s.boundaries + (static_cast<u64>(row) * (s.layers + 1) + boundary) * s.width
+                            : nullptr;
             u64 squares = 0;
-#pragma unroll
-            for (u32 j = 0; j < WIDTH_QUADS; ++j) {
-                const u32 i = 4 * (threadIdx.x + j * WORKERS);
-                if (i >= s.width) break;
-                squares += squares_of(x[j], k);
-                store_input(m, row, i, x[j], reciprocal);
+#pragma unroll 2
+            for (u32 i = 4 * threadIdx.x; i < s.width; i += 4 * WORKERS) {
+                const Quad quad = load_quad(x + i);
+                squares += squares_of(quad, k);
+                store_input(m, row, i, quad, reciprocal);
+                if (kept) store_quad(kept + i, quad);
             }
             squares = crew_reduce<Workers>(squares, shared.partial_sum, Sum());
             if (threadIdx.x == 0)
@@ -220,6 +213,8 @@ class Worker {
         }
         Workers::sync();
     }
+
+    __device__ __noinline__ i32 largest_of_all(i32 a) const { return crew_reduce<Workers>(a, shared.partial_max, Larger()); }
 
     __device__ void attended_input(const MatrixView& m) {
         const Attention& a = s.attention;
@@ -236,11 +231,11 @@ class Worker {
                             head.output(static_cast<i64>(high.x)), head.output(static_cast<i64>(high.y))};
             };
             i32 largest = 1;
-#pragma unroll 4
+#pragma unroll 2
             for (u32 i = 4 * threadIdx.x; i < width; i += 4 * WORKERS) largest = max(largest, magnitude(load(i)));
-            largest = crew_reduce<Workers>(largest, shared.partial_max, Larger());
+            largest = largest_of_all(largest);
             const i64 reciprocal = reciprocal_of(m.bits, largest);
-#pragma unroll 4
+#pragma unroll 2
             for (u32 i = 4 * threadIdx.x; i < width; i += 4 * WORKERS) store_input(m, row, i, load(i), reciprocal);
             if (threadIdx.x == 0) shared.scale[row] = plain_scale(static_cast<u64>(largest), 16);
         }
@@ -251,7 +246,7 @@ class Worker {
         for (u32 row = 0; row < s.rows; ++row) {
             const i32 largest = s.hidden_max[row];
             const i64 reciprocal = reciprocal_of(m.bits, largest);
-#pragma unroll 8
+#pragma unroll 4
             for (u32 i = 4 * threadIdx.x; i < s.feed_forward; i += 4 * WORKERS)
                 store_input(m, row, i, load_quad(s.hidden + static_cast<u64>(row) * s.feed_forward + i), reciprocal);
             if (threadIdx.x == 0) shared.scale[row] = plain_scale(static_cast<u64>(largest), s.hidden_fraction);
@@ -398,7 +393,7 @@ class Worker {
     __device__ void feed_forward(u32 layer) {
         const LayerView& l = s.layer[layer];
         forget_attention();
-        norm_input(l.gate_up, layer + 1, false);
+        norm_input(l.gate_up, NO_BOUNDARY);
         i32 largest = 0;
         multiply(
             l.gate_up, true, [](u32, u32) { return 0; },

@@ -38,7 +38,7 @@ struct HeadPairs {
 };
 
 template <u32 PAIRS>
-__device__ __forceinline__ void norm_head(HeadPairs<PAIRS>& z, u32 lane, u32 half, u64 epsilon_q48, const i32* gain) {
+__device__ __noinline__ void norm_head(HeadPairs<PAIRS>& z, u32 lane, u32 half, u64 epsilon_q48, const i32* gain) {
     const i32 k = norm_shift(static_cast<u64>(z.largest()));
     u64 squares = 0;
 #pragma unroll
@@ -73,7 +73,7 @@ __device__ __forceinline__ void rotate_head(HeadPairs<PAIRS>& z, u32 lane, u32 h
 
 // Bits of an entry's index: the lane's (as many as half a head has, five at most), then j's, then first or second.
 template <u32 PAIRS>
-__device__ __forceinline__ void hadamard_head(HeadPairs<PAIRS>& z, u32 lane, u32 half) {
+__device__ __noinline__ void hadamard_head(HeadPairs<PAIRS>& z, u32 lane, u32 half) {
     i64 first[PAIRS], second[PAIRS];
 #pragma unroll
     for (u32 j = 0; j < PAIRS; ++j) {
@@ -102,7 +102,7 @@ __device__ __forceinline__ void hadamard_head(HeadPairs<PAIRS>& z, u32 lane, u32
             second[j] = b + second[j + step], second[j + step] = b - second[j + step];
         }
     }
-    const i32 shift = (bit_length(2 * half) - 1) / 2;
+    const i32 shift = (31 - __clz(2 * half)) / 2;
 #pragma unroll
     for (u32 j = 0; j < PAIRS; ++j) {
         z.first[j] = saturate(round_shift(first[j], shift));
@@ -139,11 +139,14 @@ __device__ __forceinline__ void prepare_head_of(const Heads& h, u32 layer, u32 r
                    ? h.kv_rows + ((static_cast<u64>(row) * h.layers + layer) * h.kv_heads + kv_head) * (2 * width + 8) +
                          (is_value ? width + 4 : 0)
                    : nullptr;
+    // Entry e lies at place + (e / 16) * part_stride + (e % 16) * stride.
+    i8* place = h.queries + (static_cast<u64>(row) * h.heads + head) * width;
+    u32 part_stride = 16, stride = 1;
+    if (is_value) place = view.values + slot / 4 * width * 4 + slot % 4, part_stride = 64, stride = 4;
+    else if (!is_query) place = view.keys + slot * 16, part_stride = PAGE_POSITIONS * 16;
     auto store = [&](u32 entry, i32 z) {
         const i8 q = static_cast<i8>(quantise_value(z, reciprocal));
-        if (is_query) h.queries[(static_cast<u64>(row) * h.heads + head) * width + entry] = q;
-        else if (is_value) view.values[(slot / 4 * width + entry) * 4 + slot % 4] = q;
-        else view.keys[(entry / 16 * PAGE_POSITIONS + slot) * 16 + entry % 16] = q;
+        place[entry / 16 * part_stride + entry % 16 * stride] = q;
         if (kept) kept[entry] = static_cast<u8>(q);
     };
 #pragma unroll

@@ -20,7 +20,7 @@ __device__ __forceinline__ i32 high_word_shift(i64 t, u32 factor, i32 shift) {
 }
 
 // quantise_reciprocal of operations.hpp without a 64-bit division: the float unit guesses, the remainder corrects.
-__device__ __forceinline__ i64 reciprocal_of(u32 bits, i32 a) {
+__device__ __noinline__ i64 reciprocal_of(u32 bits, i32 a) {
     const i64 all = static_cast<i64>(quantised_max(static_cast<i32>(bits))) << 40;
     const double inverse = 1.0 / static_cast<double>(a);
     i64 quotient = static_cast<i64>(static_cast<double>(all) * inverse);  // off by 8 at most: all < 2^55
@@ -46,7 +46,8 @@ __device__ __forceinline__ i32 linear_fast(i64 accumulator, i32 row_mantissa, i3
     return high_word_shift(u, static_cast<u32>(scale.mantissa), row_shift - scale.exponent);
 }
 
-// Any linear layer's output, where it is rare: kept out of line, since a product's end is straight-line code.
+// Any linear layer's output. Out of line, as it is rare: kernels here are long straight lines, and fetching instructions
+// that nobody runs twice costs more than running them (a product's end: 2.5 times; a decoding step: 2 times).
 __device__ __noinline__ i64 linear_slow(i64 accumulator, i32 row_mantissa, i32 row_shift, Scale scale) {
     return linear_value(accumulator, row_mantissa, row_shift, scale);
 }
@@ -54,17 +55,19 @@ __device__ __noinline__ i64 linear_slow(i64 accumulator, i32 row_mantissa, i32 r
 // A linear layer's output before saturation, from an 8-bit input's accumulator (below 2^30) or a 16-bit one's (2^38).
 __device__ __forceinline__ i64 linear_output(i32 accumulator, i32 row_mantissa, i32 row_shift, Scale scale) {
     return shifts_far(row_shift, scale.exponent, 8) ? linear_fast(accumulator, row_mantissa, row_shift, scale)
-                                                    : linear_value(accumulator, row_mantissa, row_shift, scale);
+                                                    : linear_slow(accumulator, row_mantissa, row_shift, scale);
 }
 
 __device__ __forceinline__ i64 linear_output(i64 accumulator, i32 row_mantissa, i32 row_shift, Scale scale) {
     return shifts_far(row_shift, scale.exponent, 16) ? linear_fast(accumulator, row_mantissa, row_shift, scale)
-                                                     : linear_value(accumulator, row_mantissa, row_shift, scale);
+                                                     : linear_slow(accumulator, row_mantissa, row_shift, scale);
 }
+
+__device__ __noinline__ i32 score_slow(i32 dot, Mantissa key, Mantissa query) { return score_value(dot, key, query); }
 
 __device__ __forceinline__ i32 attention_score(i32 dot, Mantissa key, Mantissa query) {
     const i32 shift = 16 - query.exponent - key.exponent;
-    if (shift < HIGH_WORD_SHIFT) return score_value(dot, key, query);
+    if (shift < HIGH_WORD_SHIFT) return score_slow(dot, key, query);
     return high_word_shift(static_cast<i64>(dot) * key.mantissa, static_cast<u32>(query.mantissa) << 8, shift);
 }
 

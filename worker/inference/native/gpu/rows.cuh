@@ -40,6 +40,7 @@ struct Product {
         const i32* at = sums + static_cast<u64>(row) * limbs * outputs + n;
         const u64 step = static_cast<u64>(rows) * limbs * outputs;
         i32 high = at[0], low = limbs == 2 ? at[outputs] : 0;
+#pragma unroll 1
         for (u32 split = 1; split < splits; ++split) {
             high += at[split * step];
             if (limbs == 2) low += at[split * step + outputs];
