@@ -388,11 +388,11 @@ class Seat:
     def act(self) -> str | None:
         """Make one move if there is one to make; returns its function. Raises whatever the chain raises for a move that
         it refuses: whoever has no other then lets the clock run out."""
+        turn = self._chain.turn()  # first: a turn of its own lasts until it moves, so no event can come after it
         events = self._chain.events()
         for event in events[self._seen :]:
             self._party.observe(event)
         self._seen = len(events)
-        turn = self._chain.turn()
         move: Move | None = None
         if isinstance(self._party, Challenger) and turn != Turn.OVER:
             move = self._party.refutation()
