@@ -61,6 +61,16 @@ struct LaneMemory {
         store<Chunk>(offset + CHUNK_BYTES, {value.w[2], value.w[3]});
     }
 
+    // The word at offset 0, wherever `base` points: also into shared memory.
+    WG_FN u256 load_word_anywhere() const {
+        const Chunk a = load_as<Chunk>(base), b = load_as<Chunk>(base + CHUNK_BYTES * LANES);
+        return {{a.low, a.high, b.low, b.high}};
+    }
+    WG_FN void store_word_anywhere(const u256& value) const {
+        store_as<Chunk>(base, {value.w[0], value.w[1]});
+        store_as<Chunk>(base + CHUNK_BYTES * LANES, {value.w[2], value.w[3]});
+    }
+
     // A structure of 16-byte chunks; `offset` is a multiple of 16.
     template <class T>
     WG_FN T load_struct(u64 offset) const {
