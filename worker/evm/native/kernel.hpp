@@ -88,9 +88,10 @@ __device__ __noinline__ bool go_on(M& m, typename M::Regs& r) {
     return leave_frame(m, r);
 }
 
-// Runs what `open_machine` began, all lanes of the warp together. `r` becomes what it is at the end.
+// Runs what `open_machine` began, all lanes of the warp together. `r` becomes what it is at the end; `addressed` is room
+// for a copy of it.
 template <class M>
-__device__ __forceinline__ void run_together(M& m, typename M::Regs& r, bool running) {
+__device__ __forceinline__ void run_together(M& m, typename M::Regs& r, typename M::Regs& addressed, bool running) {
     Halt outcome = r.halt;
     if (!running) {
         r.halt = Halt::None;
@@ -100,10 +101,9 @@ __device__ __forceinline__ void run_together(M& m, typename M::Regs& r, bool run
         step_without_calls(m, r);
         if (r.halt == Halt::PutOff) execute_by_value(m, r);
         if (r.halt != Halt::None) {
-            typename M::Regs called;
-            called.take(r);
-            running = go_on(m, called);
-            r.take(called);
+            addressed.take(r);
+            running = go_on(m, addressed);
+            r.take(addressed);
             if (!running) {
                 outcome = r.halt;
                 r.halt = Halt::None;
@@ -129,24 +129,23 @@ __device__ __forceinline__ void run_rows() {
         first = __shfl_sync(0xffffffffu, first, 0);
         if (first >= a.count) break;
         const bool present = first + lane < a.count;
-        Registers<32> r = {};
+        Registers<32> r = {}, addressed;  // in processor registers, and a copy for functions that are called
         Rejection rejection = Rejection::None;
         bool running = false;
         if (present) {
             const u32 row = a.rows[first + lane];
             m.block = &a.batch.blocks[a.batch.block[row]];
-            Registers<32> begun = {};
-            begun.stack.near_words = own_words;
-            rejection = open_machine(m, begun, row, memory, a.regions + thread * a.region_stride);
+            addressed = {};
+            addressed.stack.near_words = own_words;
+            rejection = open_machine(m, addressed, row, memory, a.regions + thread * a.region_stride);
             running = rejection == Rejection::None && m.state.fault == Halt::None;
-            if (running && begun.halt != Halt::None) running = leave_frame(m, begun);  // a precompile, a collision
-            r.take(begun);
+            if (running && addressed.halt != Halt::None) running = leave_frame(m, addressed);  // a precompile, a collision
+            r.take(addressed);
         }
-        run_together(m, r, running);
+        run_together(m, r, addressed, running);
         if (present) {
-            Registers<32> ended;
-            ended.take(r);
-            write_result(m, ended, rejection, a.outputs);
+            addressed.take(r);
+            write_result(m, addressed, rejection, a.outputs);
         }
         converge_lanes();
     }

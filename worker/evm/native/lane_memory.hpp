@@ -15,13 +15,22 @@ struct alignas(16) Chunk {
     u64 low, high;
 };
 
+// Stores what this device does not read again: it need not stay in the caches.
+WG_FN void store_once(u8* to, Chunk value) {
+#if WG_ON_DEVICE
+    __stcs(reinterpret_cast<ulonglong2*>(to), ulonglong2{value.low, value.high});
+#else
+    store_as(to, value);
+#endif
+}
+
 // Writes a structure of 16-byte chunks to contiguous memory, a chunk at a time.
 template <class T>
 WG_FN void store_chunks(u8* to, const T& value) {
     static_assert(sizeof(T) % CHUNK_BYTES == 0 && alignof(T) == CHUNK_BYTES);
     WG_UNROLL
     for (u64 i = 0; i < sizeof(T); i += CHUNK_BYTES) {
-        store_as<Chunk>(to + i, load_as<Chunk>(reinterpret_cast<const u8*>(&value) + i));
+        store_once(to + i, load_as<Chunk>(reinterpret_cast<const u8*>(&value) + i));
     }
 }
 
@@ -109,8 +118,15 @@ struct LaneMemory {
         } else {
             u64 i = 0;
             if ((reinterpret_cast<u64>(to) | from) % CHUNK_BYTES == 0) {
-                WG_UNROLL_8
-                for (; i + CHUNK_BYTES <= size; i += CHUNK_BYTES) store_as<Chunk>(to + i, load<Chunk>(from + i));
+                constexpr u64 AT_ONCE = 5;  // loads that do not wait for stores
+                for (; i + AT_ONCE * CHUNK_BYTES <= size; i += AT_ONCE * CHUNK_BYTES) {
+                    Chunk chunks[AT_ONCE];
+                    WG_UNROLL
+                    for (u64 k = 0; k < AT_ONCE; ++k) chunks[k] = load<Chunk>(from + i + k * CHUNK_BYTES);
+                    WG_UNROLL
+                    for (u64 k = 0; k < AT_ONCE; ++k) store_once(to + i + k * CHUNK_BYTES, chunks[k]);
+                }
+                for (; i + CHUNK_BYTES <= size; i += CHUNK_BYTES) store_once(to + i, load<Chunk>(from + i));
             }
             for (; i < size && reinterpret_cast<u64>(to + i) % 8; ++i) to[i] = *at(from + i);
             for (; i + 8 <= size; i += 8) store_as<u64>(to + i, load_little_endian(from + i));
