@@ -99,7 +99,7 @@ WG_EXPORT void warpgrid_evm_session_clear(Session* session, u32 release) {
     session->used = 0;
     if (!release) return;
     session->output.forget();
-    for (Worker* worker : session->workers) {
+    for (const auto& worker : session->workers) {
         worker->lanes.forget();
         worker->region.forget();
     }
@@ -122,8 +122,8 @@ WG_EXPORT void warpgrid_evm_run_instances(Session* session, Base* base, u32 acco
         }
     };
     std::vector<std::thread> threads;
-    for (u64 i = 1; i < session->workers.size(); ++i) threads.emplace_back(work, session->workers[i]);
-    work(session->workers[0]);
+    for (u64 i = 1; i < session->workers.size(); ++i) threads.emplace_back(work, session->workers[i].get());
+    work(session->workers[0].get());
     for (std::thread& thread : threads) thread.join();
 }
 

@@ -3,6 +3,7 @@
 
 #include <sys/mman.h>
 
+#include <memory>
 #include <vector>
 
 #include "worker/evm/native/arenas.hpp"
@@ -41,18 +42,15 @@ struct Worker {
 
 struct Session {
     Session(const ArenaSizes& sizes, u32 threads, u64 output_bytes) : output(output_bytes) {
-        for (u32 i = 0; i < threads; ++i) workers.push_back(new Worker(sizes));
-    }
-    ~Session() {
-        for (Worker* worker : workers) delete worker;
+        for (u32 i = 0; i < threads; ++i) workers.push_back(std::make_unique<Worker>(sizes));
     }
     bool usable() const {
-        for (const Worker* worker : workers) {
+        for (const auto& worker : workers) {
             if (!worker->lanes.base() || !worker->region.base()) return false;
         }
         return output.base() != nullptr;
     }
-    std::vector<Worker*> workers;
+    std::vector<std::unique_ptr<Worker>> workers;
     Reservation output;
     u64 used = 0;
 };
