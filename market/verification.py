@@ -2,7 +2,8 @@
 be made.
 
 Pure: the caller fetches the logs (`job_topics` and `batch_topics` say which) and the worker's registered key. Trusts
-nobody: neither the coordinator nor the worker, and the escrow's own checks are made again. Answers are not run again.
+nobody: neither the coordinator nor the worker, and the escrow's own checks are made again. Whoever has the model runs
+an exact answer again and says what came out (`Recomputed`); equal trace roots prove the whole answer.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,7 +19,17 @@ from core.receipts import Log
 from market.contracts import ESCROW_ADDRESS, JOB_ESCROW
 from market.receipt_tree import leaf_of, proof_of, root_from_proof
 
-__all__ = ["ChainRecord", "Check", "ClientSide", "Verdict", "batch_topics", "job_topics", "read_record", "verify"]
+__all__ = [
+    "ChainRecord",
+    "Check",
+    "ClientSide",
+    "Recomputed",
+    "Verdict",
+    "batch_topics",
+    "job_topics",
+    "read_record",
+    "verify",
+]
 
 _OUTCOMES = ("JobPaid", "JobRefunded", "JobExpired", "JobRejected")
 
@@ -54,12 +65,23 @@ class ChainRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class Recomputed:
+    """What the ordered model answered to the request when it was run again: the trace root under the order's request
+    hash, and the text. None of both where it was not run, and `detail` says why."""
+
+    trace_root: bytes | None = None
+    output: str | None = None
+    detail: str = "the model was not run again"
+
+
+@dataclass(frozen=True, slots=True)
 class ClientSide:
     """What only the client knows; whoever has less can check less."""
 
     salt: bytes | None = None
     request: JobRequest | None = None
     output: str | None = None
+    recomputed: Recomputed = Recomputed()
 
 
 def job_topics(job_id: bytes) -> tuple[bytes | None, ...]:
@@ -114,7 +136,7 @@ def verify(record: ChainRecord, signer: bytes, client: ClientSide) -> tuple[Chec
         _check_payment(record, receipt),
         _check_hash("request", receipt.request_hash, client.salt, client.request, request_hash),
         _check_hash("output", receipt.output_hash, client.salt, client.output, output_hash),
-        _check_execution(receipt),
+        _check_execution(receipt, client),
     )
 
 
@@ -195,9 +217,17 @@ def _check_hash(
     return _check(name, hash_of(value, salt) == expected, f"hash 0x{expected.hex()}")
 
 
-def _check_execution(receipt: Receipt) -> Check:
+def _check_execution(receipt: Receipt, client: ClientSide) -> Check:
     if receipt.tier == Tier.FLOAT:
         return Check(
             "execution", Verdict.UNCHECKED, "the float tier cannot be proven: running it again is a comparison"
         )
-    return Check("execution", Verdict.UNCHECKED, f"the trace 0x{receipt.trace_root.hex()} was not opened here")
+    again = client.recomputed
+    if again.trace_root is None:
+        return Check("execution", Verdict.UNCHECKED, again.detail)
+    if again.trace_root != receipt.trace_root:
+        detail = f"this model's trace is 0x{again.trace_root.hex()}, the receipt's 0x{receipt.trace_root.hex()}"
+        return Check("execution", Verdict.FAILED, detail)
+    if client.output is not None and again.output != client.output:
+        return Check("execution", Verdict.FAILED, "the trace is right, but the answer's text is not what it says")
+    return Check("execution", Verdict.PASSED, f"run again, to the last bit: trace 0x{receipt.trace_root.hex()}")

@@ -56,9 +56,16 @@ class SequencerConfig:
         2_000, "with no transactions, time between blocks, milliseconds; 0 makes blocks only on demand", least=0
     )
     executors_wanted: int = setting(2, "workers that must agree on a block, where that many are connected", least=1)
+    watchers: str = setting(
+        "", "addresses of the watchers whose findings halt sealing, separated by commas; empty believes any watcher"
+    )
     execution_timeout_ms: int = setting(30_000, "time a worker has to execute a block, milliseconds", least=100)
     settlement_interval_ms: int = setting(2_000, "time between settlements of receipts, milliseconds", least=100)
-    audit_percent: int = setting(25, "share of jobs that a second worker runs again and compares", least=0, most=100)
+    audit_percent: int = setting(25, "share of jobs whose answer is checked", least=0, most=100)
+    audit_models: str = setting(
+        "", "folder of exact models to check answers with; empty leaves every check to a second worker"
+    )
+    audit_units: int = setting(16, "places of an exact answer that an audit opens", least=1, most=64)
     states_kept: int = setting(256, "blocks whose state can be queried; 0 keeps every state", least=0)
     log_level: str = setting("info", "debug, info, warning or error")
 
@@ -76,7 +83,11 @@ class WorkerConfig:
     rpc_url: str = setting("http://127.0.0.1:8545", "JSON-RPC of the sequencer, to register and stake")
     executor: str = setting("cpu", "what executes blocks: cpu (the native engine) or reference (EELS)")
     duty: str = setting("worker", "worker executes blocks and jobs; watcher re-checks blocks with a second EVM")
-    model: str = setting("", "GGUF file to serve, or `smollm2` for the packaged SmolLM2-135M; empty serves none")
+    model: str = setting(
+        "",
+        "directory of an exact model (`warpgrid model import`), GGUF file, or `smollm2` for the packaged float one; "
+        "empty serves none",
+    )
     price_per_token_wei: int = setting(1_000_000_000, "asking price of one output token, wei", least=0)
     jobs_max: int = setting(1, "jobs run at the same time", least=1, most=1_024)
     engine_threads: int = setting(0, "threads of the inference engine; 0 takes the number of cores", least=0)

@@ -1,14 +1,29 @@
-"""From a worker's `model` setting to a loaded engine."""
+"""From a worker's `model` setting to a loaded engine, and from the packaged model to an exact one."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from worker.inference.engine import Engine
+from worker.inference.errors import ModelNotFound
+from worker.inference.exact.convert import Recipe, import_checkpoint, open_checkpoint
 from worker.inference.exact.engine import ExactSettings, load_exact
-from worker.inference.exact.model import ExactModel
+from worker.inference.exact.model import ExactModel, ModelStore
 from worker.inference.llama import LlamaSettings, available_memory_bytes, load_llama
 from worker.inference.packaged import PACKAGED_MODEL, packaged_model_file
+from worker.inference.proof_opener import AnswerOpener
+from worker.inference.proof_trace import recording
+from worker.jobs import Opener
 
-__all__ = ["load_engine", "model_file"]
+__all__ = ["LoadedModel", "load_model", "model_file", "model_name", "packaged_exact_model"]
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """An engine that answers jobs; `opener` opens its answers for audits, on the exact tier."""
+
+    engine: Engine
+    opener: Opener | None = None
 
 
 def model_file(model: str) -> Path:
@@ -16,16 +31,37 @@ def model_file(model: str) -> Path:
     return packaged_model_file() if model == PACKAGED_MODEL else Path(model)
 
 
-async def load_engine(model: str, threads: int) -> Engine:
-    """Load the model: a directory is an exact model, a file GGUF. Requests call it by the name that it was imported
-    under, the setting's name, or its file's without the ending.
+def model_name(model: str) -> str:
+    """What requests call the model of a setting: the name that an exact one was imported under, the packaged model's,
+    or a file's without its ending.
     """
     path = model_file(model)
     if path.is_dir():
-        exact = ExactSettings(path, ExactModel(path).name, available_memory_bytes(), threads=threads)
-        return await load_exact(exact)
-    name = model if model == PACKAGED_MODEL else path.stem
-    settings = LlamaSettings(path, name, available_memory_bytes())
-    if threads:
-        settings = LlamaSettings(path, name, available_memory_bytes(), threads=threads)
-    return await load_llama(settings)
+        return ExactModel(path).name
+    return model if model == PACKAGED_MODEL else path.stem
+
+
+async def load_model(model: str, threads: int) -> LoadedModel:
+    """Load the model of a setting: a directory is an exact model, a file GGUF."""
+    path = model_file(model)
+    if path.is_dir():
+        exact = ExactModel(path)
+        settings = ExactSettings(path, exact.name, available_memory_bytes(), threads=threads)
+        engine = await load_exact(settings, recording(exact))
+        return LoadedModel(engine, AnswerOpener(exact, engine))
+    limits = {"threads": threads} if threads else {}
+    return LoadedModel(await load_llama(LlamaSettings(path, model_name(model), available_memory_bytes(), **limits)))
+
+
+def packaged_exact_model(models_dir: Path, progress: Callable[[int, int], None]) -> Path:
+    """The packaged model as an exact one, imported into `models_dir` if it is not there yet (a quarter of a minute).
+
+    Raises ModelNotFound when the package is not installed.
+    """
+    store = ModelStore(models_dir)
+    try:
+        return store.find(PACKAGED_MODEL)
+    except ModelNotFound:
+        checkpoint = open_checkpoint(packaged_model_file())
+        root = import_checkpoint(checkpoint, store, PACKAGED_MODEL, Recipe(), progress)
+        return store.find(root.hex())

@@ -18,7 +18,7 @@ from node.errors import ConfigError, ServiceUnreachable
 from node.executors import make_executor
 from node.keys import IdentityKey, SequencerPin, WorkerTls
 from node.metrics import serving
-from node.models import load_engine
+from node.models import load_model
 from node.paths import chain_dir, identity_file, keys_dir
 from node.registration import ensure_registered, public_key_der
 from node.wallet import Wallet
@@ -61,8 +61,9 @@ async def _run(config: WorkerConfig, registry: CollectorRegistry, resources: Exi
     resources.callback(chain.close)
     models = []
     if config.model:
-        engine = await load_engine(config.model, config.engine_threads)
-        models.append(OfferedModel(engine, config.price_per_token_wei, config.price_per_token_wei))
+        loaded = await load_model(config.model, config.engine_threads)
+        prices = (config.price_per_token_wei, config.price_per_token_wei)
+        models.append(OfferedModel(loaded.engine, *prices, loaded.opener))
     worker = Worker(
         WorkerSettings(
             config.data_dir,

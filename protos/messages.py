@@ -15,23 +15,28 @@ from core.chain_rules import Commitments
 from core.execution import BlockContext, ExecutionOutcome, Rejection, Withdrawal
 from core.fork import Fork
 from core.jobs.receipt import Receipt
-from core.jobs.request import JobRequest
+from core.jobs.request import OUTPUT_TOKENS_MAX, JobRequest
 from core.receipts import ReceiptColumns
 from core.state import StateDifference
 from core.transaction import TransactionColumns
 from protos.errors import MalformedMessage
 
 __all__ = [
+    "AUDIT_ATTEMPT",
+    "AUDIT_UNITS_MAX",
     "BLOCKS_MAX",
+    "OPEN_ATTEMPT",
     "OUTPUT_BYTES_MAX",
     "OUTPUT_PIECE_BYTES_MAX",
     "PROTOCOL_VERSION",
     "Address",
     "AnnounceBlock",
+    "AnswerOpened",
     "AssignJob",
     "BlockAnswer",
     "BlockBody",
     "BlockEnvironment",
+    "BlockFinding",
     "BlockReference",
     "BlockRefusal",
     "Blocks",
@@ -45,6 +50,7 @@ __all__ = [
     "EnrolRequest",
     "ExecuteBlock",
     "Failure",
+    "FindingKept",
     "GetBlocks",
     "Goodbye",
     "Gpu",
@@ -61,10 +67,13 @@ __all__ = [
     "JobStarted",
     "ListJobs",
     "Model",
+    "OpenAnswer",
+    "Product",
     "ReceiptStored",
     "Register",
     "Registered",
     "SequencerMessage",
+    "SignedFinding",
     "SignedReceipt",
     "Size",
     "SizeMax",
@@ -72,6 +81,7 @@ __all__ = [
     "SnapshotRequest",
     "SnapshotState",
     "SubmitJob",
+    "UnitOpening",
     "WorkerMessage",
 ]
 
@@ -81,7 +91,18 @@ TEXT_BYTES_MAX = 1024
 OUTPUT_PIECE_BYTES_MAX = 16 * 1024
 OUTPUT_BYTES_MAX = 1024 * 1024
 BLOCKS_MAX = 256
+AUDIT_UNITS_MAX = 64
+AUDIT_ATTEMPT = 2**31
+"""The attempt number of every second opinion, so that it never meets a real attempt's; that of openings is the next."""
+OPEN_ATTEMPT = AUDIT_ATTEMPT + 1
 WITHDRAWALS_MAX = 16
+
+# Of openings: the largest model of docs/exact-inference.md, section 2.
+_LEAVES_BYTES_MAX = 32 * 1024
+_RESIDUAL_BYTES_MAX = 4 * 16_384
+_PRODUCT_BYTES_MAX = 5 * 262_144
+_EARLIER_BYTES_MAX = 32 * 1024 * 1024
+_POSITION_ROOTS_BYTES_MAX = 32 * 131_072
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +133,7 @@ Address = Annotated[bytes, Size(20)]
 OptionalAddress = Annotated[bytes, Size(20, or_empty=True)]
 Signature = Annotated[bytes, Size(65)]
 Text = Annotated[str, SizeMax(TEXT_BYTES_MAX)]
+Tokens = Annotated[bytes, SizeMax(4 * OUTPUT_TOKENS_MAX)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,6 +272,25 @@ class BlockRefusal:
 
 
 @dataclass(frozen=True, slots=True)
+class BlockFinding:
+    block: BlockReference
+    reason: Text
+    commitments: Commitments | None
+    executor: Text
+
+
+@dataclass(frozen=True, slots=True)
+class SignedFinding:
+    finding: BlockFinding
+    signature: Signature
+
+
+@dataclass(frozen=True, slots=True)
+class FindingKept:
+    block: BlockReference
+
+
+@dataclass(frozen=True, slots=True)
 class AnnounceBlock:
     hash: Hash
     header: Header
@@ -325,6 +366,7 @@ class JobEvent:
     detail: Text
     receipt: SignedReceipt | None
     at_ms: int
+    answer: Tokens = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,6 +383,7 @@ class JobRecord:
     audit: Text
     submitted_at_ms: int
     deadline_ms: int
+    answer: Tokens = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -360,6 +403,7 @@ class AssignJob:
     output_token_wei: int
     price_max_wei: int
     audit: bool
+    expected: Tokens = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -389,6 +433,7 @@ class JobFinished:
     attempt: int
     output: Annotated[str, SizeMax(OUTPUT_BYTES_MAX)]
     signed: SignedReceipt
+    answer: Tokens = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -397,6 +442,42 @@ class JobFailed:
     attempt: int
     code: Text
     detail: Text
+
+
+@dataclass(frozen=True, slots=True)
+class OpenAnswer:
+    version: int
+    job_id: Hash
+    request: JobRequest
+    salt: Hash
+    model_hash: Hash
+    answer: Tokens
+    units: Annotated[bytes, SizeMax(8 * AUDIT_UNITS_MAX)]
+    deadline_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    name: Text
+    value_bytes: int
+    values: Annotated[bytes, SizeMax(_PRODUCT_BYTES_MAX)]
+
+
+@dataclass(frozen=True, slots=True)
+class UnitOpening:
+    leaves: Annotated[bytes, SizeMax(_LEAVES_BYTES_MAX)]
+    residual: Annotated[bytes, SizeMax(_RESIDUAL_BYTES_MAX)]
+    earlier: Annotated[bytes, SizeMax(_EARLIER_BYTES_MAX)]
+    paths: Annotated[bytes, SizeMax(_EARLIER_BYTES_MAX)]
+    products: Annotated[tuple[Product, ...], CountMax(4)]
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerOpened:
+    version: int
+    job_id: Hash
+    position_roots: Annotated[bytes, SizeMax(_POSITION_ROOTS_BYTES_MAX)]
+    openings: Annotated[tuple[UnitOpening, ...], CountMax(AUDIT_UNITS_MAX)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -418,6 +499,7 @@ class Description:
     at_ms: int
     attach_port: int
     workers: int
+    first_block: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -522,8 +604,10 @@ WorkerMessage = (
     | JobOutput
     | JobFinished
     | JobFailed
+    | AnswerOpened
     | Goodbye
     | Failure
+    | SignedFinding
 )
 SequencerMessage = (
     Challenge
@@ -535,8 +619,10 @@ SequencerMessage = (
     | AssignJob
     | CancelJob
     | ReceiptStored
+    | OpenAnswer
     | Goodbye
     | Failure
     | SnapshotBase
     | SnapshotState
+    | FindingKept
 )

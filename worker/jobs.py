@@ -10,18 +10,21 @@ again, or says that the job was lost. Knows engines only through `worker.inferen
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import structlog
 
 from core.errors import InvalidInput, WarpgridError
 from core.jobs.receipt import Receipt, ReceiptDomain
-from core.jobs.request import output_hash, request_hash
+from core.jobs.request import JobRequest, decode_tokens, encode_tokens, output_hash, request_hash
 from protos.handshake import Signer
 from protos.messages import (
+    OPEN_ATTEMPT,
     OUTPUT_BYTES_MAX,
     OUTPUT_PIECE_BYTES_MAX,
+    AnswerOpened,
     AssignJob,
     BlockReference,
     CancelJob,
@@ -29,6 +32,7 @@ from protos.messages import (
     JobFinished,
     JobOutput,
     JobStarted,
+    OpenAnswer,
     ReceiptStored,
     SignedReceipt,
 )
@@ -36,8 +40,12 @@ from worker.client import SequencerClient
 from worker.inference.engine import Completion, Engine, Piece
 from worker.inference.errors import EngineBusy, InferenceError
 from worker.job_files import JobFiles
+from zk.audit import AuditOpening, Unit
+from zk.merkle import Digests
+from zk.openings import VERSION as OPENINGS_VERSION
+from zk.openings import decode_units, opened_of
 
-__all__ = ["JobRunner", "JobsConfig", "OfferedModel"]
+__all__ = ["JobRunner", "JobsConfig", "OfferedModel", "Opener"]
 
 _REASON_CHARACTERS_MAX = 256
 
@@ -51,13 +59,23 @@ class JobsConfig:
     slots: int = 1
 
 
+class Opener(Protocol):
+    """Opens what an exact engine committed to. Implementation: `worker.inference.proof_opener`."""
+
+    async def open(
+        self, request: JobRequest, request_hash: bytes, answer: Sequence[int], units: Sequence[Unit]
+    ) -> tuple[Digests, list[AuditOpening]]:
+        """The roots of all positions, and the openings. Raises InvalidInput for what this model never answered."""
+
+
 @dataclass(frozen=True, slots=True)
 class OfferedModel:
-    """An engine and what its tokens cost."""
+    """An engine and what its tokens cost; `opener` where its answers can be audited."""
 
     engine: Engine
     input_token_wei: int
     output_token_wei: int
+    opener: Opener | None = None
 
 
 class _Refused(WarpgridError):
@@ -90,6 +108,7 @@ class JobRunner:
         self._config = config
         self._now_ms = now_ms
         self._running: dict[tuple[bytes, int], asyncio.Task[None]] = {}
+        self._opening: asyncio.Task[None] | None = None
         self._reasons: dict[tuple[bytes, int], str] = {}
         self._is_draining = False
         self._idle = asyncio.Event()
@@ -97,6 +116,7 @@ class JobRunner:
         self._interrupted = files.interrupted()
         client.on(AssignJob, self._on_assignment)
         client.on(CancelJob, self._on_cancel)
+        client.on(OpenAnswer, self._on_open)
         client.on(ReceiptStored, self._on_stored)
         client.on_attached(self._on_attached)
 
@@ -115,7 +135,10 @@ class JobRunner:
         for key, task in list(self._running.items()):
             self._reasons[key] = "the worker stops"
             task.cancel()
-        await asyncio.gather(*self._running.values(), return_exceptions=True)
+        if self._opening is not None:
+            self._opening.cancel()
+        tasks = [*self._running.values(), *([self._opening] if self._opening else [])]
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _on_attached(self, _: BlockReference) -> None:
         """What the coordinator may have missed: receipts, and jobs that a crash ended."""
@@ -194,7 +217,7 @@ class JobRunner:
         try:
             async with (
                 asyncio.timeout((job.deadline_ms - started_ms) / 1000),
-                contextlib.aclosing(engine.generate(job.request)) as parts,
+                contextlib.aclosing(self._generated(job, engine)) as parts,
             ):
                 async for part in parts:
                     if isinstance(part, Completion):
@@ -212,6 +235,10 @@ class JobRunner:
         if completion is None:
             raise _Refused("engine", "the engine ended without a completion")
         return self._signed(job, "".join(text), completion, started_ms)
+
+    def _generated(self, job: AssignJob, engine: Engine) -> AsyncGenerator[Piece | Completion, None]:
+        asked = request_hash(job.request, job.salt)
+        return engine.generate(job.request, asked, decode_tokens(job.expected))
 
     def _signed(self, job: AssignJob, output: str, completion: Completion, started_ms: int) -> JobFinished:
         input_wei, output_wei = (0, 0) if job.audit else (job.input_token_wei, job.output_token_wei)
@@ -235,7 +262,8 @@ class JobRunner:
             total_wei=total_wei,
         )
         signature = self._signer.sign(receipt.digest(self._domain))
-        return JobFinished(job.job_id, job.attempt, output, SignedReceipt(receipt, signature))
+        signed = SignedReceipt(receipt, signature)
+        return JobFinished(job.job_id, job.attempt, output, signed, encode_tokens(completion.tokens))
 
     async def _fail(self, job: AssignJob, refusal: _Refused) -> None:
         _log.info("job_failed", job=job.job_id.hex(), attempt=job.attempt, code=refusal.code, detail=str(refusal))
@@ -248,6 +276,42 @@ class JobRunner:
         if task is not None:
             self._reasons[key] = message.reason
             task.cancel()
+
+    async def _on_open(self, message: OpenAnswer) -> None:
+        """An audit's challenge; one at a time, beside the jobs. Nothing of it is kept: who asks may ask again."""
+        if self._opening is not None and not self._opening.done():
+            await self._decline(message, _Refused("busy", "another audit is being answered"))
+            return
+        self._opening = asyncio.create_task(self._open(message))
+
+    async def _open(self, message: OpenAnswer) -> None:
+        try:
+            opened = await self._opened(message)
+        except _Refused as refusal:
+            await self._decline(message, refusal)
+        except (InferenceError, InvalidInput) as error:
+            await self._decline(message, _Refused("request_invalid", str(error)))
+        else:
+            await self._client.post(opened)
+
+    async def _opened(self, message: OpenAnswer) -> AnswerOpened:
+        offered = self._models.get(message.model_hash)
+        if message.version != OPENINGS_VERSION:
+            raise _Refused("version", f"this worker opens answers by version {OPENINGS_VERSION}")
+        if offered is None or offered.opener is None:
+            raise _Refused("model_missing", "this worker does not serve that model with proofs")
+        asked = request_hash(message.request, message.salt)
+        answer, units = decode_tokens(message.answer), decode_units(message.units)
+        try:
+            async with asyncio.timeout((message.deadline_ms - self._now_ms()) / 1000):
+                roots, openings = await offered.opener.open(message.request, asked, answer, units)
+        except TimeoutError as error:
+            raise _Refused("deadline", "the answer was not opened by the deadline") from error
+        return opened_of(message.job_id, roots, openings)
+
+    async def _decline(self, message: OpenAnswer, refusal: _Refused) -> None:
+        detail = str(refusal)[:_REASON_CHARACTERS_MAX]
+        await self._client.post(JobFailed(message.job_id, OPEN_ATTEMPT, refusal.code, detail))
 
     async def _on_stored(self, message: ReceiptStored) -> None:
         self._files.forget(message.job_id, message.attempt)

@@ -20,6 +20,7 @@ from core.hashing import keccak256
 from zk.arithmetic import (
     ExactArithmetic,
     Ints,
+    KeyValueRows,
     head_step,
     layer_step,
     trace_shape,
@@ -226,11 +227,11 @@ def _check(
     ):
         return "commitment of the position"
     leaf = opening.leaves
+    if len(opening.residual) != layout.residual_bytes:
+        return "shape of the residual row"
     if sha256(opening.residual).digest() != leaf[residual_leaf(layer)].tobytes():
         return "commitment of the residual row"
     x = np.frombuffer(opening.residual, "<i4").astype(np.int64)
-    if len(x) != shape.model_width:
-        return "shape of the residual row"
     failed: list[str] = []
     accumulate = partial(_checked_product, key, opening, failed)
     if layer == shape.layers:
@@ -243,7 +244,10 @@ def _check(
             return wrong
     if not _earlier_rows_are_committed(opening, layout.key_value_bytes, position_roots):
         return "commitment of the key-value rows"
-    output = layer_step(arithmetic, layer, position, x, unpack_key_values(shape, opening.earlier), accumulate)
+    earlier = unpack_key_values(shape, opening.earlier)
+    if not _are_quantised(earlier):
+        return "range of the key-value rows"
+    output = layer_step(arithmetic, layer, position, x, earlier, accumulate)
     if failed:
         return failed[0]
     if sha256(output.key_value_row).digest() != leaf[key_value_leaf(layer)].tobytes():
@@ -268,6 +272,12 @@ def _check_token(arithmetic: ExactArithmetic, token: int, leaf: Digests, x: Ints
     if leaf[0].tobytes() != token_digest(token):
         return "token"
     return None if np.array_equal(arithmetic.embedding(np.array([token]))[0], x) else "embedding"
+
+
+def _are_quantised(rows: KeyValueRows) -> bool:
+    """Whether these can be anybody's key-value rows: outside these ranges the arithmetic means nothing."""
+    values = (np.abs(one).max(initial=0) <= 127 for one in (rows.k, rows.v))
+    return all(values) and all(one.min(initial=1) >= 1 for one in (rows.ka, rows.va))
 
 
 def _earlier_rows_are_committed(opening: AuditOpening, row_bytes: int, position_roots: Digests) -> bool:

@@ -68,8 +68,8 @@ def replay(
     builder = TraceBuilder(shape)
     position, wrong_token = 0, None
     for rows in engine.prefill(statement):
-        for boundaries, kv_rows, chosen in zip(rows.boundaries, rows.kv_rows, rows.chosen, strict=True):
-            builder.add(position, statement.tokens[position], boundaries, kv_rows)
+        builder.add(position, rows.boundaries, rows.kv_rows)
+        for chosen in rows.chosen:
             position += 1
             if position >= len(order.prompt) and chosen != statement.tokens[position] and wrong_token is None:
                 wrong_token = (position, chosen)

@@ -197,40 +197,40 @@ class TraceBuilder:
 
     def __init__(self, shape: TraceShape) -> None:
         self._shape = shape
-        self._digests: list[bytes] = []
-        self._tokens: list[int] = []
+        self._parts: list[Digests] = []
+        self._positions = 0
 
-    def add(self, position: int, token: int, boundaries: NDArray[np.int32], kv_rows: NDArray[np.uint8]) -> None:
-        """The next position: int32[L + 1, d] residual rows and u8[L, bytes] canonical key-value rows."""
-        shape = self._shape
-        if position != len(self._tokens):
-            raise TraceInvalid(f"position {position} was added after {len(self._tokens)} positions")
-        if boundaries.nbytes != (shape.layers + 1) * shape.residual_bytes or boundaries.dtype != np.int32:
+    def add(self, first_position: int, boundaries: NDArray[np.int32], kv_rows: NDArray[np.uint8]) -> None:
+        """The next positions: int32[n, L + 1, d] residual rows and u8[n, L, bytes] canonical key-value rows."""
+        shape, count = self._shape, len(boundaries)
+        if first_position != self._positions:
+            raise TraceInvalid(f"position {first_position} was added after {self._positions} positions")
+        if boundaries.nbytes != count * (shape.layers + 1) * shape.residual_bytes or boundaries.dtype != np.int32:
             raise TraceInvalid(f"residual rows {boundaries.dtype}{boundaries.shape} do not fit the model")
-        if kv_rows.nbytes != shape.layers * shape.key_value_bytes:
+        if kv_rows.nbytes != count * shape.layers * shape.key_value_bytes:
             raise TraceInvalid(f"key-value rows {kv_rows.shape} do not fit the model")
-        digests = [b""] * (2 * shape.layers + 2)
-        digests[0] = token_digest(token)
-        digests[1::2] = _hash_rows(boundaries, shape.residual_bytes)
-        digests[2::2] = _hash_rows(kv_rows, shape.key_value_bytes)
-        self._append(token, digests)
+        leaves = np.zeros((count, shape.leaves, 32), np.uint8)
+        used = 2 * shape.layers + 2
+        leaves[:, 1:used:2] = _hash_rows(boundaries, shape.residual_bytes).reshape(count, -1, 32)
+        leaves[:, 2:used:2] = _hash_rows(kv_rows, shape.key_value_bytes).reshape(count, -1, 32)
+        self._parts.append(leaves)
+        self._positions += count
 
     def finish(self, statement: Statement) -> Trace:
-        """The trace of what was added: every token of the statement but the last.
+        """The trace of what was added: the rows of every token of the statement but the last.
 
-        Raises TraceInvalid when other tokens were added.
+        Raises TraceInvalid when it has another number of tokens.
         """
-        if tuple(self._tokens) != statement.tokens[:-1]:
-            raise TraceInvalid("the rows added are not those of the statement's tokens")
-        self._append(statement.answer[-1], [token_digest(statement.answer[-1])])
-        leaves = np.frombuffer(b"".join(self._digests), np.uint8).reshape(-1, 32)
-        return Trace(self._shape, statement, leaves)
-
-    def _append(self, token: int, digests: list[bytes]) -> None:
-        self._tokens.append(token)
-        self._digests.append(b"".join(digests).ljust(32 * self._shape.leaves, b"\0"))
+        tokens = statement.tokens
+        if self._positions != len(tokens) - 1:
+            raise TraceInvalid(f"rows of {self._positions} positions were added, for {len(tokens)} tokens")
+        leaves = np.concatenate([*self._parts, np.zeros((1, self._shape.leaves, 32), np.uint8)])
+        digests = b"".join(token_digest(token) for token in tokens)
+        leaves[:, TOKEN_LEAF] = np.frombuffer(digests, np.uint8).reshape(-1, 32)
+        return Trace(self._shape, statement, leaves.reshape(-1, 32))
 
 
-def _hash_rows(rows: NDArray[np.int32] | NDArray[np.uint8], row_bytes: int) -> list[bytes]:
+def _hash_rows(rows: NDArray[np.int32] | NDArray[np.uint8], row_bytes: int) -> Digests:
     raw = memoryview(np.ascontiguousarray(rows).data).cast("B")
-    return [sha256(raw[start : start + row_bytes]).digest() for start in range(0, len(raw), row_bytes)]
+    digests = [sha256(raw[start : start + row_bytes]).digest() for start in range(0, len(raw), row_bytes)]
+    return np.frombuffer(b"".join(digests), np.uint8)

@@ -3,6 +3,7 @@
 Owns the request's shape and limits. Knows nothing of JSON (`market.requests`), of engines or of prices.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 
@@ -28,6 +29,8 @@ __all__ = [
     "Role",
     "Sampling",
     "Tier",
+    "decode_tokens",
+    "encode_tokens",
     "output_hash",
     "request_hash",
 ]
@@ -158,6 +161,18 @@ def output_hash(output: str, salt: bytes) -> bytes:
     """The 32-byte hash that a receipt names an answer by, under the same salt as its request."""
     assert len(salt) == SALT_BYTES, "a salt is 32 bytes"
     return keccak256(rlp.encode([_OUTPUT_TAG, salt, output.encode()]))
+
+
+def encode_tokens(tokens: Sequence[int]) -> bytes:
+    """An answer's tokens as they travel: u32 each, little-endian."""
+    return b"".join(token.to_bytes(4, "little") for token in tokens)
+
+
+def decode_tokens(raw: bytes) -> tuple[int, ...]:
+    """The inverse of `encode_tokens`. Raises RequestInvalid when the bytes are not whole tokens."""
+    if len(raw) % 4:
+        raise RequestInvalid("tokens", f"are {len(raw)} bytes, not 4 each")
+    return tuple(int.from_bytes(raw[start : start + 4], "little") for start in range(0, len(raw), 4))
 
 
 def _require_range(field: str, value: int, allowed: range) -> None:

@@ -26,10 +26,12 @@ static_assert(sizeof(u16) == 2 && sizeof(u32) == 4 && sizeof(u64) == 8 && sizeof
 #define WG_NOINLINE __host__ __device__ __noinline__
 #define WG_CONSTANT __device__ constexpr
 #define WG_UNROLL _Pragma("unroll")
+#define WG_UNROLL_4 _Pragma("unroll 4")
 #else
 #define WG_FN inline __attribute__((always_inline))
 #define WG_NOINLINE __attribute__((noinline))
 #define WG_CONSTANT inline constexpr
+#define WG_UNROLL_4 _Pragma("GCC unroll 4")
 #define WG_UNROLL _Pragma("GCC unroll 128")  // the next loop, completely: its indices are compile-time constants
 #endif
 
@@ -136,10 +138,22 @@ WG_FN void converge_lanes() {
 #endif
 }
 
-// Adds to a counter that other threads add to as well; returns its value before.
+// Adds to a counter that other threads add to as well; returns its value before. A whole warp adds once, if it is
+// together, since additions to one address go one after the other; amounts are below 2^26 then.
 WG_FN u64 fetch_add(u64* counter, u64 amount) {
 #if WG_ON_DEVICE
-    return atomicAdd(counter, amount);
+    constexpr u32 WHOLE_WARP = 0xffffffffu;
+    if (__activemask() != WHOLE_WARP) return atomicAdd(counter, amount);
+    const u32 lane = threadIdx.x % 32;
+    u32 sum = static_cast<u32>(amount);  // of the lanes up to this one
+    WG_UNROLL
+    for (u32 distance = 1; distance < 32; distance *= 2) {
+        const u32 before = __shfl_up_sync(WHOLE_WARP, sum, distance);
+        if (lane >= distance) sum += before;
+    }
+    u64 first = 0;
+    if (lane == 31) first = atomicAdd(counter, static_cast<u64>(sum));
+    return __shfl_sync(WHOLE_WARP, first, 31) + sum - static_cast<u32>(amount);
 #else
     return __atomic_fetch_add(counter, amount, __ATOMIC_RELAXED);
 #endif
@@ -159,6 +173,15 @@ WG_FN u64 fetch_add(u64* counter, u64 amount) {
 #define WG_X86_ADX 1
 #else
 #define WG_X86_ADX 0
+#endif
+
+// x86-64 on the host: a function for newer processors carries its target, and is called after a look at the processor
+// (crypto/processor_x86.hpp), so that one build serves old and new ones.
+#if !defined(__CUDACC__) && defined(__x86_64__)
+#define WG_X86 1
+#define WG_TARGET(features) __attribute__((target(features)))
+#else
+#define WG_X86 0
 #endif
 
 // A short function that many others use, such as a field product: called on the GPU, where inlining it overflows the

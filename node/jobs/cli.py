@@ -24,6 +24,7 @@ from node.testnet import layout
 from node.wallet import Wallet
 from node.worker import sequencer_address
 from protos.messages import JobEvent, JobQuery, JobRecord, ListJobs
+from worker.inference.cli_model import MODELS_DIR
 
 __all__ = ["app"]
 
@@ -217,16 +218,18 @@ def verify(
     rpc: RpcUrl = "",
     grpc: Grpc = "",
     key_file: KeyFile = None,
+    models_dir: Annotated[Path, typer.Option(help="where exact models are kept")] = MODELS_DIR,
     as_json: AsJson = False,
 ) -> None:
-    """Check a job again from chain data alone: order, signature, stake, inclusion, payment, and the hashes.
+    """Check a job again from chain data alone: order, signature, stake, inclusion, payment, and the hashes; and run an
+    exact answer again, if its model is here.
 
     Says what could not be checked, too. The exit status is 1 when a check fails.
     Example:  warpgrid job verify 0x5f0a... --json
     """
     wanted = _parse_id(job_id)
     with _connected(data_dir, rpc, grpc, key_file) as network:
-        checks = verify_job(network.rpc, network.wallet, wanted, network.records.load(wanted))
+        checks = verify_job(network.rpc, network.wallet, wanted, network.records.load(wanted), models_dir)
     holds = all(check.verdict != Verdict.FAILED for check in checks)
     if as_json:
         shown = [{"name": one.name, "verdict": one.verdict.value, "detail": one.detail} for one in checks]

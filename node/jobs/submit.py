@@ -72,6 +72,7 @@ def submit_job(
     could not be handed in can be refunded after its deadline, and its file names it.
     """
     offer = find_model(to.rpc, request.model)
+    request = replace(request, tier=Tier(offer["tier"]))
     salt = secrets.token_bytes(SALT_BYTES)
     nonce = int.from_bytes(secrets.token_bytes(16), "big")
     if price_max_wei is None:
@@ -83,7 +84,7 @@ def submit_job(
     order = (
         operator,
         _ANY_WORKER,
-        int(Tier.FLOAT if offer["tier"] == 0 else Tier.EXACT),
+        int(request.tier),
         int(time.time()) + deadline_s,
         price_wei,
         bytes.fromhex(offer["hash"][2:]),
@@ -109,6 +110,6 @@ def follow_job(to: Submission, job: ClientJob) -> Iterator[tuple[ClientJob, JobE
             attempt, text = event.attempt, ""
         text += event.text
         if event.receipt is not None:
-            job = replace(job, output=text)
+            job = replace(job, output=text, answer=event.answer)
             to.records.save(job)
         yield job, event

@@ -3,22 +3,34 @@
 Logs and the registry come over JSON-RPC; salt, request and answer from the client's own file, where it is here.
 """
 
+import asyncio
+from pathlib import Path
 from typing import Any
 
 from core.jobs.receipt import ReceiptDomain
+from core.jobs.request import Tier, decode_tokens, request_hash
 from core.receipts import Log
 from market.contracts import ESCROW_ADDRESS, REGISTRY_ADDRESS, WORKER_REGISTRY
-from market.verification import Check, ClientSide, batch_topics, job_topics, read_record, verify
+from market.verification import Check, ClientSide, Recomputed, batch_topics, job_topics, read_record, verify
 from node.client import RpcClient
 from node.errors import ServiceError
 from node.jobs.records import ClientJob
+from node.models import load_model
 from node.wallet import Wallet
+from worker.inference.engine import Completion, Piece
+from worker.inference.errors import ModelNotFound
+from worker.inference.exact.model import ModelStore
 
 __all__ = ["verify_job"]
 
 
-def verify_job(rpc: RpcClient, wallet: Wallet, job_id: bytes, known: ClientJob | None) -> tuple[Check, ...]:
-    """Every check of this job, in order. Raises ServiceError when no such job was ever opened on this chain."""
+def verify_job(
+    rpc: RpcClient, wallet: Wallet, job_id: bytes, known: ClientJob | None, models_dir: Path
+) -> tuple[Check, ...]:
+    """Every check of this job, in order. An exact one is run again with the model in `models_dir`, if it is there.
+
+    Raises ServiceError when no such job was ever opened on this chain.
+    """
     domain = ReceiptDomain(int(rpc.call("eth_chainId"), 16), ESCROW_ADDRESS)
     logs = _logs(rpc, job_topics(job_id))
     record = read_record(domain, job_id, logs)
@@ -31,8 +43,34 @@ def verify_job(rpc: RpcClient, wallet: Wallet, job_id: bytes, known: ClientJob |
         record = read_record(domain, job_id, logs) or record
         worker = record.accepted.arguments["worker"] if record.accepted else bytes(20)
         signer = wallet.read(WORKER_REGISTRY, REGISTRY_ADDRESS, "signerOf", worker)
-    client = ClientSide() if known is None else ClientSide(known.salt, known.request, known.output)
-    return verify(record, signer, client)
+    if known is None:
+        return verify(record, signer, ClientSide(recomputed=Recomputed(detail="only who has the request can tell")))
+    again = recompute(known, record.opened.arguments["order"][5], models_dir)
+    return verify(record, signer, ClientSide(known.salt, known.request, known.output, again))
+
+
+def recompute(known: ClientJob, model_hash: bytes, models_dir: Path) -> Recomputed:
+    """Run an exact job again, if this machine has its model. The tokens that the worker disclosed make it quick where
+    they are right, and change nothing where they are not."""
+    if known.request.tier != Tier.EXACT:
+        return Recomputed()
+    try:
+        path = ModelStore(models_dir).find(model_hash.hex())
+    except ModelNotFound:
+        return Recomputed(detail=f"whoever has the model can tell: 0x{model_hash.hex()} is not in {models_dir}")
+    return asyncio.run(_run_again(known, path))
+
+
+async def _run_again(known: ClientJob, path: Path) -> Recomputed:
+    loaded = await load_model(str(path), 0)
+    try:
+        asked = request_hash(known.request, known.salt)
+        parts = [part async for part in loaded.engine.generate(known.request, asked, decode_tokens(known.answer))]
+    finally:
+        await loaded.engine.close()
+    completion = parts[-1]
+    assert isinstance(completion, Completion), "an answer ends with its completion"
+    return Recomputed(completion.trace_root, "".join(part.text for part in parts if isinstance(part, Piece)))
 
 
 def _logs(rpc: RpcClient, topics: tuple[bytes | None, ...]) -> list[Log]:

@@ -12,16 +12,18 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.live import Live
+from rich.progress import Progress
 
 from core.jobs.request import JobRequest, Message, Role, Sampling
 from node.client import RpcClient
 from node.errors import ConfigError, ServiceError, TestnetError
 from node.executors import make_executor
 from node.jobs.submit import open_submission, submit_job
-from node.models import model_file
+from node.models import model_file, model_name, packaged_exact_model
 from node.testnet import layout, processes, view
 from node.testnet.genesis import testnet_genesis
 from protos.messages import JobQuery
+from worker.inference.cli_model import MODELS_DIR
 from worker.inference.packaged import PACKAGED_MODEL
 
 __all__ = ["app"]
@@ -48,8 +50,13 @@ def up(
         int, typer.Option(help="JSON-RPC port; the others follow", min=1024, max=layout.BASE_PORT_MAX)
     ] = layout.BASE_PORT,
     model: Annotated[
-        str, typer.Option(help="GGUF file that the workers serve; `smollm2` is the packaged one")
-    ] = "smollm2",
+        str,
+        typer.Option(help="what the workers serve: `smollm2` (packaged), an exact model's directory, or a GGUF file"),
+    ] = PACKAGED_MODEL,
+    tier: Annotated[
+        str, typer.Option(help="of the packaged model: exact (anybody can check its answers) or float")
+    ] = "exact",
+    models_dir: Annotated[Path, typer.Option(help="where exact models are kept")] = MODELS_DIR,
     executor: Annotated[str, typer.Option(help="what executes blocks: cpu or reference")] = "cpu",
     ask: Annotated[str, typer.Option(help="once it runs, ask this question and pay for the answer")] = "",
     data_dir: DataDir = DATA_DIR,
@@ -60,11 +67,9 @@ def up(
     """
     began = time.monotonic()
     make_executor(executor)
-    served = model if model == PACKAGED_MODEL else str(Path(model).resolve())  # members start in their own folders
-    if not model_file(served).is_file():
-        raise ConfigError(f"--model {model} is no file: give the path of a GGUF file, or `{PACKAGED_MODEL}`")
+    served = _served(model, tier, models_dir)
     wanted = layout.Testnet(data_dir.resolve(), workers, base_port, served, executor)
-    network = layout.prepare(wanted, lambda: testnet_genesis(wanted), fresh=fresh)
+    network = layout.prepare(wanted, testnet_genesis, fresh=fresh)
     # A closed terminal must not leave processes behind; and a shell starts background jobs with SIGINT ignored.
     for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(one, signal.default_int_handler)
@@ -88,18 +93,37 @@ def up(
         raise TestnetError(f"had to be killed: {', '.join(killed)}")
 
 
+def _served(model: str, tier: str, models_dir: Path) -> str:
+    """The workers' `model` setting. The packaged model is made exact once, which takes a quarter of a minute."""
+    if tier not in ("exact", "float"):
+        raise ConfigError(f"--tier {tier} is not known: it must be exact or float")
+    if model == PACKAGED_MODEL and tier == "float":
+        return model
+    if model == PACKAGED_MODEL:
+        with Progress(console=console, transient=True) as progress:
+            task = progress.add_task("making the packaged model exact (once)", total=None)
+            path = packaged_exact_model(
+                models_dir, lambda done, total: progress.update(task, completed=done, total=total)
+            )
+        return str(path.resolve())
+    if not model_file(model).exists():
+        raise ConfigError(f"--model {model} does not exist: give an exact model, a GGUF file, or `{PACKAGED_MODEL}`")
+    return str(Path(model).resolve())  # members start in their own folders
+
+
 def _ask(network: layout.Testnet, question: str, began: float) -> None:
     """The main job, as a newcomer would run it: a question, its answer, its payment on chain. An error ends nothing."""
     if not question:
         return
-    command = ["job", "submit", "--data-dir", str(network.data_dir), "--model", Path(network.model).stem]
+    name = model_name(network.model)
+    command = ["job", "submit", "--data-dir", str(network.data_dir), "--model", name]
     console.print(f'\n$ warpgrid {" ".join(command)} --prompt "{question}"', highlight=False)
     rpc = RpcClient(network.rpc_url)
     try:
         with console.status("waiting for a worker with a model"):
             _wait_until(lambda: bool(rpc.call("warpgrid_models")))
         with open_submission(network) as to:
-            request = JobRequest(Path(network.model).stem, (Message(Role.USER, question),), Sampling(tokens_max=128))
+            request = JobRequest(name, (Message(Role.USER, question),), Sampling(tokens_max=128))
             events = submit_job(to, request, None, START_TIMEOUT_S, lambda one: console.print(one, style="dim"))
             asked = None
             for job, event in events:

@@ -1,8 +1,9 @@
 """Second opinions: which answers are made again, by whom, and what follows when the two differ.
 
-A float engine gives the same bytes only on the same kind of machine, so only such a worker is asked. The draw depends
-on a secret and on the signed receipt: nobody can tell before signing. Holds no locks; `sequencer.coordinator.jobs`
-calls it in turn with everything else.
+A float engine gives the same bytes only on the same kind of machine, so only such a worker is asked. An exact one gives
+them everywhere, and its trace root too: the second worker is told the answer's tokens, which makes checking them cheap,
+but not the root, which it can only know by computing it. The draw depends on a secret and on the signed receipt:
+nobody can tell before signing. Holds no locks; `sequencer.coordinator.jobs` calls it in turn with everything else.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,25 +12,25 @@ from dataclasses import dataclass
 from core.errors import InvalidInput
 from core.hashing import keccak256
 from core.jobs.receipt import Receipt, ReceiptDomain, recover_signer
-from core.jobs.request import output_hash
+from core.jobs.request import Tier, output_hash
 from market.matching import Candidate
-from protos.messages import JobFailed, JobFinished
+from protos.messages import AUDIT_ATTEMPT, JobFailed, JobFinished
 from sequencer.coordinator.fleet import Fleet, Member
 from sequencer.coordinator.job_table import Job
 
 __all__ = ["AUDIT_ATTEMPT", "Audits", "Verdict"]
 
-AUDIT_ATTEMPT = 2**31
-"""The attempt number of every audit, so that it never meets a real attempt's."""
-
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What an audit found: "agreed", "disagreed" or "unavailable"."""
+    """What an audit found: an `Audited.verdict`, with the `liar` that it found among the checkers; or "contradicted"
+    when two exact workers differ: `other` is the one that was asked, and one of the two is wrong."""
 
     job_id: bytes
     outcome: str
     detail: str = ""
+    other: bytes = b""
+    liar: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +73,12 @@ class Audits:
         return [one.worker for one in self._running.values()]
 
     def comparable(self, job: Job, candidates: Sequence[Candidate]) -> list[Candidate]:
-        """Those whose engine must give the same bytes as the one that answered: same software, same processor."""
+        """Those whose engine must give the same bytes as the one that answered: on the float tier, same software and
+        same processor."""
         original = self._fleet.member(job.worker)
         others = [one for one in candidates if one.address != job.worker]
+        if job.terms.request.tier == Tier.EXACT:
+            return others
         return [one for one in others if _same_machine_kind(self._fleet.member(one.address), original)]
 
     def is_too_late(self, job: Job) -> bool:
@@ -111,9 +115,12 @@ class Audits:
             is_signed = False
         if not is_signed or receipt.output_hash != output_hash(message.output, job.terms.salt):
             return Verdict(message.job_id, "unavailable", "the second worker's receipt is not valid")
-        if message.output == job.output:
+        assert job.signed is not None, "only finished jobs are audited"
+        if message.output == job.output and receipt.trace_root == job.signed.receipt.trace_root:
             return Verdict(message.job_id, "agreed")
         detail = f"worker 0x{member.address.hex()} answered the same request otherwise"
+        if job.terms.request.tier == Tier.EXACT:
+            return Verdict(message.job_id, "contradicted", detail, other=member.address)
         return Verdict(message.job_id, "disagreed", detail)
 
     def failed(self, member: Member, message: JobFailed) -> Verdict | None:

@@ -75,7 +75,8 @@ class AttemptFailed:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A valid receipt came in. `audit` is "none", or "pending" when a second worker was drawn to re-run the job."""
+    """A valid receipt came in. `audit` is "none", or "pending" when the answer was drawn to be checked; `answer` are
+    its tokens (u32, little-endian), on the exact tier."""
 
     job_id: bytes
     attempt: int
@@ -83,16 +84,21 @@ class Finished:
     signed: SignedReceipt
     audit: str
     at_ms: int
+    answer: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
 class Audited:
-    """`verdict` is "agreed", "disagreed", or "unavailable" when nobody comparable could re-run the job."""
+    """`verdict` is "agreed"; "disagreed" when the answer is wrong; "withheld" when its worker does not open it, or two
+    workers contradict each other and nobody can tell who is right: nothing is paid, and nobody is to blame;
+    "unavailable" when nobody could check it. `liar` is the checker that was proven wrong, if one was.
+    """
 
     job_id: bytes
     verdict: str
     detail: str
     at_ms: int
+    liar: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

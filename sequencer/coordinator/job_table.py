@@ -31,6 +31,7 @@ __all__ = ["Attempt", "Job", "JobTable", "Reliability"]
 _DETAIL_CHARACTERS_MAX = 256
 _EVENTS_MAX = 65_536
 _CLOSED_MAX = 10_000
+_UNPAID = ("disagreed", "withheld")
 _ENDED = frozenset({"finished", "failed", "cancelled", "settled", "refunded"})
 
 
@@ -69,6 +70,7 @@ class Job:
     detail: str = ""
     attempts: dict[int, Attempt] = field(default_factory=dict)
     output: str | None = None
+    answer: bytes = b""
     signed: SignedReceipt | None = None
     worker: bytes = b""
     audit: str = "none"
@@ -98,7 +100,8 @@ class Job:
         """Add an event, of the newest attempt unless another is named, and wake those who follow."""
         number = self.attempt if attempt is None else attempt
         detail = detail[:_DETAIL_CHARACTERS_MAX]
-        self.events.append(JobEvent(len(self.events), self.state, text, number, detail, receipt, at_ms))
+        answer = b"" if receipt is None else self.answer
+        self.events.append(JobEvent(len(self.events), self.state, text, number, detail, receipt, at_ms, answer))
         self.changed.set()
         self.changed = asyncio.Event()
 
@@ -137,6 +140,7 @@ class Job:
             audit=self.audit,
             submitted_at_ms=self.terms.at_ms,
             deadline_ms=self.terms.deadline_ms,
+            answer=self.answer if with_contents else b"",
         )
 
 
@@ -183,7 +187,7 @@ class JobTable:
         return [
             job
             for job in self.open.values()
-            if (job.state in ("failed", "cancelled") or (job.state == "finished" and job.audit == "disagreed"))
+            if (job.state in ("failed", "cancelled") or (job.state == "finished" and job.audit in _UNPAID))
             and job.terms.job_id not in waiting
         ]
 
@@ -238,16 +242,21 @@ class JobTable:
         for start in range(0, len(rest), step):
             job.tell(record.at_ms, text=rest[start : start + step], attempt=record.attempt)
         job.state, job.output, job.signed = "finished", record.output, record.signed
-        job.worker, job.audit = record.signed.receipt.worker, record.audit
+        job.worker, job.audit, job.answer = record.signed.receipt.worker, record.audit, record.answer
         job.detail = ""
         self._reliability(job.worker).finished += 1
         job.tell(record.at_ms, attempt=record.attempt, receipt=record.signed)
 
     def _audit(self, job: Job, record: Audited) -> None:
         job.audit = record.verdict
-        if record.verdict == "disagreed":
+        if record.verdict in _UNPAID:
             job.detail = record.detail
+        if record.verdict == "disagreed":
             self._reliability(job.worker).contradicted += 1
+        if record.verdict == "withheld":
+            self._reliability(job.worker).failed += 1
+        if record.liar:
+            self._reliability(record.liar).contradicted += 1
 
     def _close_batch(self, record: BatchDone) -> None:
         batch = self.batches.pop(record.transaction_hash)

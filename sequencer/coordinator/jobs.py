@@ -18,6 +18,9 @@ from core.errors import InvalidInput
 from core.jobs.request import request_hash
 from market.matching import Candidate, JobNeeds, choose
 from protos.messages import (
+    AUDIT_ATTEMPT,
+    OPEN_ATTEMPT,
+    AnswerOpened,
     AssignJob,
     CancelJob,
     JobEvent,
@@ -33,7 +36,8 @@ from protos.messages import (
     ReceiptStored,
     SubmitJob,
 )
-from sequencer.coordinator.audits import AUDIT_ATTEMPT, Audits, Verdict
+from sequencer.coordinator.audits import Audits, Verdict
+from sequencer.coordinator.challenges import Auditor, Challenges, NoAuditor
 from sequencer.coordinator.errors import JobConflict, JobNotFunded, JobUnknown, QueueFull
 from sequencer.coordinator.escrow import EscrowStatus, JobTerms, MarketChain, Standing
 from sequencer.coordinator.fleet import DUTY_INFERENCE, Fleet, Member
@@ -94,8 +98,8 @@ class JobsConfig:
 class JobCoordinator:
     """Implements `sequencer.rpc.JobDesk`. `operator` is the account (20 bytes) that orders must name as coordinator.
 
-    `audit_seed` is secret and random: workers cannot foresee which answers are checked. `log.replay` is read on
-    construction.
+    `audit_seed` is secret and random: workers cannot foresee which answers are checked. `auditor` checks those of the
+    models that it knows. `log.replay` is read on construction.
     """
 
     def __init__(
@@ -109,6 +113,7 @@ class JobCoordinator:
         operator: bytes,
         audit_seed: bytes,
         now_ms: Callable[[], int],
+        auditor: Auditor | None = None,
     ) -> None:
         self._fleet = fleet
         self._market = market
@@ -121,12 +126,20 @@ class JobCoordinator:
         self._changes: set[asyncio.Future[Any]] = set()
         self._wake = asyncio.Event()
         self._heard_ms: dict[tuple[bytes, int], int] = {}
+        self._deciding: set[bytes] = set()  # jobs whose verdict is being computed, outside the lock
         self._standings: dict[bytes, tuple[Standing, int]] = {}
         self._audits = Audits(
             fleet,
             market.domain,
             seed=audit_seed,
             percent=config.audit_percent,
+            timeout_ms=config.audit_timeout_ms,
+            now_ms=now_ms,
+        )
+        self._challenges = Challenges(
+            auditor or NoAuditor(),
+            market.domain,
+            seed=audit_seed,
             timeout_ms=config.audit_timeout_ms,
             now_ms=now_ms,
         )
@@ -137,6 +150,7 @@ class JobCoordinator:
         fleet.on(JobOutput, self._on_output)
         fleet.on(JobFinished, self._on_finished)
         fleet.on(JobFailed, self._on_failed)
+        fleet.on(AnswerOpened, self._on_opened)
         fleet.observe(self)
 
     # What clients ask.
@@ -392,6 +406,9 @@ class JobCoordinator:
             if message.attempt == AUDIT_ATTEMPT:
                 await self._judge(self._audits.failed(member, message))
                 return
+            if message.attempt == OPEN_ATTEMPT:
+                await self._judge(self._challenges.declined(member, message))
+                return
             found = self._attempt(member, message.job_id, message.attempt)
             if found is not None and not found[0].has_ended and not found[1].has_failed:
                 await self._fail(found[0], message.attempt, message.code, message.detail)
@@ -424,23 +441,33 @@ class JobCoordinator:
         current = job.attempt if job.state == "running" else 0
         audit = "pending" if self._audits.is_drawn(message.signed.receipt) else "none"
         now_ms = self._now_ms()
-        await self._record(Finished(message.job_id, message.attempt, message.output, message.signed, audit, now_ms))
+        signed, answer = message.signed, message.answer
+        await self._record(Finished(message.job_id, message.attempt, message.output, signed, audit, now_ms, answer))
         self._heard_ms.pop((message.job_id, message.attempt), None)
         if current not in (0, message.attempt):
             await self._withdraw(job, current, "answered by another worker")
 
     async def _audit(self) -> None:
-        for verdict in self._audits.expired():
+        for verdict in [*self._audits.expired(), *self._challenges.expired()]:
             await self._judge(verdict)
         for job in [*self.table.open.values()]:
-            if job.state == "finished" and job.audit == "pending" and not self._audits.is_running(job.terms.job_id):
+            if job.state == "finished" and job.audit == "pending" and not self._is_being_audited(job.terms.job_id):
                 await self._begin_audit(job)
+
+    def _is_being_audited(self, job_id: bytes) -> bool:
+        asked = self._audits.is_running(job_id) or self._challenges.is_running(job_id)
+        return asked or job_id in self._deciding
 
     async def _begin_audit(self, job: Job) -> None:
         comparable = self._audits.comparable(job, self._candidates())
         choice = choose(self._needs(job, frozenset({job.worker})), comparable)
         best = choice.best
         member = None if best is None else self._fleet.member(best.address)
+        original = self._fleet.member(job.worker)
+        can_open = original is not None and self._challenges.knows(job)
+        if original is not None and can_open and (member is None or self._challenges.is_preferred(job)):
+            await self._challenge(job, original)
+            return
         if member is None or best is None:
             if not comparable or self._audits.is_too_late(job):
                 detail = f"nobody comparable: {choice.explain()}"
@@ -448,12 +475,55 @@ class JobCoordinator:
             return
         deadline_ms = self._audits.begin(job, member.address)
         assignment = self._assignment(job, AUDIT_ATTEMPT, best.model)
-        await member.post(replace(assignment, deadline_ms=deadline_ms, audit=True))
+        await member.post(replace(assignment, deadline_ms=deadline_ms, audit=True, expected=job.answer))
+
+    async def _challenge(self, job: Job, member: Member) -> None:
+        try:
+            question = self._challenges.begin(job)
+        except InvalidInput as error:
+            await self._judge(Verdict(job.terms.job_id, "disagreed", f"no answer to this request looks so: {error}"))
+        else:
+            await member.post(question)
+
+    async def _on_opened(self, member: Member, message: AnswerOpened) -> None:
+        challenge = self._challenges.take(member, message.job_id)
+        if challenge is not None:
+            await self._decide(message.job_id, lambda: self._challenges.judged(message.job_id, challenge, message))
 
     async def _judge(self, verdict: Verdict | None) -> None:
-        if verdict is not None:
-            _log.info("job_audited", job=verdict.job_id.hex(), verdict=verdict.outcome, detail=verdict.detail)
-            await self._record(Audited(verdict.job_id, verdict.outcome, verdict.detail, self._now_ms()))
+        if verdict is None:
+            return
+        if verdict.outcome == "contradicted":
+            self._arbitrate(verdict)
+            return
+        _log.info("job_audited", job=verdict.job_id.hex(), verdict=verdict.outcome, detail=verdict.detail)
+        outcome = (verdict.job_id, verdict.outcome, verdict.detail[:512])
+        await self._record(Audited(*outcome, self._now_ms(), verdict.liar))
+
+    def _arbitrate(self, verdict: Verdict) -> None:
+        """Two exact workers differ: who is wrong is a fact, which takes a while to find out."""
+        job = self.table.jobs[verdict.job_id]
+        self._deciding.add(verdict.job_id)
+        task = asyncio.ensure_future(
+            self._decide(verdict.job_id, lambda: self._challenges.arbitrated(job, verdict.detail, verdict.other))
+        )
+        self._changes.add(task)
+        task.add_done_callback(self._changes.discard)
+
+    async def _decide(self, job_id: bytes, judge: Callable[[], Verdict]) -> None:
+        """Compute a verdict beside everything else, then record it in turn with everything else."""
+        self._deciding.add(job_id)
+        try:
+            await self._judged(await asyncio.get_running_loop().run_in_executor(self._threads, judge))
+        finally:
+            self._deciding.discard(job_id)
+
+    @_uninterrupted
+    async def _judged(self, verdict: Verdict) -> None:
+        async with self._lock:
+            if self.table.jobs[verdict.job_id].audit == "pending":
+                await self._judge(verdict)
+        self._wake.set()
 
     # Who comes and goes (FleetObserver).
 
@@ -473,6 +543,7 @@ class JobCoordinator:
                 if job.worker == member.address:
                     await self._fail(job, job.attempt, "gone", f"the worker left: {reason}")
             self._audits.forget(worker=member.address)
+            self._challenges.forget(worker=member.address)
         self._wake.set()
 
     async def _standing(self, worker: bytes, *, is_stale: bool = False) -> Standing:

@@ -2,7 +2,7 @@
 
 from core.errors import InvalidInput
 from core.jobs.receipt import ReceiptDomain, recover_signer
-from core.jobs.request import output_hash
+from core.jobs.request import Tier, output_hash
 from protos.messages import JobFinished
 from sequencer.coordinator.job_table import Attempt, Job
 
@@ -28,6 +28,9 @@ def check_receipt(job: Job, attempt: Attempt, message: JobFinished, signer: byte
     for name, value in expected.items():
         if getattr(receipt, name) != value:
             raise InvalidInput(f"the receipt's {name} is not what it must be")
+    tokens = max(1, receipt.output_tokens) if receipt.tier == Tier.EXACT else 0
+    if len(message.answer) != 4 * tokens:
+        raise InvalidInput(f"the answer's tokens are {len(message.answer)} bytes, expected {4 * tokens}")
     if receipt.total_wei > terms.price_max_wei:
         raise InvalidInput(f"the receipt asks {receipt.total_wei} wei, the job pays {terms.price_max_wei}")
     if receipt.output_tokens > terms.request.sampling.tokens_max:

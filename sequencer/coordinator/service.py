@@ -19,8 +19,10 @@ from core.store.identity import ChainIdentity
 from protos.handshake import Signer
 from sequencer.coordinator.block_execution import ExecutionConfig, FleetExecution
 from sequencer.coordinator.catch_up import CatchUpConfig, CatchUpServer, SnapshotServer, SnapshotSource
+from sequencer.coordinator.challenges import Auditor
 from sequencer.coordinator.escrow import EscrowReader
 from sequencer.coordinator.evidence import EvidenceStore
+from sequencer.coordinator.findings import Findings
 from sequencer.coordinator.fleet import Fleet, FleetConfig
 from sequencer.coordinator.job_log import JobLog
 from sequencer.coordinator.jobs import JobCoordinator, JobsConfig
@@ -58,7 +60,8 @@ class Coordinator:
     """Everything that concerns workers and jobs.
 
     Give `execution` to the BlockProducer, then `run`. `executor` reads the market's contracts; `arbiter` decides
-    disputes about blocks when no watcher is attached, None leaves them to a watcher. `operator` is the account that
+    disputes about blocks when no watcher is attached, None leaves them to a watcher. `auditor` checks exact answers.
+    `operator` is the account that
     orders name as their coordinator and that pays for settlements; `submit` hands its raw transactions to the mempool.
     """
 
@@ -72,6 +75,7 @@ class Coordinator:
         submit: Callable[[bytes], Awaitable[object]],
         *,
         arbiter: Executor | None = None,
+        auditor: Auditor | None = None,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         make_secret: Callable[[], bytes] = lambda: secrets.token_bytes(32),
     ) -> None:
@@ -85,8 +89,11 @@ class Coordinator:
         market = EscrowReader(chain, executor)
         self.membership = Membership(folder / "workers.json", chain.config.chain_id, tls)
         self.fleet = Fleet(chain, self.membership, config.fleet, now_ms=now_ms, make_nonce=make_secret)
-        evidence = EvidenceStore(folder / "evidence")
-        self.execution = FleetExecution(chain, self.fleet, evidence, config.execution, self._threads, arbiter)
+        self.evidence = EvidenceStore(folder / "evidence")
+        self.execution = FleetExecution(chain, self.fleet, self.evidence, config.execution, self._threads, arbiter)
+        self._findings = Findings(
+            chain, self.fleet, self.evidence, self.execution.vouchers, self._threads, now_ms=now_ms
+        )
         self._catch_up = CatchUpServer(chain, self.fleet, config.catch_up, self._threads)
         self.jobs = JobCoordinator(
             self.fleet,
@@ -97,6 +104,7 @@ class Coordinator:
             operator=operator.address,
             audit_seed=make_secret(),
             now_ms=now_ms,
+            auditor=auditor,
         )
         self._settlement = Settlement(
             self.jobs, chain, market, operator, submit, config.settlement, self._threads, now_ms=now_ms

@@ -14,6 +14,7 @@ from core.execution import Halt, RejectionReason
 __all__ = [
     "ACCOUNT_ENTRY",
     "ACCOUNT_RECORD",
+    "ARENA_SECTIONS",
     "BLOCK_ENVIRONMENT",
     "CODE",
     "CODE_EMPTY",
@@ -297,6 +298,9 @@ class ArenaSizes(ctypes.Structure):
     )
 
 
+ARENA_SECTIONS = 12
+
+
 class LaunchArguments(ctypes.Structure):
     """What a kernel is given (native kernel.hpp)."""
 
@@ -306,7 +310,7 @@ class LaunchArguments(ctypes.Structure):
         *((name, _POINTER) for name in ("results", "arena", "used")),
         ("capacity", _U64),
         ("sizes", ArenaSizes),
-        ("layout", _U64 * 11),
+        ("layout", _U64 * ARENA_SECTIONS),
         ("rows", _POINTER),
         ("count", _U64),
         *((name, _POINTER) for name in ("next_row", "lanes", "regions")),
@@ -314,7 +318,7 @@ class LaunchArguments(ctypes.Structure):
     )
 
 
-assert ctypes.sizeof(LaunchArguments) == 608
+assert ctypes.sizeof(LaunchArguments) == 616
 
 
 def check_layouts(library: ctypes.CDLL) -> None:

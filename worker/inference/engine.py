@@ -5,7 +5,7 @@ trusted and sampled, an exact engine's come with a trace that proves them. The w
 this file.
 """
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -48,24 +48,33 @@ class FinishReason(StrEnum):
 class Completion:
     """The end of an answer, and what is billed for it.
 
-    `output_tokens` counts the end-of-turn token where the model made one. `trace_root` is zero on the float tier.
+    `output_tokens` counts the end-of-turn token where the model made one. `trace_root` commits to everything that was
+    computed, and `tokens` is the answer that it commits to; zero and empty where no commitment was asked for, and on
+    the float tier.
     """
 
     finish_reason: FinishReason
     input_tokens: int
     output_tokens: int
     trace_root: bytes = bytes(32)
+    tokens: tuple[int, ...] = ()
 
 
 class Engine(Protocol):
-    """One loaded model. Implementations: `worker.inference.llama` (float)."""
+    """One loaded model. Implementations: `worker.inference.llama` (float), `worker.inference.exact.engine` (exact)."""
 
     @property
     def model(self) -> ModelDescription:
         """What is loaded."""
 
-    def generate(self, request: JobRequest) -> AsyncGenerator[Piece | Completion, None]:
+    def generate(
+        self, request: JobRequest, request_hash: bytes | None = None, expected: Sequence[int] = ()
+    ) -> AsyncGenerator[Piece | Completion, None]:
         """Answer one request: pieces as they are made, then exactly one Completion.
+
+        With `request_hash` an exact engine commits to what it computes, under that name. `expected` is an answer that
+        somebody else gave: an exact engine computes it like a prompt and goes its own way from the first token that it
+        would not have chosen, so the outcome is the same, and known at the price of a prompt if it was right.
 
         The caller has matched model and tier. The same request to the same model gives the same answer on the same
         machine and build; on an exact engine, on every machine. Closing the generator (or cancelling the task that

@@ -9,7 +9,7 @@ import asyncio
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,7 +107,9 @@ class LlamaEngine:
     def model(self) -> ModelDescription:
         return self._model
 
-    async def generate(self, request: JobRequest) -> AsyncGenerator[Piece | Completion, None]:
+    async def generate(
+        self, request: JobRequest, request_hash: bytes | None = None, expected: Sequence[int] = ()
+    ) -> AsyncGenerator[Piece | Completion, None]:
         """See `Engine.generate`. A prompt that is being read cannot be interrupted, only what is made from it."""
         if self._closed:
             raise EngineFailed("the engine is closed")

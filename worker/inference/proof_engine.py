@@ -19,8 +19,8 @@ from zk.trace import Statement, Trace, TraceBuilder, TraceShape
 __all__ = ["ProofEngine"]
 
 
-Watch = Callable[[int, int, NDArray[np.int32], NDArray[np.uint8]], None]
-"""(position, token, residual rows, key-value rows): what `TraceBuilder.add` takes."""
+Watch = Callable[[int, NDArray[np.int32], NDArray[np.uint8]], None]
+"""(first position, residual rows, key-value rows): what `TraceBuilder.add` takes."""
 
 
 class ProofEngine:
@@ -63,7 +63,7 @@ class ProofEngine:
         end_tokens: tuple[int, ...] = (),
         watch: Watch | None = None,
     ) -> tuple[int, ...]:
-        """An answer of at most `tokens_max` tokens. `watch` gets every position's token and rows."""
+        """An answer of at most `tokens_max` tokens. `watch` gets every position's rows."""
         answer: list[int] = []
         pending, start = prompt, 0
         while True:
@@ -73,8 +73,7 @@ class ProofEngine:
                 if watch is not None:
                     assert result.boundaries is not None
                     assert result.kv_rows is not None
-                    for row, token in enumerate(chunk):
-                        watch(start + row, token, result.boundaries[row], result.kv_rows[row])
+                    watch(start, result.boundaries, result.kv_rows)
                 start += len(chunk)
             token = choose(result.logits[-1], sampling, start)
             answer.append(token)
@@ -100,6 +99,5 @@ class ProofEngine:
     def commit(self, statement: Statement, rows: CommittedRows) -> Trace:
         """The trace of rows that are held as a whole."""
         builder = TraceBuilder(self.trace_shape)
-        for position, token in enumerate(statement.tokens[:-1]):
-            builder.add(position, token, rows.boundaries[position], rows.kv_rows[position])
+        builder.add(0, rows.boundaries, rows.kv_rows)
         return builder.finish(statement)

@@ -1,7 +1,7 @@
 """What jobs need beyond the bare network: an escrow in a dictionary, engines that answer as told, and their wiring."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -78,7 +78,9 @@ class ScriptedEngine:
         default_factory=lambda: ModelDescription("a model", MODEL_HASH, Tier.FLOAT, 2048, 100)
     )
 
-    async def generate(self, request: JobRequest) -> AsyncGenerator[Piece | Completion, None]:
+    async def generate(
+        self, request: JobRequest, request_hash: bytes | None = None, expected: Sequence[int] = ()
+    ) -> AsyncGenerator[Piece | Completion, None]:
         self.served += 1
         if self.error is not None:
             raise self.error

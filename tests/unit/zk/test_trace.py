@@ -54,8 +54,8 @@ def test_the_tree_by_hand() -> None:
     rows = np.arange(8, dtype=np.int32).reshape(2, 2, 2)
     kv_rows = np.arange(8, dtype=np.uint8).reshape(2, 1, 4)
     builder = TraceBuilder(shape)
-    for position, token in enumerate((300, 5)):
-        builder.add(position, token, rows[position], kv_rows[position])
+    for position in range(2):
+        builder.add(position, rows[position : position + 1], kv_rows[position : position + 1])
     statement = Scene(6).order((300, 5))
     statement = replace(statement, answer=(9,))
     trace = builder.finish(statement)
@@ -116,16 +116,16 @@ def test_the_root_binds_everything(claim: Claim) -> None:
 
 def test_rows_that_do_not_fit_are_refused(scene: Scene, claim: Claim) -> None:
     builder = TraceBuilder(scene.engine.trace_shape)
-    boundaries, kv_rows = claim.rows.boundaries[0], claim.rows.kv_rows[0]
+    boundaries, kv_rows = claim.rows.boundaries[:1], claim.rows.kv_rows[:1]
     for position, residual, key_values in (
         (1, boundaries, kv_rows),
-        (0, boundaries[:-1], kv_rows),
+        (0, boundaries[:, :-1], kv_rows),
         (0, boundaries.astype(np.int64), kv_rows),
-        (0, boundaries, kv_rows[:, 1:]),
+        (0, boundaries, kv_rows[:, :, 1:]),
     ):
         with pytest.raises(TraceInvalid):
-            builder.add(position, 1, residual, key_values)
-    builder.add(0, claim.statement.tokens[0], boundaries, kv_rows)
+            builder.add(position, residual, key_values)
+    builder.add(0, boundaries, kv_rows)
     with pytest.raises(TraceInvalid):
         builder.finish(claim.statement)
     with pytest.raises(TraceInvalid):

@@ -46,6 +46,24 @@ WG_OUTLINE(op_MCOPY, copy_memory_range)
 
 // ---- KECCAK256 --------------------------------------------------------------------------------------------------------
 
+// XORs up to one block of a range of a lane's memory into the state: the range's last block is padded.
+template <u32 LANES>
+WG_FN void absorb_block(u64 (&state)[25], const LaneMemory<LANES>& memory, u64 offset, u64 size) {
+    WG_UNROLL
+    for (u32 i = 0; i < 17; ++i) {
+        if (8 * i + 8 <= size) {
+            state[i] ^= memory.load_little_endian(offset + 8 * i);
+        } else if (8 * i <= size) {  // the last bytes and the padding that follows them
+            u64 tail = 1ull << (8 * (size % 8));
+            for (u32 b = 0; b < size % 8; ++b) {
+                tail |= static_cast<u64>(*memory.at(offset + 8 * i + b)) << (8 * b);
+            }
+            state[i] ^= tail;
+        }
+    }
+    if (size < KECCAK256_RATE_BYTES) state[16] ^= 0x8000000000000000ull;
+}
+
 // Digest, as a stack word, of a range of a lane's memory.
 template <u32 LANES>
 WG_NOINLINE u256 keccak_range(const LaneMemory<LANES>& memory, u64 offset, u64 size) {
@@ -53,26 +71,48 @@ WG_NOINLINE u256 keccak_range(const LaneMemory<LANES>& memory, u64 offset, u64 s
     WG_UNROLL
     for (u32 i = 0; i < 25; ++i) state[i] = 0;
     for (;;) {
-        WG_UNROLL
-        for (u32 i = 0; i < 17; ++i) {
-            if (8 * i + 8 <= size) {
-                state[i] ^= memory.load_little_endian(offset + 8 * i);
-            } else if (8 * i <= size) {  // the last bytes and the padding that follows them
-                u64 tail = 1ull << (8 * (size % 8));
-                for (u32 b = 0; b < size % 8; ++b) {
-                    tail |= static_cast<u64>(*memory.at(offset + 8 * i + b)) << (8 * b);
-                }
-                state[i] ^= tail;
-            }
-        }
-        if (size < KECCAK256_RATE_BYTES) break;
+        absorb_block(state, memory, offset, size);
         keccak_permute(state);
+        if (size < KECCAK256_RATE_BYTES) break;
         offset += KECCAK256_RATE_BYTES;
         size -= KECCAK256_RATE_BYTES;
     }
-    state[16] ^= 0x8000000000000000ull;
-    keccak_permute(state);
     return from_big_endian_words(state[0], state[1], state[2], state[3]);
+}
+
+// The same of two words, `offset` being a multiple of 16, unless it is remembered.
+template <class M>
+WG_NOINLINE u256 keccak_pair(M& m, u64 offset) {
+    u64 input[8];
+    WG_UNROLL
+    for (u32 i = 0; i < 8; i += 2) {
+        const Chunk chunk = m.memory.template load<Chunk>(offset + 8 * i);
+        input[i] = chunk.low;
+        input[i + 1] = chunk.high;
+    }
+    const u32 place = static_cast<u32>(mix(input[2] ^ input[3] ^ input[6] ^ input[7])) % DIGESTS_KEPT;
+    const u64 kept = m.layout().digests + place * sizeof(Digest);
+    if (m.digests_kept >> place & 1) {
+        u64 difference = 0;
+        WG_UNROLL
+        for (u32 i = 0; i < 8; i += 2) {
+            const Chunk chunk = m.memory.template load<Chunk>(kept + 8 * i);
+            difference |= (chunk.low ^ input[i]) | (chunk.high ^ input[i + 1]);
+        }
+        if (difference == 0) return m.memory.load_word(kept + WG_OFFSET(Digest, output));
+    }
+    u64 state[25];
+    WG_UNROLL
+    for (u32 i = 0; i < 25; ++i) state[i] = i < 8 ? input[i < 8 ? i : 0] : 0;
+    state[8] = 1;
+    state[16] = 0x8000000000000000ull;
+    keccak_permute(state);
+    const u256 output = from_big_endian_words(state[0], state[1], state[2], state[3]);
+    WG_UNROLL
+    for (u32 i = 0; i < 8; i += 2) m.memory.template store<Chunk>(kept + 8 * i, {input[i], input[i + 1]});
+    m.memory.store_word(kept + WG_OFFSET(Digest, output), output);
+    m.digests_kept |= 1u << place;
+    return output;
 }
 
 template <class M, class R>
@@ -83,7 +123,9 @@ WG_FN void op_KECCAK256(M& m, R& r, Instruction) {
         return;
     }
     if (!r.charge(GAS_KECCAK_WORD * words_of(size.w[0])) || !ensure_range(m, r, offset, size)) return;
-    r.stack.replace(1, keccak_range(m.memory, r.memory_base + (is_zero(size) ? 0 : offset.w[0]), size.w[0]));
+    const u64 start = r.memory_base + (is_zero(size) ? 0 : offset.w[0]);
+    const bool pair = size.w[0] == 64 && start % CHUNK_BYTES == 0;
+    r.stack.replace(1, pair ? keccak_pair(m, start) : keccak_range(m.memory, start, size.w[0]));
 }
 
 template <class M, class R>
@@ -105,8 +147,8 @@ WG_FN void op_CLZ(M& m, R& r, Instruction) {
 
 template <class M, class R>
 WG_NOINLINE void load_storage(M& m, R& r) {
-    const u32 slot = m.state.enter_slot(m.frame.self, r.stack.top(), 0);
-    if (slot == NONE || !m.state.load_slot(slot)) {
+    const u32 slot = m.state.slot(m.frame.self, r.stack.top());
+    if (slot == NONE) {
         r.halt = m.state.fault;
         return;
     }
@@ -124,8 +166,8 @@ WG_NOINLINE void store_storage(M& m, R& r) {
         r.halt = Halt::OutOfGas;
         return;
     }
-    const u32 slot = m.state.enter_slot(m.frame.self, r.stack.top(), 0);
-    if (slot == NONE || !m.state.load_slot(slot)) {
+    const u32 slot = m.state.slot(m.frame.self, r.stack.top());
+    if (slot == NONE) {
         r.halt = m.state.fault;
         return;
     }
@@ -142,7 +184,7 @@ WG_OUTLINE(op_SSTORE, store_storage)
 
 template <class M, class R>
 WG_NOINLINE void load_transient(M& m, R& r) {
-    const u32 slot = m.state.enter_slot(m.frame.self, r.stack.top(), ENTRY_TRANSIENT);
+    const u32 slot = m.state.transient_slot(m.frame.self, r.stack.top());
     if (slot == NONE) {
         r.halt = m.state.fault;
         return;
@@ -157,7 +199,7 @@ WG_NOINLINE void store_transient(M& m, R& r) {
         r.halt = Halt::WriteProtection;
         return;
     }
-    const u32 slot = m.state.enter_slot(m.frame.self, r.stack.top(), ENTRY_TRANSIENT);
+    const u32 slot = m.state.transient_slot(m.frame.self, r.stack.top());
     if (slot == NONE) {
         r.halt = m.state.fault;
         return;
@@ -182,11 +224,11 @@ WG_NOINLINE void append_log(M& m, R& r, u32 topics) {
     }
     if (!r.charge(GAS_LOG_BYTE * size.w[0]) || !ensure_range(m, r, offset, size)) return;
     const u64 padded = (size.w[0] + 15) & ~15ull, bytes = sizeof(LogHeader) + 32 * topics + padded;
-    if (m.log_bytes + bytes > m.sizes->log_bytes) {
+    if (m.log_bytes + bytes > m.sizes().log_bytes) {
         r.halt = Halt::Overflow;
         return;
     }
-    u64 to = m.layout->logs + m.log_bytes;
+    u64 to = m.layout().logs + m.log_bytes;
     const Address& a = m.self;
     m.memory.template store<Chunk>(to, {a.w[0] | static_cast<u64>(a.w[1]) << 32, a.w[2] | static_cast<u64>(a.w[3]) << 32});
     m.memory.template store<Chunk>(to + 16, {a.w[4] | static_cast<u64>(topics) << 32, size.w[0]});
@@ -253,11 +295,11 @@ template <class M, class R>
 WG_NOINLINE void finish_with_output(M& m, R& r, Halt halt) {
     const u256 offset = r.stack.top(), size = r.stack.at(1);
     if (!ensure_range(m, r, offset, size)) return;
-    if (size.w[0] > m.sizes->return_bytes) {
+    if (size.w[0] > m.sizes().return_bytes) {
         r.halt = Halt::Overflow;
         return;
     }
-    if (size.w[0]) m.memory.move(m.layout->returned, r.memory_base + offset.w[0], size.w[0]);
+    if (size.w[0]) m.memory.move(m.layout().returned, r.memory_base + offset.w[0], size.w[0]);
     m.return_bytes = size.w[0];
     r.halt = halt;
 }

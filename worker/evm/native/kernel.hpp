@@ -1,4 +1,4 @@
-// Instances mode on a GPU, one transaction a thread: the body that both kernels share.
+// Instances mode on a GPU, one transaction a thread: what the kernels share.
 //
 // A grid of resident warps takes 32 rows of the batch at a time. The rows come sorted by (code, selector), so that a
 // warp's lanes mostly run the same instructions; after each one the lanes are brought together again, since the
@@ -10,7 +10,7 @@
 
 namespace warpgrid::evm {
 
-// Lies in device memory; the host writes it before each launch (worker/evm/gpu_engine.py).
+// The host writes it before each launch (worker/evm/gpu_engine.py).
 struct LaunchArguments {
     World world;
     Transactions batch;
@@ -25,18 +25,42 @@ struct LaunchArguments {
     u64 warp_bytes;
     u64 region_stride;
 };
-static_assert(sizeof(LaunchArguments) == 608);
+static_assert(sizeof(LaunchArguments) == 616);
 
-template <Reach REACH>
-__device__ __forceinline__ void run_rows(const LaunchArguments& a) {
-    const u64 thread = blockIdx.x * static_cast<u64>(blockDim.x) + threadIdx.x;
-    const u32 lane = threadIdx.x % 32;
+}  // namespace warpgrid::evm
+
+// In constant memory, where every function reads it as an operand.
+extern "C" {
+__constant__ warpgrid::evm::LaunchArguments warpgrid_evm_arguments;
+}
+
+namespace warpgrid::evm {
+
+struct LaunchContext {
+    static constexpr u32 LANES = 32;
+    WG_FN const World& world() const { return warpgrid_evm_arguments.world; }
+    WG_FN const Transactions& batch() const { return warpgrid_evm_arguments.batch; }
+};
+
+// The common class: the division of its arenas is known when the kernel is compiled.
+struct CommonContext : LaunchContext {
+    static constexpr Reach REACH = Reach::Common;
+    WG_FN constexpr ArenaSizes sizes() const { return common_arenas(); }
+    WG_FN constexpr ArenaLayout layout() const { return lay_out(common_arenas()); }
+};
+
+struct HeavyContext : LaunchContext {
+    static constexpr Reach REACH = Reach::Everything;
+    WG_FN const ArenaSizes& sizes() const { return warpgrid_evm_arguments.sizes; }
+    WG_FN const ArenaLayout& layout() const { return warpgrid_evm_arguments.layout; }
+};
+
+template <class Context>
+__device__ __forceinline__ void run_rows() {
+    const LaunchArguments& a = warpgrid_evm_arguments;
+    const u32 thread = blockIdx.x * blockDim.x + threadIdx.x, lane = threadIdx.x % 32;
     const LaneMemory<32> memory = {a.lanes + thread / 32 * a.warp_bytes + lane * CHUNK_BYTES};
-    Machine<32, REACH> m;
-    m.world = &a.world;
-    m.batch = &a.batch;
-    m.sizes = &a.sizes;
-    m.layout = &a.layout;
+    Machine<Context> m;
     m.granularity = Granularity::Block;
     for (;;) {
         u64 first = lane == 0 ? atomicAdd(a.next_row, 32ull) : 0;
@@ -44,14 +68,13 @@ __device__ __forceinline__ void run_rows(const LaunchArguments& a) {
         if (first >= a.count) break;
         const bool present = first + lane < a.count;
         Registers<32> r = {};
-        Result result;
         Rejection rejection = Rejection::None;
         bool running = false;
         if (present) {
             const u32 row = a.rows[first + lane];
             m.block = &a.batch.blocks[a.batch.block[row]];
-            Registers<32> begun;
-            rejection = open_machine(m, begun, row, memory, a.regions + thread * a.region_stride, result);
+            Registers<32> begun = {};
+            rejection = open_machine(m, begun, row, memory, a.regions + thread * a.region_stride);
             running = rejection == Rejection::None && m.state.fault == Halt::None;
             if (running && begun.halt != Halt::None) running = leave_frame(m, begun);  // a precompile, a collision
             r = begun;
@@ -69,7 +92,7 @@ __device__ __forceinline__ void run_rows(const LaunchArguments& a) {
         }
         if (present) {
             Registers<32> ended = r;
-            write_result(m, ended, rejection, a.outputs, result);
+            write_result(m, ended, rejection, a.outputs);
         }
         converge_lanes();
     }

@@ -15,13 +15,27 @@ struct alignas(16) Chunk {
     u64 low, high;
 };
 
+// Writes a structure of 16-byte chunks to contiguous memory, a chunk at a time.
+template <class T>
+WG_FN void store_chunks(u8* to, const T& value) {
+    static_assert(sizeof(T) % CHUNK_BYTES == 0 && alignof(T) == CHUNK_BYTES);
+    WG_UNROLL
+    for (u64 i = 0; i < sizeof(T); i += CHUNK_BYTES) {
+        store_as<Chunk>(to + i, load_as<Chunk>(reinterpret_cast<const u8*>(&value) + i));
+    }
+}
+
 template <u32 LANES>
 struct LaneMemory {
     u8* base;  // of this lane's first chunk
 
     WG_FN u8* at(u64 offset) const {
-        if constexpr (LANES == 1) return base + offset;
-        return base + (offset / CHUNK_BYTES) * (CHUNK_BYTES * LANES) + offset % CHUNK_BYTES;
+        if constexpr (LANES == 1) {
+            return base + offset;
+        } else {  // a lane's memory is far below 128 MiB: 32-bit arithmetic does
+            const u32 within = static_cast<u32>(offset) % CHUNK_BYTES, chunks = static_cast<u32>(offset) - within;
+            return base + (chunks * LANES + within);
+        }
     }
 
     template <class T>
@@ -83,6 +97,7 @@ struct LaneMemory {
         } else {
             u64 i = 0;
             if ((reinterpret_cast<u64>(to) | from) % CHUNK_BYTES == 0) {
+                WG_UNROLL_4
                 for (; i + CHUNK_BYTES <= size; i += CHUNK_BYTES) store_as<Chunk>(to + i, load<Chunk>(from + i));
             }
             for (; i < size && reinterpret_cast<u64>(to + i) % 8; ++i) to[i] = *at(from + i);

@@ -15,7 +15,39 @@ from worker.inference.exact.tokenizer import ChatTokenizer, TokenStream
 from worker.inference.exact.trace_sink import TraceSink
 from worker.inference.stop_strings import StopStrings
 
-__all__ = ["Answer"]
+__all__ = ["Answer", "AnswerText", "whole_text"]
+
+
+class AnswerText:
+    """From tokens to an answer's text, and where it ends: after an end token, before a stop string, or at the last
+    token that is allowed."""
+
+    def __init__(self, tokenizer: ChatTokenizer, stop: Sequence[str], end_tokens: Sequence[int]) -> None:
+        self._text = TokenStream(tokenizer)
+        self._stop = StopStrings(stop)
+        self._end_tokens = frozenset(end_tokens)
+
+    def take(self, token: int, last: bool) -> tuple[str, FinishReason | None]:
+        """The text that has become certain with this token, and why the answer ends with it, if it does."""
+        ended = token in self._end_tokens
+        text = self._stop.feed(self._text.feed(token))
+        if not self._stop.found and (ended or last):
+            text += self._stop.feed(self._text.finish())
+        stopped = ended or self._stop.found
+        if not self._stop.found and (ended or last):
+            text += self._stop.finish()
+        return text, FinishReason.STOP if stopped else FinishReason.LENGTH if last else None
+
+
+def whole_text(text: AnswerText, tokens: Sequence[int], tokens_max: int) -> str | None:
+    """The text of a whole answer; None when an answer does not end with the last of these tokens, or ends before."""
+    parts = []
+    for number, token in enumerate(tokens, 1):
+        part, reason = text.take(token, number == tokens_max)
+        parts.append(part)
+        if reason is not None:
+            return "".join(parts) if number == len(tokens) else None
+    return None
 
 
 class Answer:
@@ -31,9 +63,7 @@ class Answer:
         trace: TraceSink | None,
     ) -> None:
         self._loop = loop
-        self._text = TokenStream(tokenizer)
-        self._stop = StopStrings(stop)
-        self._end_tokens = frozenset(end_tokens)
+        self._text = AnswerText(tokenizer, stop, end_tokens)
         self._prompt = list(prompt)
         self._tokens: list[int] = []
         self._trace = trace
@@ -71,25 +101,22 @@ class Answer:
 
     def take(self, token: int, last: bool) -> bool:
         self._tokens.append(token)
-        ended = token in self._end_tokens
-        text = self._stop.feed(self._text.feed(token))
-        if not self._stop.found and (ended or last):
-            text += self._stop.feed(self._text.finish())
-        stopped = ended or self._stop.found
-        if not self._stop.found and (ended or last):
-            text += self._stop.finish()
+        text, reason = self._text.take(token, last)
         if text:
             self._put(Piece(text))
-        if stopped or last:
-            self._put(self._completion(FinishReason.STOP if stopped else FinishReason.LENGTH))
-        return stopped or last
+        if reason is not None:
+            self._put(self._completion(reason))
+        return reason is not None
 
     def fail(self, error: Exception) -> None:
         self._put(error)
 
     def _completion(self, reason: FinishReason) -> Completion:
-        root = self._trace.root([*self._prompt, *self._tokens], len(self._prompt)) if self._trace else bytes(32)
-        return Completion(reason, len(self._prompt), len(self._tokens), root)
+        used = (reason, len(self._prompt), len(self._tokens))
+        if self._trace is None:
+            return Completion(*used)
+        root = self._trace.root([*self._prompt, *self._tokens], len(self._prompt))
+        return Completion(*used, root, tuple(self._tokens))
 
     def _put(self, part: Piece | Completion | Exception) -> None:
         try:

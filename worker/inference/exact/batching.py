@@ -68,7 +68,8 @@ class Consumer(Protocol):
         """Whether `computed` wants to be called."""
 
     def computed(self, first_position: int, boundaries: NDArray[np.int32], kv_rows: NDArray[np.uint8]) -> None:
-        """Trace rows of the next positions, in order, each position once (`Forward`'s shapes)."""
+        """Trace rows of the next positions, in order, each position once (`Forward`'s shapes), before the token that
+        the last of them chooses is taken."""
 
     def take(self, token: int, last: bool) -> bool:
         """The next token of the answer; `last` when no further one is allowed. True when the answer is complete."""
@@ -79,14 +80,29 @@ class Consumer(Protocol):
 
 @dataclass(eq=False, slots=True)
 class Sequence:
-    """A prompt and its answer so far. `length_max` bounds both together; `computed` positions are in the cache."""
+    """A prompt and its answer so far. `length_max` bounds both together; `computed` positions are in the cache.
+
+    `expected` is what somebody says comes next. It is computed like a prompt, many rows at a time, and each of its
+    tokens counts only once the model has chosen it; from the first that it does not choose, the rest is forgotten. So
+    a known answer is checked at the price of a prompt.
+    """
 
     tokens: list[int]
     length_max: int
     sampling: Sampling
     consumer: Consumer
+    expected: deque[int] = field(default_factory=deque)
     pages: list[int] = field(default_factory=list)
     computed: int = 0
+
+    @property
+    def pending(self) -> int:
+        """Rows that can be computed now."""
+        return min(len(self.tokens) + len(self.expected), self.length_max - 1) - self.computed
+
+    def choices(self, rows: int) -> int:
+        """How many of the next `rows` rows choose a token: the last known one's, and those of expected tokens."""
+        return max(0, self.computed + rows - len(self.tokens) + 1)
 
 
 def pages_for(positions: int) -> int:
@@ -178,23 +194,35 @@ class Batcher:
         forward = self._executor.forward(rows, trace=any(sequence.consumer.traced for sequence, _ in plan))
         first, answered = 0, 0
         for sequence, count in plan:
-            if sequence.consumer.traced:
-                assert forward.boundaries is not None
-                assert forward.kv_rows is not None
-                part = slice(first, first + count)
-                sequence.consumer.computed(sequence.computed, forward.boundaries[part], forward.kv_rows[part])
-            first += count
-            sequence.computed += count
-            if sequence.computed == len(sequence.tokens):
-                self._extend(sequence, forward, answered)
-                answered += 1
+            choices = sequence.choices(count)
+            self._advance(sequence, forward, slice(first, first + count), range(answered, answered + choices))
+            first, answered = first + count, answered + choices
         return True
 
-    def _extend(self, sequence: Sequence, outcome: Outcome, index: int) -> None:
-        token = outcome.choose(index, sequence.sampling, len(sequence.tokens))
-        sequence.tokens.append(token)
-        if sequence.consumer.take(token, len(sequence.tokens) == sequence.length_max):
-            self._drop(sequence)
+    def _advance(self, sequence: Sequence, outcome: Outcome, rows: slice, choices: range) -> None:
+        """Take in a sequence's rows of a step: the last ones choose a token each, by these indices of the logits."""
+        first = rows.start
+        for index, stop in zip(choices, range(rows.stop - len(choices) + 1, rows.stop + 1), strict=True):
+            self._computed(sequence, outcome, slice(first, stop))
+            first = stop
+            token = outcome.choose(index, sequence.sampling, len(sequence.tokens))
+            sequence.tokens.append(token)
+            is_as_expected = bool(sequence.expected) and sequence.expected.popleft() == token
+            if sequence.consumer.take(token, len(sequence.tokens) == sequence.length_max):
+                self._drop(sequence)
+                return
+            if not is_as_expected:
+                sequence.expected.clear()
+                return
+        if first < rows.stop:
+            self._computed(sequence, outcome, slice(first, rows.stop))
+
+    def _computed(self, sequence: Sequence, outcome: Outcome, rows: slice) -> None:
+        if sequence.consumer.traced:
+            assert outcome.boundaries is not None
+            assert outcome.kv_rows is not None
+            sequence.consumer.computed(sequence.computed, outcome.boundaries[rows], outcome.kv_rows[rows])
+        sequence.computed += rows.stop - rows.start
 
     def _admit(self) -> None:
         with self._lock:
@@ -214,7 +242,7 @@ class Batcher:
 
     def _plan(self) -> list[tuple[Sequence, int]]:
         """Which sequences advance, and by how many rows: one row each for answers, the rest of the room for prompts."""
-        pending = [len(one.tokens) - one.computed for one in self._running]
+        pending = [one.pending for one in self._running]
         room = self._executor.rows_max - pending.count(1)
         plan = []
         for sequence, count in zip(self._running, pending, strict=True):
@@ -227,12 +255,12 @@ class Batcher:
 
     def _rows(self, plan: list[tuple[Sequence, int]]) -> Rows:
         tokens: list[int] = []
-        wanted = []
+        wanted: list[int] = []
         width = 0
         for index, (sequence, count) in enumerate(plan):
-            tokens += sequence.tokens[sequence.computed : sequence.computed + count]
-            if sequence.computed + count == len(sequence.tokens):
-                wanted.append(len(tokens) - 1)
+            known = [*sequence.tokens, *sequence.expected] if sequence.expected else sequence.tokens
+            tokens += known[sequence.computed : sequence.computed + count]
+            wanted += range(len(tokens) - sequence.choices(count), len(tokens))
             self._table[index, : len(sequence.pages)] = sequence.pages
             width = max(width, len(sequence.pages))
         counts = np.array([count for _, count in plan], np.int32)

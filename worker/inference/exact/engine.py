@@ -6,7 +6,9 @@ order of work `batching`'s, the commitment whoever implements `TraceSink`.
 
 import asyncio
 import os
+from collections import deque
 from collections.abc import AsyncGenerator
+from collections.abc import Sequence as Tokens
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Condition, Thread
@@ -17,14 +19,14 @@ import structlog
 from core.jobs.request import JobRequest, Tier
 from core.jobs.request import Sampling as RequestedSampling
 from worker.inference.engine import Completion, ModelDescription, Piece
-from worker.inference.errors import ContextExceeded, EngineFailed, InferenceError, ModelTooLarge
+from worker.inference.errors import ContextExceeded, EngineFailed, InferenceError, ModelTooLarge, TokenOutOfRange
 from worker.inference.exact.answer import Answer
 from worker.inference.exact.batching import Batcher, Executor, Sequence, pages_for
 from worker.inference.exact.model import ExactModel
 from worker.inference.exact.native import PAGE_POSITIONS, NativeEngine
 from worker.inference.exact.sampling import Q16_ONE, TEMPERATURE_Q16_MIN, Sampling
 from worker.inference.exact.tokenizer import ChatTokenizer
-from worker.inference.exact.trace_sink import TraceFactory
+from worker.inference.exact.trace_sink import TraceFactory, TraceSink
 
 __all__ = ["ExactEngine", "ExactSettings", "load_exact", "sampling_of"]
 
@@ -104,24 +106,38 @@ class ExactEngine:
         """Cache pages that no request holds; all of them when nothing runs."""
         return self._batcher.free_pages
 
-    async def generate(self, request: JobRequest) -> AsyncGenerator[Piece | Completion, None]:
+    def generate(
+        self, request: JobRequest, request_hash: bytes | None = None, expected: Tokens[int] = ()
+    ) -> AsyncGenerator[Piece | Completion, None]:
         """See `Engine.generate`. Sampling in thousandths becomes the specification's integers by `sampling_of`."""
+        trace = None
+        if request_hash is not None and self._traces is not None:
+            trace = self._traces(request_hash, sampling_of(request.sampling, self._header.vocabulary))
+        return self.run(request, trace, expected)
+
+    async def run(
+        self, request: JobRequest, trace: TraceSink | None, expected: Tokens[int] = ()
+    ) -> AsyncGenerator[Piece | Completion, None]:
+        """`generate`, with the trace going to a sink of the caller's."""
         prompt = await asyncio.to_thread(self._encode, request)
-        length_max = min(self._model.context_tokens, len(prompt) + request.sampling.tokens_max)
-        if len(prompt) >= length_max:
+        length_max = min(self._header.context_max, len(prompt) + request.sampling.tokens_max)
+        if len(prompt) >= length_max or length_max > self._model.context_tokens:  # cut short, it were another answer
             raise ContextExceeded(
-                f"the prompt has {len(prompt)} tokens; prompt and answer may have {self._model.context_tokens}"
+                f"the prompt has {len(prompt)} tokens and the answer may have {request.sampling.tokens_max}; both "
+                f"together may have {self._model.context_tokens}"
             )
+        if any(not 0 <= token < self._header.vocabulary for token in expected):
+            raise TokenOutOfRange(f"the expected answer has tokens beyond the vocabulary's {self._header.vocabulary}")
         answer = Answer(
             asyncio.get_running_loop(),
             self._tokenizer,
             request.sampling.stop,
             self._header.end_tokens,
             prompt,
-            self._traces(request, prompt) if self._traces else None,
+            trace,
         )
         sampling = sampling_of(request.sampling, self._header.vocabulary)
-        self._submit(Sequence(list(prompt), length_max, sampling, answer))
+        self._submit(Sequence(list(prompt), length_max, sampling, answer, deque(expected)))
         try:
             async for part in answer.parts():
                 yield part

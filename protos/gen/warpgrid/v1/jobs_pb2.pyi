@@ -290,6 +290,7 @@ class JobEvent(_message.Message):
     DETAIL_FIELD_NUMBER: _builtins.int
     RECEIPT_FIELD_NUMBER: _builtins.int
     AT_MS_FIELD_NUMBER: _builtins.int
+    ANSWER_FIELD_NUMBER: _builtins.int
     index: _builtins.int
     """counts from 0 without gaps"""
     state: _builtins.str
@@ -302,6 +303,8 @@ class JobEvent(_message.Message):
     """a sentence: who runs it, why not"""
     at_ms: _builtins.int
     """Unix time"""
+    answer: _builtins.bytes
+    """with an exact receipt: the answer's tokens, u32 little-endian"""
     @_builtins.property
     def receipt(self) -> Global___SignedReceipt:
         """with `finished`"""
@@ -316,10 +319,11 @@ class JobEvent(_message.Message):
         detail: _builtins.str = ...,
         receipt: Global___SignedReceipt | None = ...,
         at_ms: _builtins.int = ...,
+        answer: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_ms", b"at_ms", "attempt", b"attempt", "detail", b"detail", "index", b"index", "receipt", b"receipt", "state", b"state", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "at_ms", b"at_ms", "attempt", b"attempt", "detail", b"detail", "index", b"index", "receipt", b"receipt", "state", b"state", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -341,6 +345,7 @@ class JobRecord(_message.Message):
     AUDIT_FIELD_NUMBER: _builtins.int
     SUBMITTED_AT_MS_FIELD_NUMBER: _builtins.int
     DEADLINE_MS_FIELD_NUMBER: _builtins.int
+    ANSWER_FIELD_NUMBER: _builtins.int
     job_id: _builtins.bytes
     state: _builtins.str
     attempt: _builtins.int
@@ -352,11 +357,13 @@ class JobRecord(_message.Message):
     settlement: _builtins.bytes
     """hash of the settling transaction, empty before"""
     audit: _builtins.str
-    """none, pending, agreed, disagreed"""
+    """none, pending, agreed, disagreed, withheld, unavailable"""
     submitted_at_ms: _builtins.int
     """Unix time"""
     deadline_ms: _builtins.int
     """Unix time"""
+    answer: _builtins.bytes
+    """the answer's tokens, u32 little-endian; exact tier, and only with the salt"""
     @_builtins.property
     def request(self) -> Global___JobRequest:
         """only with the salt"""
@@ -378,10 +385,11 @@ class JobRecord(_message.Message):
         audit: _builtins.str = ...,
         submitted_at_ms: _builtins.int = ...,
         deadline_ms: _builtins.int = ...,
+        answer: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_output", b"_output", "output", b"output", "receipt", b"receipt", "request", b"request"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_output", b"_output", "attempt", b"attempt", "audit", b"audit", "deadline_ms", b"deadline_ms", "detail", b"detail", "job_id", b"job_id", "output", b"output", "receipt", b"receipt", "request", b"request", "settlement", b"settlement", "state", b"state", "submitted_at_ms", b"submitted_at_ms", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_output", b"_output", "answer", b"answer", "attempt", b"attempt", "audit", b"audit", "deadline_ms", b"deadline_ms", "detail", b"detail", "job_id", b"job_id", "output", b"output", "receipt", b"receipt", "request", b"request", "settlement", b"settlement", "state", b"state", "submitted_at_ms", b"submitted_at_ms", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__output: _TypeAlias = _typing.Literal["output"]  # noqa: Y015
     _WhichOneofArgType__output: _TypeAlias = _typing.Literal["_output", b"_output"]  # noqa: Y015
@@ -425,6 +433,7 @@ class AssignJob(_message.Message):
     OUTPUT_TOKEN_WEI_FIELD_NUMBER: _builtins.int
     PRICE_MAX_WEI_FIELD_NUMBER: _builtins.int
     AUDIT_FIELD_NUMBER: _builtins.int
+    EXPECTED_FIELD_NUMBER: _builtins.int
     job_id: _builtins.bytes
     attempt: _builtins.int
     """from 1"""
@@ -437,6 +446,8 @@ class AssignJob(_message.Message):
     price_max_wei: _builtins.bytes
     audit: _builtins.bool
     """a second opinion on another's answer: no receipt is paid for it"""
+    expected: _builtins.bytes
+    """with `audit`: the tokens that the other gave, u32 little-endian; exact tier"""
     @_builtins.property
     def request(self) -> Global___JobRequest: ...
     def __init__(
@@ -452,10 +463,11 @@ class AssignJob(_message.Message):
         output_token_wei: _builtins.bytes = ...,
         price_max_wei: _builtins.bytes = ...,
         audit: _builtins.bool = ...,
+        expected: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "audit", b"audit", "deadline_ms", b"deadline_ms", "input_token_wei", b"input_token_wei", "job_id", b"job_id", "model_hash", b"model_hash", "output_token_wei", b"output_token_wei", "price_max_wei", b"price_max_wei", "request", b"request", "salt", b"salt"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "audit", b"audit", "deadline_ms", b"deadline_ms", "expected", b"expected", "input_token_wei", b"input_token_wei", "job_id", b"job_id", "model_hash", b"model_hash", "output_token_wei", b"output_token_wei", "price_max_wei", b"price_max_wei", "request", b"request", "salt", b"salt"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -554,10 +566,13 @@ class JobFinished(_message.Message):
     ATTEMPT_FIELD_NUMBER: _builtins.int
     OUTPUT_FIELD_NUMBER: _builtins.int
     SIGNED_FIELD_NUMBER: _builtins.int
+    ANSWER_FIELD_NUMBER: _builtins.int
     job_id: _builtins.bytes
     attempt: _builtins.int
     output: _builtins.str
     """at most 1 MiB"""
+    answer: _builtins.bytes
+    """the tokens that the trace root commits to, u32 little-endian; empty on the float tier"""
     @_builtins.property
     def signed(self) -> Global___SignedReceipt: ...
     def __init__(
@@ -567,10 +582,11 @@ class JobFinished(_message.Message):
         attempt: _builtins.int = ...,
         output: _builtins.str = ...,
         signed: Global___SignedReceipt | None = ...,
+        answer: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["signed", b"signed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "job_id", b"job_id", "output", b"output", "signed", b"signed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "attempt", b"attempt", "job_id", b"job_id", "output", b"output", "signed", b"signed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -606,6 +622,157 @@ class JobFailed(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___JobFailed: _TypeAlias = JobFailed  # noqa: Y015
+
+@_typing.final
+class OpenAnswer(_message.Message):
+    """Coordinator to worker: open these units of an answer that you gave (docs/trace.md, section 3). It holds all that the
+    answer is computed from again, so that a worker keeps nothing of answers that were taken. Answered by AnswerOpened, or
+    by JobFailed with the attempt 2^31 + 1.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_FIELD_NUMBER: _builtins.int
+    SALT_FIELD_NUMBER: _builtins.int
+    MODEL_HASH_FIELD_NUMBER: _builtins.int
+    ANSWER_FIELD_NUMBER: _builtins.int
+    UNITS_FIELD_NUMBER: _builtins.int
+    DEADLINE_MS_FIELD_NUMBER: _builtins.int
+    version: _builtins.int
+    """of openings: 1"""
+    job_id: _builtins.bytes
+    salt: _builtins.bytes
+    model_hash: _builtins.bytes
+    answer: _builtins.bytes
+    """tokens, u32 little-endian"""
+    units: _builtins.bytes
+    """position and layer of each, u32 little-endian; at most 64 units"""
+    deadline_ms: _builtins.int
+    """Unix time"""
+    @_builtins.property
+    def request(self) -> Global___JobRequest: ...
+    def __init__(
+        self,
+        *,
+        version: _builtins.int = ...,
+        job_id: _builtins.bytes = ...,
+        request: Global___JobRequest | None = ...,
+        salt: _builtins.bytes = ...,
+        model_hash: _builtins.bytes = ...,
+        answer: _builtins.bytes = ...,
+        units: _builtins.bytes = ...,
+        deadline_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "deadline_ms", b"deadline_ms", "job_id", b"job_id", "model_hash", b"model_hash", "request", b"request", "salt", b"salt", "units", b"units", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OpenAnswer: _TypeAlias = OpenAnswer  # noqa: Y015
+
+@_typing.final
+class AnswerOpened(_message.Message):
+    """Worker to coordinator."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    POSITION_ROOTS_FIELD_NUMBER: _builtins.int
+    OPENINGS_FIELD_NUMBER: _builtins.int
+    version: _builtins.int
+    job_id: _builtins.bytes
+    position_roots: _builtins.bytes
+    """32 bytes for each token of prompt and answer"""
+    @_builtins.property
+    def openings(self) -> _containers.RepeatedCompositeFieldContainer[Global___UnitOpening]:
+        """in the order of the units"""
+
+    def __init__(
+        self,
+        *,
+        version: _builtins.int = ...,
+        job_id: _builtins.bytes = ...,
+        position_roots: _builtins.bytes = ...,
+        openings: _abc.Iterable[Global___UnitOpening] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id", "openings", b"openings", "position_roots", b"position_roots", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AnswerOpened: _TypeAlias = AnswerOpened  # noqa: Y015
+
+@_typing.final
+class UnitOpening(_message.Message):
+    """One layer at one position, or the head (zk.audit.AuditOpening)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEAVES_FIELD_NUMBER: _builtins.int
+    RESIDUAL_FIELD_NUMBER: _builtins.int
+    EARLIER_FIELD_NUMBER: _builtins.int
+    PATHS_FIELD_NUMBER: _builtins.int
+    PRODUCTS_FIELD_NUMBER: _builtins.int
+    leaves: _builtins.bytes
+    """32 bytes each: all of the position"""
+    residual: _builtins.bytes
+    """the input row, int32 little-endian"""
+    earlier: _builtins.bytes
+    """the layer's key-value rows of all positions before"""
+    paths: _builtins.bytes
+    """for each of these rows, 32 bytes a level up to its position's root"""
+    @_builtins.property
+    def products(self) -> _containers.RepeatedCompositeFieldContainer[Global___Product]: ...
+    def __init__(
+        self,
+        *,
+        leaves: _builtins.bytes = ...,
+        residual: _builtins.bytes = ...,
+        earlier: _builtins.bytes = ...,
+        paths: _builtins.bytes = ...,
+        products: _abc.Iterable[Global___Product] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["earlier", b"earlier", "leaves", b"leaves", "paths", b"paths", "products", b"products", "residual", b"residual"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnitOpening: _TypeAlias = UnitOpening  # noqa: Y015
+
+@_typing.final
+class Product(_message.Message):
+    """W q of one linear layer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VALUE_BYTES_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    value_bytes: _builtins.int
+    """4 or 5"""
+    values: _builtins.bytes
+    """two's complement, little-endian"""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        value_bytes: _builtins.int = ...,
+        values: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "value_bytes", b"value_bytes", "values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Product: _TypeAlias = Product  # noqa: Y015
 
 @_typing.final
 class ReceiptStored(_message.Message):

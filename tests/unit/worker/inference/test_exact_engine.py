@@ -1,7 +1,7 @@
 """The exact engine end to end on small random models: the reference's tokens, whatever else runs beside them."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +12,22 @@ from numpy.typing import NDArray
 from core.jobs.request import JobRequest, Message, Role, Sampling, Tier
 from tests.unit.worker.inference.exact_models import END_TOKEN, write_model
 from worker.inference.engine import Completion, Engine, FinishReason, Piece
-from worker.inference.errors import ContextExceeded, EngineBusy, EngineFailed, ModelCorrupt, ModelTooLarge
+from worker.inference.errors import (
+    ContextExceeded,
+    EngineBusy,
+    EngineFailed,
+    ModelCorrupt,
+    ModelTooLarge,
+    TokenOutOfRange,
+)
 from worker.inference.exact import reference
 from worker.inference.exact.engine import ExactEngine, ExactSettings, load_exact, sampling_of
 from worker.inference.exact.model import ExactModel
-from worker.inference.exact.sampling import choose
+from worker.inference.exact.sampling import GREEDY, choose
+from worker.inference.exact.sampling import Sampling as ExactSampling
 from worker.inference.exact.tokenizer import ChatTokenizer
 from worker.inference.exact.trace_sink import TraceSink
+from worker.inference.proof_trace import recording
 
 GIB = 2**30
 
@@ -45,8 +54,10 @@ def ask(question: str, **sampling: object) -> JobRequest:
     return JobRequest("bytes", (Message(Role.USER, question),), options, Tier.EXACT)
 
 
-async def answer(engine: Engine, request: JobRequest) -> tuple[str, Completion]:
-    *pieces, completion = [part async for part in engine.generate(request)]
+async def answer(
+    engine: Engine, request: JobRequest, request_hash: bytes | None = None, tokens: Sequence[int] = ()
+) -> tuple[str, Completion]:
+    *pieces, completion = [part async for part in engine.generate(request, request_hash, tokens)]
     assert isinstance(completion, Completion)
     return "".join(piece.text for piece in pieces if isinstance(piece, Piece)), completion
 
@@ -161,21 +172,51 @@ class KeptTrace(TraceSink):
 async def test_the_trace_is_complete_and_the_references(model: ExactModel) -> None:
     kept: list[KeptTrace] = []
 
-    def make(request: JobRequest, prompt: list[int]) -> TraceSink:
+    def make(request_hash: bytes, sampling: ExactSampling) -> TraceSink:
+        assert (request_hash, sampling) == (b"\x07" * 32, GREEDY)
         kept.append(KeptTrace())
         return kept[-1]
 
     engine = await load_exact(settings(model), make)
-    _, completion = await answer(engine, ask("traced " * 12))
+    _, completion = await answer(engine, ask("traced " * 12), b"\x07" * 32)
     await engine.close()
     (trace,) = kept
     assert completion.trace_root == bytes([completion.input_tokens]) * 32
     assert len(trace.tokens) == completion.input_tokens + completion.output_tokens
+    assert completion.tokens == tuple(trace.tokens[completion.input_tokens :])
     cache = reference.Cache(model.header)
     whole = reference.forward(model, cache, trace.tokens[:-1])
     assert np.array_equal(np.stack(trace.boundaries).swapaxes(0, 1), whole.residuals)
     for position, row in enumerate(trace.kv_rows):
         assert row == b"".join(cache.row_bytes(layer, position) for layer in range(model.header.layers))
+
+
+async def test_a_known_answer_is_checked_like_a_prompt(model: ExactModel) -> None:
+    """Whatever is expected, text, tokens and trace are those of an engine that expects nothing."""
+    engine = await load_exact(settings(model, rows_max=11), recording(model))
+    for request in REQUESTS:
+        plain = await answer(engine, request, b"\x09" * 32)
+        tokens = plain[1].tokens
+        wrong = [
+            tuple(token if at != spoilt else (token + 1) % 258 for at, token in enumerate(tokens))
+            for spoilt in {0, len(tokens) // 2, len(tokens) - 1}
+        ]
+        for guess in (tokens, tokens[:-1], tokens[:1], (*tokens, 7, 8), (5,) * 80, *wrong):
+            assert await answer(engine, request, b"\x09" * 32, guess) == plain
+        assert (await answer(engine, request, b"\x0a" * 32))[1].trace_root != plain[1].trace_root
+    with pytest.raises(TokenOutOfRange):
+        await answer(engine, REQUESTS[0], None, (258,))
+    await engine.close()
+    assert engine.free_pages == 16
+
+
+async def test_an_engine_with_a_small_cache_refuses_what_it_would_cut_short(model: ExactModel) -> None:
+    """The context is the model's: a worker with less memory must not give another answer."""
+    engine = await load_exact(settings(model, cache_tokens=64))
+    with pytest.raises(ContextExceeded):
+        await answer(engine, ask("short", tokens_max=64))
+    assert (await answer(engine, ask("short", tokens_max=24)))[1].output_tokens
+    await engine.close()
 
 
 async def test_a_damaged_or_too_large_model_is_not_served(model: ExactModel, tmp_path: Path) -> None:
