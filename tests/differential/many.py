@@ -100,10 +100,11 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--worlds", type=int, default=16_384)
     parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--corpus", type=int, default=CORPUS_CASES, help="cases to mutate")
     parser.add_argument("--limit-s", type=float, default=3_600)
     options = parser.parse_args(arguments)
     started = time.monotonic()
-    corpus = Corpus.of(options.seed * 1_000_000, CORPUS_CASES)
+    corpus = Corpus.of(options.seed * 1_000_000, options.corpus)
     left = Engine(options.threads or None)
     right = (
         GpuEngine(Device(0, Path("build/kernels")), left) if options.right == "gpu" else Engine(options.threads or None)

@@ -131,23 +131,20 @@ struct Bench {
         batch.blocks = &block;
         const World world = base.world_view(1);
         Worker& worker = *session.workers[0];
-        Machine<1, Reach::Everything> m;
-        m.world = &world;
-        m.batch = &batch;
+        Machine<HostContext> m;
+        m.state.context = {&world, &batch, &worker.sizes, &worker.layout};
         m.block = &block;
         m.granularity = granularity;
-        m.sizes = &worker.sizes;
-        m.layout = &worker.layout;
         Registers<1> r;
         Run run = {};
-        const Rejection rejection = open_machine(m, r, 0, {worker.lanes.base()}, worker.region.base(), run.result);
+        const Rejection rejection = open_machine(m, r, 0, {worker.lanes.base()}, worker.region.base());
         if (rejection == Rejection::None && m.state.fault == Halt::None) {
             do {
                 while (r.halt == Halt::None) step(m, r);
             } while (leave_frame(m, r));
         }
         const Outputs outputs = {&run.result, session.output.base(), &session.used, session.output.bytes()};
-        write_result(m, r, rejection, outputs, run.result);
+        write_result(m, r, rejection, outputs);
         run.sections = session.output.base() + run.result.output;
         return run;
     }

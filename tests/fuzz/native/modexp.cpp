@@ -4,7 +4,7 @@
 #include <cstring>
 #include <vector>
 
-#include "core/native/crypto/precompiles.hpp"
+#include "core/native/crypto/modexp.hpp"
 
 using namespace warpgrid;
 
@@ -88,12 +88,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     for (u32 i = 0; i < 3; ++i) input[32 * i + 31] = static_cast<u8>(lengths[i]);
     const u64 given = size - 3 < body ? size - 3 : body;
     std::memcpy(input.data() + 96, data + 3, given);
-    std::vector<u64> scratch(precompile_scratch_words(Precompile::ModExp, input.data(), input.size()) + 1);
+    std::vector<u64> scratch(modexp_scratch_words(input.data(), input.size()) + 1);
     std::vector<u8> output(lengths[2] + 1);
-    u64 written = 0;
-    const PrecompileStatus status = run_precompile(Precompile::ModExp, input.data(), input.size(), Fork::Osaka,
-                                                   output.data(), written, {scratch.data(), scratch.size()});
-    if (status != PrecompileStatus::Success || written != lengths[2]) abort();
+    modexp(output.data(), input.data(), input.size(), scratch.data());
     const u8* base = input.data() + 96;
     const u8* modulus = base + lengths[0] + lengths[1];
     const Number right = expected(base, lengths[0], base + lengths[0], lengths[1], Number(modulus, modulus + lengths[2]));
