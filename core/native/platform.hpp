@@ -26,12 +26,12 @@ static_assert(sizeof(u16) == 2 && sizeof(u32) == 4 && sizeof(u64) == 8 && sizeof
 #define WG_NOINLINE __host__ __device__ __noinline__
 #define WG_CONSTANT __device__ constexpr
 #define WG_UNROLL _Pragma("unroll")
-#define WG_UNROLL_4 _Pragma("unroll 4")
+#define WG_UNROLL_8 _Pragma("unroll 8")
 #else
 #define WG_FN inline __attribute__((always_inline))
 #define WG_NOINLINE __attribute__((noinline))
 #define WG_CONSTANT inline constexpr
-#define WG_UNROLL_4 _Pragma("GCC unroll 4")
+#define WG_UNROLL_8 _Pragma("GCC unroll 8")
 #define WG_UNROLL _Pragma("GCC unroll 128")  // the next loop, completely: its indices are compile-time constants
 #endif
 
@@ -112,6 +112,13 @@ WG_FN u64 load_unaligned64(const u8* from) {
     u64 value;
     __builtin_memcpy(&value, from, 8);
     return value;
+#endif
+}
+
+// Tells a GPU's compiler that an address is one of device memory, not of a thread's stack: such loads are shorter.
+WG_FN void assume_device_memory([[maybe_unused]] const void* address) {
+#if WG_ON_DEVICE
+    __builtin_assume(__isGlobal(address));
 #endif
 }
 

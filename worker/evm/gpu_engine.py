@@ -40,7 +40,7 @@ __all__ = ["COMMON_ARENAS", "HEAVY_ARENAS", "GpuEngine"]
 _KIB, _MIB = 1 << 10, 1 << 20
 _THREADS_PER_BLOCK = 128
 _COMMON_BLOCKS_PER_PROCESSOR = 4
-_OUTPUT_BYTES_PER_ROW = 2 * _KIB
+_OUTPUT_BYTES_PER_ROW = 4 * _KIB
 _OUTPUT_BYTES_MIN = 64 * _MIB
 _NATIVE = Path(__file__).parent / "native"
 

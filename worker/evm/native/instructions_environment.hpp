@@ -188,12 +188,23 @@ WG_NOINLINE void copy_account_code(M& m, R& r) {
                 m.code_of(code).size);
 }
 
-#define WG_OUTLINE(name, function)                  \
-    template <class M, class R>                     \
-    WG_FN void name(M& m, R& r, Instruction) {      \
-        R copy = r;                                 \
-        function(m, copy);                          \
-        r = copy;                                   \
+// An instruction that is a call. On a CPU the registers are copied, so that they never have an address; a GPU calls
+// from where they have one (interpreter.hpp, execute_put_off).
+template <class M, class R, class F>
+WG_FN void with_addressed(M&, R& r, F function) {
+    if constexpr (M::LANES == 1) {
+        R copy = r;
+        function(copy);
+        r = copy;
+    } else {
+        function(r);
+    }
+}
+
+#define WG_OUTLINE(name, function)                                  \
+    template <class M, class R>                                     \
+    WG_FN void name(M& m, R& r, Instruction) {                      \
+        with_addressed(m, r, [&](R& called) { function(m, called); }); \
     }
 WG_OUTLINE(op_CALLDATACOPY, copy_calldata)
 WG_OUTLINE(op_CODECOPY, copy_code)

@@ -243,9 +243,7 @@ WG_NOINLINE void append_log(M& m, R& r, u32 topics) {
 
 template <class M, class R>
 WG_FN void op_LOG(M& m, R& r, Instruction instruction) {
-    R copy = r;
-    append_log(m, copy, instruction.head >> 8);
-    r = copy;
+    with_addressed(m, r, [&](R& called) { append_log(m, called, instruction.head >> 8); });
 }
 
 // ---- control flow -----------------------------------------------------------------------------------------------------
@@ -306,16 +304,12 @@ WG_NOINLINE void finish_with_output(M& m, R& r, Halt halt) {
 
 template <class M, class R>
 WG_FN void op_RETURN(M& m, R& r, Instruction) {
-    R copy = r;
-    finish_with_output(m, copy, Halt::Return);
-    r = copy;
+    with_addressed(m, r, [&](R& called) { finish_with_output(m, called, Halt::Return); });
 }
 
 template <class M, class R>
 WG_FN void op_REVERT(M& m, R& r, Instruction) {
-    R copy = r;
-    finish_with_output(m, copy, Halt::Revert);
-    r = copy;
+    with_addressed(m, r, [&](R& called) { finish_with_output(m, called, Halt::Revert); });
 }
 
 }  // namespace warpgrid::evm

@@ -409,12 +409,10 @@ WG_NOINLINE void self_destruct(M& m, typename M::Regs& r) {
 }
 WG_OUTLINE(op_SELFDESTRUCT, self_destruct)
 
-#define WG_MESSAGE(name, function, opcode)     \
-    template <class M, class R>                \
-    WG_FN void name(M& m, R& r, Instruction) { \
-        R copy = r;                            \
-        function(m, copy, opcode);             \
-        r = copy;                              \
+#define WG_MESSAGE(name, function, opcode)                                     \
+    template <class M, class R>                                                \
+    WG_FN void name(M& m, R& r, Instruction) {                                 \
+        with_addressed(m, r, [&](R& called) { function(m, called, opcode); }); \
     }
 WG_MESSAGE(op_CALL, call, OP_CALL)
 WG_MESSAGE(op_CALLCODE, call, OP_CALLCODE)

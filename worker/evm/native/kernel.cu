@@ -15,7 +15,7 @@
 
 using namespace warpgrid;
 
-extern "C" __global__ void __launch_bounds__(128, 4) warpgrid_evm_run_common() {
+extern "C" __global__ void __launch_bounds__(128, 3) warpgrid_evm_run_common() {
     evm::run_rows<evm::CommonContext>();
 }
 

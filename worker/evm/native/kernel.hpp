@@ -55,6 +55,45 @@ struct HeavyContext : LaunchContext {
     WG_FN const ArenaLayout& layout() const { return warpgrid_evm_arguments.layout; }
 };
 
+// The record that lanes wait on.
+WG_CONSTANT Instruction WAIT = make_instruction(OP_WAIT, 0, 0);
+
+// What the dispatch leaves to a call: a record that was put off, or the end of a frame. True if the transaction goes on.
+template <class M>
+__device__ __noinline__ bool go_on(M& m, typename M::Regs& r) {
+    if (r.halt == Halt::PutOff) {
+        execute_put_off(m, r);
+        if (r.halt == Halt::None) return true;
+    }
+    return leave_frame(m, r);
+}
+
+// Runs what `open_machine` began, all lanes of the warp together. `r` becomes what it is at the end.
+template <class M>
+__device__ __forceinline__ void run_together(M& m, typename M::Regs& r, bool running) {
+    Halt outcome = r.halt;
+    if (!running) {
+        r.halt = Halt::None;
+        r.record = &WAIT;
+    }
+    while (any_lane(running)) {
+        step_without_calls(m, r);
+        if (r.halt != Halt::None) {
+            typename M::Regs called;
+            called.take(r);
+            running = go_on(m, called);
+            r.take(called);
+            if (!running) {
+                outcome = r.halt;
+                r.halt = Halt::None;
+                r.record = &WAIT;
+            }
+        }
+        converge_lanes();
+    }
+    r.halt = outcome;
+}
+
 template <class Context>
 __device__ __forceinline__ void run_rows() {
     const LaunchArguments& a = warpgrid_evm_arguments;
@@ -77,21 +116,12 @@ __device__ __forceinline__ void run_rows() {
             rejection = open_machine(m, begun, row, memory, a.regions + thread * a.region_stride);
             running = rejection == Rejection::None && m.state.fault == Halt::None;
             if (running && begun.halt != Halt::None) running = leave_frame(m, begun);  // a precompile, a collision
-            r = begun;
+            r.take(begun);
         }
-        while (any_lane(running)) {
-            if (running) {
-                step(m, r);
-                if (r.halt != Halt::None) {
-                    Registers<32> ended = r;
-                    running = leave_frame(m, ended);
-                    r = ended;
-                }
-            }
-            converge_lanes();
-        }
+        run_together(m, r, running);
         if (present) {
-            Registers<32> ended = r;
+            Registers<32> ended;
+            ended.take(r);
             write_result(m, ended, rejection, a.outputs);
         }
         converge_lanes();

@@ -34,7 +34,9 @@ struct LaneMemory {
             return base + offset;
         } else {  // a lane's memory is far below 128 MiB: 32-bit arithmetic does
             const u32 within = static_cast<u32>(offset) % CHUNK_BYTES, chunks = static_cast<u32>(offset) - within;
-            return base + (chunks * LANES + within);
+            u8* place = base + (chunks * LANES + within);
+            assume_device_memory(place);
+            return place;
         }
     }
 
@@ -97,7 +99,7 @@ struct LaneMemory {
         } else {
             u64 i = 0;
             if ((reinterpret_cast<u64>(to) | from) % CHUNK_BYTES == 0) {
-                WG_UNROLL_4
+                WG_UNROLL_8
                 for (; i + CHUNK_BYTES <= size; i += CHUNK_BYTES) store_as<Chunk>(to + i, load<Chunk>(from + i));
             }
             for (; i < size && reinterpret_cast<u64>(to + i) % 8; ++i) to[i] = *at(from + i);

@@ -20,6 +20,16 @@ struct Registers {
     Stack<LANES> stack;
     Halt halt;
 
+    // Takes over registers that were in memory, word by word: copied as a whole, nvcc keeps them in pieces of a byte.
+    WG_FN void take(const Registers& other) {
+        record = other.record;
+        gas = other.gas;
+        memory_base = other.memory_base;
+        memory_bytes = other.memory_bytes;
+        stack.take(other.stack);
+        halt = other.halt;
+    }
+
     WG_FN bool charge(u64 amount) {
         if (static_cast<u64>(gas) < amount) {
             halt = Halt::OutOfGas;
@@ -127,6 +137,12 @@ WG_NOINLINE bool grow_memory(const M& m, typename M::Regs& r, u64 offset, u64 si
     m.memory.zero(r.memory_base + r.memory_bytes, words * 32 - r.memory_bytes);
     r.memory_bytes = words * 32;
     return true;
+}
+
+// Does the frame's memory hold the 32 bytes at `offset`?
+template <class R>
+WG_FN bool memory_holds_word(const R& r, u64 offset) {
+    return offset <= r.memory_bytes && 32 <= r.memory_bytes - offset;
 }
 
 template <class M>

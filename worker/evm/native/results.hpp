@@ -54,6 +54,18 @@ WG_FN void write_codes(const M& m, u8* accounts, u8* codes) {
     }
 }
 
+// Copies entries to contiguous memory; a lane of a GPU loads a whole entry before it stores it.
+template <class Entry, u32 LANES>
+WG_FN void copy_entries(u8* to, const LaneMemory<LANES>& memory, u64 from, u32 count) {
+    if constexpr (LANES == 1) {
+        memory.copy_out(to, from, count * sizeof(Entry));
+    } else {
+        for (u32 i = 0; i < count; ++i) {
+            store_chunks(to + i * sizeof(Entry), memory.template load_struct<Entry>(from + i * sizeof(Entry)));
+        }
+    }
+}
+
 // Copies the sections out. Sets Status::Overflow when the arena is full.
 template <class M>
 WG_FN void write_sections(const M& m, const Outputs& outputs, Result& result) {
@@ -73,8 +85,8 @@ WG_FN void write_sections(const M& m, const Outputs& outputs, Result& result) {
         return;
     }
     u8* to = outputs.arena + result.output;
-    m.memory.copy_out(to, m.layout().accounts, accounts);
-    m.memory.copy_out(to + accounts, m.layout().slots, slots);
+    copy_entries<AccountEntry>(to, m.memory, m.layout().accounts, result.accounts);
+    copy_entries<SlotEntry>(to + accounts, m.memory, m.layout().slots, result.slots);
     m.memory.copy_out(to + accounts + slots, m.layout().logs, result.log_bytes);
     u8* returned = to + accounts + slots + result.log_bytes;
     m.memory.copy_out(returned, m.layout().returned, result.return_bytes);

@@ -55,6 +55,14 @@ struct Stack {
     WG_FN u32 top_slot() const { return highest; }
     WG_FN u32 base_slot() const { return base; }
     WG_FN void bind(LaneMemory<LANES> lane) { memory = lane; }
+    WG_FN void take(const Stack& other) {
+        memory.base = other.memory.base;
+        highest = other.highest;
+        base = other.base;
+        limit = other.limit;
+        WG_UNROLL
+        for (u32 i = 0; i < 4; ++i) value.w[i] = other.value.w[i];
+    }
 };
 
 template <>

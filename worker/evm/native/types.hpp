@@ -218,6 +218,8 @@ enum class Halt : u32 {
     PrecompileFailed,
     Park,      // not an EVM outcome: the transaction needs the host
     Overflow,  // not an EVM outcome: the arenas are too small
+    Late,      // not an EVM outcome: the transaction took longer than a kernel may
+    PutOff,    // not an outcome: the record waits for `execute_put_off`
 };
 
 enum class Rejection : u32 {
