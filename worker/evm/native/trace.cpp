@@ -7,7 +7,9 @@ using namespace warpgrid;
 using namespace warpgrid::evm;
 
 // A stream of at most `bytes_max` bytes for what `wishes` (TraceWish) names.
-WG_EXPORT TraceStream* warpgrid_evm_trace_create(u32 wishes, u64 bytes_max) { return new TraceStream(wishes, bytes_max); }
+WG_EXPORT TraceStream* warpgrid_evm_trace_create(u32 wishes, u64 bytes_max) {
+    return std::make_unique<TraceStream>(wishes, bytes_max).release();
+}
 WG_EXPORT void warpgrid_evm_trace_destroy(TraceStream* stream) { delete stream; }
 
 // The records so far; 0 when something did not fit any more.

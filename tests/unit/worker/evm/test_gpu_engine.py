@@ -6,12 +6,12 @@ import pytest
 
 from core.errors import GpuUnavailable
 from core.gpu import Device
-from tests.bench.evm_workloads import WORKLOADS
-from tests.conformance.mixed_batch import differing_rows
 from worker.evm import Engine
+from worker.evm.comparison import differing_rows
 from worker.evm.gpu_engine import COMMON_ARENAS, GpuEngine
 from worker.evm.layouts import ARENA_SECTIONS, ArenaSizes
 from worker.evm.library import load
+from worker.evm.workloads import WORKLOADS
 
 CPU = Engine(threads=1)
 
