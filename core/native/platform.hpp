@@ -26,12 +26,10 @@ static_assert(sizeof(u16) == 2 && sizeof(u32) == 4 && sizeof(u64) == 8 && sizeof
 #define WG_NOINLINE __host__ __device__ __noinline__
 #define WG_CONSTANT __device__ constexpr
 #define WG_UNROLL _Pragma("unroll")
-#define WG_UNROLL_8 _Pragma("unroll 8")
 #else
 #define WG_FN inline __attribute__((always_inline))
 #define WG_NOINLINE __attribute__((noinline))
 #define WG_CONSTANT inline constexpr
-#define WG_UNROLL_8 _Pragma("GCC unroll 8")
 #define WG_UNROLL _Pragma("GCC unroll 128")  // the next loop, completely: its indices are compile-time constants
 #endif
 

@@ -356,9 +356,9 @@ def _upload_world(cupy: Any, base: BaseState) -> tuple[World, list[Any]]:
     host, (codes, blob_bytes, answer_bytes, hashes) = base.view()
     sizes = {
         "accounts": host.account_count * ACCOUNT_RECORD.itemsize,
-        "account_index": (host.account_index_mask + 1) * 4,
+        "account_index": (host.account_index_mask + 1) * 8,
         "slots": host.slot_count * SLOT_RECORD.itemsize,
-        "slot_index": (host.slot_index_mask + 1) * 4,
+        "slot_index": (host.slot_index_mask + 1) * 8,
         "codes": codes * CODE.itemsize,
         "code_blob": blob_bytes,
         "block_hashes": hashes * 32,

@@ -67,6 +67,11 @@ WG_FN void absorb_block(u64 (&state)[25], const LaneMemory<LANES>& memory, u64 o
 // Digest, as a stack word, of a range of a lane's memory.
 template <u32 LANES>
 WG_NOINLINE u256 keccak_range(const LaneMemory<LANES>& memory, u64 offset, u64 size) {
+    if constexpr (LANES == 1) {
+        u8 digest[32];
+        keccak256(digest, memory.base + offset, size);
+        return load_big_endian(digest);
+    }
     u64 state[25];
     WG_UNROLL
     for (u32 i = 0; i < 25; ++i) state[i] = 0;
@@ -115,8 +120,22 @@ WG_NOINLINE u256 keccak_pair(M& m, u64 offset) {
     return output;
 }
 
+// Does KECCAK256 hash two words that are in memory already?
+template <class R>
+WG_FN bool is_pair_in_memory(R& r) {
+    const u64 start = saturate_u64(r.stack.top());
+    const u256 size = r.stack.at(1);
+    return size == make_u256(64) && start % CHUNK_BYTES == 0 && start <= r.memory_bytes && 64 <= r.memory_bytes - start;
+}
+
+template <class M, class R>
+WG_FN void hash_pair(M& m, R& r) {
+    if (r.charge(GAS_KECCAK_WORD * 2)) r.stack.replace(1, keccak_pair(m, r.memory_base + r.stack.top().w[0]));
+}
+
 template <class M, class R>
 WG_FN void op_KECCAK256(M& m, R& r, Instruction) {
+    if (is_pair_in_memory(r)) return hash_pair(m, r);
     const u256 offset = r.stack.top(), size = r.stack.at(1);
     if (saturate_u64(size) > MEMORY_BYTES_UNPAYABLE) {
         r.halt = Halt::OutOfGas;
@@ -124,8 +143,7 @@ WG_FN void op_KECCAK256(M& m, R& r, Instruction) {
     }
     if (!r.charge(GAS_KECCAK_WORD * words_of(size.w[0])) || !ensure_range(m, r, offset, size)) return;
     const u64 start = r.memory_base + (is_zero(size) ? 0 : offset.w[0]);
-    const bool pair = size.w[0] == 64 && start % CHUNK_BYTES == 0;
-    r.stack.replace(1, pair ? keccak_pair(m, start) : keccak_range(m.memory, start, size.w[0]));
+    r.stack.replace(1, keccak_range(m.memory, start, size.w[0]));
 }
 
 template <class M, class R>
@@ -145,42 +163,62 @@ WG_FN void op_CLZ(M& m, R& r, Instruction) {
 
 // ---- storage ----------------------------------------------------------------------------------------------------------
 
-template <class M, class R>
-WG_NOINLINE void load_storage(M& m, R& r) {
-    const u32 slot = m.state.slot(m.frame.self, r.stack.top());
-    if (slot == NONE) {
-        r.halt = m.state.fault;
-        return;
-    }
-    if (r.charge(m.state.warm_slot(slot) ? GAS_COLD_SLOT : GAS_WARM)) r.stack.replace(0, m.state.slot_value(slot));
+// Operands and results travel in registers: SLOAD and SSTORE need no addressed copy of them.
+struct StorageRead {
+    u256 value;
+    u64 gas;
+    Halt halt;
+};
+
+template <class M>
+WG_NOINLINE StorageRead read_storage(M& m, u256 key) {
+    const u32 slot = m.state.slot(m.frame.self, key);
+    if (slot == NONE) return {{}, 0, m.state.fault};
+    const u64 gas = m.state.warm_slot(slot) ? GAS_COLD_SLOT : GAS_WARM;
+    return {m.state.slot_value(slot), gas, Halt::None};
 }
-WG_OUTLINE(op_SLOAD, load_storage)
 
 template <class M, class R>
-WG_NOINLINE void store_storage(M& m, R& r) {
-    if (m.is_static()) {
-        r.halt = Halt::WriteProtection;
-        return;
+WG_FN void op_SLOAD(M& m, R& r, Instruction) {
+    const StorageRead read = read_storage(m, r.stack.top());
+    if (read.halt != Halt::None) {
+        r.halt = read.halt;
+    } else if (r.charge(read.gas)) {
+        r.stack.replace(0, read.value);
     }
-    if (r.gas <= static_cast<i64>(GAS_STIPEND)) {
-        r.halt = Halt::OutOfGas;
-        return;
-    }
-    const u32 slot = m.state.slot(m.frame.self, r.stack.top());
-    if (slot == NONE) {
-        r.halt = m.state.fault;
-        return;
-    }
-    const u256 value = r.stack.at(1);
+}
+
+struct StorageWritten {
+    u64 gas;
+    Halt halt;
+};
+
+// Writes a slot if `gas` pays for it.
+template <class M>
+WG_NOINLINE StorageWritten write_storage(M& m, u256 key, u256 value, u64 gas) {
+    if (m.is_static()) return {0, Halt::WriteProtection};
+    if (gas <= GAS_STIPEND) return {0, Halt::OutOfGas};
+    const u32 slot = m.state.slot(m.frame.self, key);
+    if (slot == NONE) return {0, m.state.fault};
     const u64 access = m.state.warm_slot(slot) ? GAS_COLD_SLOT : 0;
     const u256 current = m.state.slot_value(slot);
     const StorageCharge charge = storage_charge(m.state.slot_original(slot), current, value);
-    if (!r.charge(access + charge.gas)) return;
-    m.refund += charge.refund;
-    if (current != value) m.state.set_slot(slot, value);
-    r.stack.drop(2);
+    if (access + charge.gas <= gas) {
+        m.refund += charge.refund;
+        if (current != value) m.state.set_slot(slot, value);
+    }
+    return {access + charge.gas, Halt::None};
 }
-WG_OUTLINE(op_SSTORE, store_storage)
+
+template <class M, class R>
+WG_FN void op_SSTORE(M& m, R& r, Instruction) {
+    const StorageWritten written = write_storage(m, r.stack.top(), r.stack.at(1), static_cast<u64>(r.gas));
+    if (written.halt != Halt::None) {
+        r.halt = written.halt;
+    } else if (r.charge(written.gas)) {
+        r.stack.drop(2);
+    }
+}
 
 template <class M, class R>
 WG_NOINLINE void load_transient(M& m, R& r) {

@@ -36,6 +36,8 @@ __constant__ warpgrid::evm::LaunchArguments warpgrid_evm_arguments;
 
 namespace warpgrid::evm {
 
+constexpr u32 THREADS_PER_BLOCK = 128;
+
 struct LaunchContext {
     static constexpr u32 LANES = 32;
     WG_FN const World& world() const { return warpgrid_evm_arguments.world; }
@@ -58,6 +60,24 @@ struct HeavyContext : LaunchContext {
 // The record that lanes wait on.
 WG_CONSTANT Instruction WAIT = make_instruction(OP_WAIT, 0, 0);
 
+// The commonest of the records that were put off: their operands and results travel in processor registers. What it does
+// not take on stays put off.
+template <class M>
+__device__ __forceinline__ void execute_by_value(M& m, typename M::Regs& r) {
+    const Instruction instruction = r.record[-1];
+    const u8 operation = static_cast<u8>(instruction.head);
+    if (operation == OP_KECCAK256 && is_pair_in_memory(r)) {
+        r.halt = Halt::None;
+        hash_pair(m, r);
+    } else if (operation == OP_SLOAD) {
+        r.halt = Halt::None;
+        op_SLOAD(m, r, instruction);
+    } else if (operation == OP_SSTORE) {
+        r.halt = Halt::None;
+        op_SSTORE(m, r, instruction);
+    }
+}
+
 // What the dispatch leaves to a call: a record that was put off, or the end of a frame. True if the transaction goes on.
 template <class M>
 __device__ __noinline__ bool go_on(M& m, typename M::Regs& r) {
@@ -68,9 +88,10 @@ __device__ __noinline__ bool go_on(M& m, typename M::Regs& r) {
     return leave_frame(m, r);
 }
 
-// Runs what `open_machine` began, all lanes of the warp together. `r` becomes what it is at the end.
+// Runs what `open_machine` began, all lanes of the warp together. `r` becomes what it is at the end; `addressed` is room
+// for a copy of it.
 template <class M>
-__device__ __forceinline__ void run_together(M& m, typename M::Regs& r, bool running) {
+__device__ __forceinline__ void run_together(M& m, typename M::Regs& r, typename M::Regs& addressed, bool running) {
     Halt outcome = r.halt;
     if (!running) {
         r.halt = Halt::None;
@@ -78,11 +99,11 @@ __device__ __forceinline__ void run_together(M& m, typename M::Regs& r, bool run
     }
     while (any_lane(running)) {
         step_without_calls(m, r);
+        if (r.halt == Halt::PutOff) execute_by_value(m, r);
         if (r.halt != Halt::None) {
-            typename M::Regs called;
-            called.take(r);
-            running = go_on(m, called);
-            r.take(called);
+            addressed.take(r);
+            running = go_on(m, addressed);
+            r.take(addressed);
             if (!running) {
                 outcome = r.halt;
                 r.halt = Halt::None;
@@ -98,31 +119,33 @@ template <class Context>
 __device__ __forceinline__ void run_rows() {
     const LaunchArguments& a = warpgrid_evm_arguments;
     const u32 thread = blockIdx.x * blockDim.x + threadIdx.x, lane = threadIdx.x % 32;
+    __shared__ u8 near_words[NEAR_WORDS * 32 * THREADS_PER_BLOCK];
     const LaneMemory<32> memory = {a.lanes + thread / 32 * a.warp_bytes + lane * CHUNK_BYTES};
     Machine<Context> m;
     m.granularity = Granularity::Block;
+    u8* const own_words = near_words + threadIdx.x / 32 * (NEAR_WORDS * 32 * 32) + lane * CHUNK_BYTES;
     for (;;) {
         u64 first = lane == 0 ? atomicAdd(a.next_row, 32ull) : 0;
         first = __shfl_sync(0xffffffffu, first, 0);
         if (first >= a.count) break;
         const bool present = first + lane < a.count;
-        Registers<32> r = {};
+        Registers<32> r = {}, addressed;  // in processor registers, and a copy for functions that are called
         Rejection rejection = Rejection::None;
         bool running = false;
         if (present) {
             const u32 row = a.rows[first + lane];
             m.block = &a.batch.blocks[a.batch.block[row]];
-            Registers<32> begun = {};
-            rejection = open_machine(m, begun, row, memory, a.regions + thread * a.region_stride);
+            addressed = {};
+            addressed.stack.near_words = own_words;
+            rejection = open_machine(m, addressed, row, memory, a.regions + thread * a.region_stride);
             running = rejection == Rejection::None && m.state.fault == Halt::None;
-            if (running && begun.halt != Halt::None) running = leave_frame(m, begun);  // a precompile, a collision
-            r.take(begun);
+            if (running && addressed.halt != Halt::None) running = leave_frame(m, addressed);  // a precompile, a collision
+            r.take(addressed);
         }
-        run_together(m, r, running);
+        run_together(m, r, addressed, running);
         if (present) {
-            Registers<32> ended;
-            ended.take(r);
-            write_result(m, ended, rejection, a.outputs);
+            addressed.take(r);
+            write_result(m, addressed, rejection, a.outputs);
         }
         converge_lanes();
     }

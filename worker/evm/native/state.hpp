@@ -38,9 +38,12 @@ WG_FN Precompile precompile_of(const Address& a, Fork fork) {
 
 // Record number of an account of the base, or NONE.
 WG_FN u32 find_account(const World& world, u32 world_number, const Address& address) {
-    for (u64 i = hash_account(world_number, address);; ++i) {
-        const u32 record = world.account_index[i & world.account_index_mask];
-        if (record == 0) return NONE;
+    const u64 hash = hash_account(world_number, address);
+    for (u64 i = hash;; ++i) {
+        const IndexPlace place = world.account_index[i & world.account_index_mask];
+        if (place == 0) return NONE;
+        if ((place ^ hash) >> 32) continue;
+        const u32 record = static_cast<u32>(place);
         const AccountRecord& candidate = world.accounts[record - 1];
         if (candidate.address == address && candidate.world == world_number) return record - 1;
     }
@@ -48,21 +51,39 @@ WG_FN u32 find_account(const World& world, u32 world_number, const Address& addr
 
 // Record number of a slot of the base, or NONE.
 WG_FN u32 find_slot(const World& world, u32 account_record, const u256& key) {
-    for (u64 i = hash_slot(account_record, key);; ++i) {
-        const u32 record = world.slot_index[i & world.slot_index_mask];
-        if (record == 0) return NONE;
+    const u64 hash = hash_slot(account_record, key);
+    for (u64 i = hash;; ++i) {
+        const IndexPlace place = world.slot_index[i & world.slot_index_mask];
+        if (place == 0) return NONE;
+        if ((place ^ hash) >> 32) continue;
+        const u32 record = static_cast<u32>(place);
         const SlotRecord& candidate = world.slots[record - 1];
         if (candidate.key == key && candidate.account == account_record) return record - 1;
     }
 }
 
-// Answer to a precompile request, or null.
+// Answer to a precompile request, or null. Keys are digests, so that any word of one is its hash.
 WG_FN const PrecompileAnswer* find_answer(const World& world, const u256& key) {
-    for (u32 i = 0; i < world.answer_count; ++i) {
-        if (world.answers[i].key == key) return &world.answers[i];
+    if (world.answer_count == 0) return nullptr;
+    for (u64 i = key.w[0];; ++i) {
+        const PrecompileAnswer& answer = world.answers[i & (world.answer_count - 1)];
+        if (answer.status == ANSWER_FREE) return nullptr;
+        if (answer.key == key) return &answer;
     }
-    return nullptr;
 }
+
+// Whom a transaction asks for state that the base lacks. On a CPU the host answers in place, where it can; on a GPU
+// nobody does, and the transaction parks.
+template <u32 LANES>
+struct Asker {
+    WG_FN bool ask(const Request&) const { return false; }
+};
+template <>
+struct Asker<1> {
+    bool (*answer)(void* host, const Request& request) = nullptr;
+    void* host = nullptr;
+    bool ask(const Request& wanted) const { return answer && answer(host, wanted); }
+};
 
 // ---- entries ------------------------------------------------------------------------------------------------------------
 
@@ -183,6 +204,7 @@ struct State {
     u32 journal_count;
     Checkpoint start;  // of the running frame: entries made since are no journal's business
     Request request;   // when Park
+    [[no_unique_address]] Asker<LANES> asker;
 
     WG_FN void begin(LaneMemory<LANES> lane, u32 number, const BlockEnvironment& environment) {
         memory = lane;
@@ -360,12 +382,14 @@ struct State {
         for (u32 i = checkpoint.slots; i < slots.count; ++i) reset_slot(i);
     }
 
+    // Asks for what the base lacks: true once it holds that, false with `fault` when the transaction must wait.
     WG_FN bool park(RequestKind kind, const Address& who, const u256& key) {
-        fault = Halt::Park;
         request = {};
         request.kind = kind;
         request.address = who;
         request.key = key;
+        if (asker.ask(request)) return true;
+        fault = Halt::Park;
         return false;
     }
 
@@ -385,7 +409,9 @@ struct State {
     }
     WG_FN bool read_base(AccountEntry& entry) {
         const RequestKind missing = read_account(context.world(), world_number, entry);
-        return missing == RequestKind::None || park(missing, entry.address, {});
+        if (missing == RequestKind::None) return true;
+        return park(missing, entry.address, {}) &&
+               read_account(context.world(), world_number, entry) == RequestKind::None;
     }
     WG_FN void reset_account(u32 i) {
         const u32 flags = account_flags(i) & (ENTRY_LOADED | ENTRY_EXISTED | ENTRY_STORAGE | ENTRY_ASKED);
@@ -443,11 +469,11 @@ struct State {
         const u32 owner = account_field<u32>(entry.account, WG_OFFSET(AccountEntry, base));
         if (owner != NONE && !(account_flags(entry.account) & ENTRY_CREATED)) {
             entry.base = find_slot(world, owner, entry.key);
-            if (entry.base != NONE) {
-                entry.value = entry.original = world.slots[entry.base].value;
-            } else if (!(world.accounts[owner].flags & ACCOUNT_STORAGE_COMPLETE)) {
-                return park(RequestKind::Slot, address(entry.account), entry.key);
+            if (entry.base == NONE && !(world.accounts[owner].flags & ACCOUNT_STORAGE_COMPLETE)) {
+                if (!park(RequestKind::Slot, address(entry.account), entry.key)) return false;
+                entry.base = find_slot(world, owner, entry.key);
             }
+            if (entry.base != NONE) entry.value = entry.original = world.slots[entry.base].value;
         }
         entry.flags |= ENTRY_LOADED;
         return true;
