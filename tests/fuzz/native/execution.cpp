@@ -90,7 +90,7 @@ bool same_effects(const Run& one, const Run& other) {
 }
 
 struct Bench {
-    Bench() : session(SIZES, 1, 64 * MIB) {}
+    Bench() : session(SIZES, 1, 64 * MIB, 1) {}
     Session session;
 
     Run run(Granularity granularity, Fork fork, const u8* data, u64 size) {
