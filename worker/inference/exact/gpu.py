@@ -74,7 +74,8 @@ class GpuForward:
 class GpuEngine:
     """One model on one GPU, with a cache of `pages` pages and batches of at most `rows_max` rows.
 
-    Raises EngineUnavailable when the device is no Hopper GPU or lacks the memory, GpuUnavailable when there is none.
+    Raises EngineUnavailable when the device is no Hopper GPU, its driver is too old or memory too small, GpuUnavailable
+    when there is none.
     """
 
     def __init__(self, weights: Weights, device: Device, *, rows_max: int = 2048, pages: int = 1024) -> None:
@@ -83,10 +84,14 @@ class GpuEngine:
         cupy = self._cupy = device.cupy
         if device.architecture != "sm_90":
             raise EngineUnavailable(f"{device.name} is {device.architecture}; the exact kernels need sm_90 (Hopper)")
-        self._module = device.kernels(SOURCE, architecture="sm_90a").module
-        self._decode = device.kernels(DECODE_SOURCE, architecture="sm_90a", cooperative=True).module.get_function(
-            "decode"
-        )
+        try:
+            self._module = device.kernels(SOURCE, architecture="sm_90a").module
+            decode = device.kernels(DECODE_SOURCE, architecture="sm_90a", cooperative=True)
+            self._decode = decode.module.get_function("decode")
+        except cupy.cuda.driver.CUDADriverError as error:
+            raise EngineUnavailable(
+                f"the driver of {device.name} cannot load the kernels ({error}): update it"
+            ) from error
         self._decode_steps: dict[Shape, Any] = {}
         self._processors = int(cupy.cuda.Device(device.index).attributes["MultiProcessorCount"])
         self._logit_rows_max = min(rows_max, _LOGIT_ROWS_MAX)

@@ -14,13 +14,13 @@ from worker.inference.exact.specification import Header
 
 __all__ = ["DECODE_THREADS", "ROWS_MAX", "decode_shared_bytes", "decode_step", "decodes", "layer_views"]
 
-DECODE_THREADS: Final = 288  # decode.cu, as is all that follows
-_STAGE_BYTES: Final = 16_384
-_STAGES_MIN: Final = 4
-_STAGES_MAX: Final = 14
+DECODE_THREADS: Final = 544  # decode.cu, as is all that follows
+_STAGE_BYTES: Final = 32_768
+_STAGES_MIN: Final = 3
+_STAGES_MAX: Final = 7
 _ACTIVATION_ROWS_MAX: Final = 8
 _HEADS_MAX: Final = 512
-_SHARED_BYTES: Final = 222_208  # of a multiprocessor, beside what the kernel declares
+_SHARED_BYTES: Final = 219_136  # of a multiprocessor, beside what the kernel declares
 _ALIGNMENT_BYTES: Final = 1_024
 _K_BLOCK: Final = 128
 

@@ -2,7 +2,7 @@
 //
 // One block a multiprocessor stays from embedding to logits. A warp of it does nothing but fetch this block's share of
 // the weights, in order, into a ring in shared memory; weights depend on nothing, so it runs ahead through every barrier,
-// and memory is busy while the other eight warps wait for each other. Those multiply (mma.sync m16n8k32: sixteen weight
+// and memory is busy while the other sixteen warps wait for each other. Those multiply (mma.sync m16n8k32: sixteen weight
 // rows by up to eight activation rows, limbs counted), finish values, and meet at grid-wide barriers where a step needs
 // all of a row: seven a layer. What every block needs of a row (maximum, norm, quantised input) every block computes for
 // itself, which costs less than a barrier.
@@ -22,12 +22,15 @@
 using namespace warpgrid;
 using namespace warpgrid::exact;
 
-constexpr u32 WORKERS = 256;  // threads that multiply; one warp more fetches
+constexpr u32 WORKERS = 512;  // threads that multiply; one warp more fetches
 constexpr u32 WARPS = WORKERS / 32;
 constexpr u32 STAGE_BLOCKS = WARPS;  // K blocks of a stage, one for each warp
 constexpr u32 STAGE_BYTES = STAGE_BLOCKS * WEIGHT_BLOCK_BYTES;
-constexpr u32 STAGES_MAX = 14;
-constexpr u32 FLYING = 3;  // stages on their way at any time: enough for the bandwidth
+constexpr u32 STAGES_MAX = 7;
+constexpr u32 UNITS_OPEN = 8;  // whose sums are being added up: a warp is at most a ring ahead of another
+static_assert(UNITS_OPEN > STAGES_MAX);
+constexpr u32 FINISHERS = 128;  // threads that finish a unit; groups of so many take turns
+constexpr u32 FLYING = 2;  // stages on their way at any time: enough for the bandwidth
 constexpr u32 ROWS_MAX = 8;  // activation rows, limbs counted
 constexpr u32 NO_BOUNDARY = ~0u;
 constexpr u32 HEADS_MAX = 512;  // of all rows
@@ -74,7 +77,7 @@ struct Step {
 struct Workers {
     static __device__ __forceinline__ u32 thread() { return threadIdx.x; }
     static __device__ __forceinline__ u32 threads() { return WORKERS; }
-    static __device__ __forceinline__ void sync() { asm volatile("bar.sync 1, 256;" ::: "memory"); }
+    static __device__ __forceinline__ void sync() { asm volatile("bar.sync 1, 512;" ::: "memory"); }
 };
 
 // The next stage of the ring, for whoever fills or empties it.
@@ -114,8 +117,8 @@ __device__ __forceinline__ void fetch(const MatrixView& m, Cursor& ring, Cursor&
 
 // What the workers of a block share.
 struct Shared {
-    u64 full[STAGES_MAX], empty[STAGES_MAX];
-    i32 sums[2][WEIGHT_ROWS][ROWS_MAX];  // of two units in turn
+    u64 full[STAGES_MAX], empty[STAGES_MAX], added[UNITS_OPEN];
+    i32 sums[UNITS_OPEN][WEIGHT_ROWS][ROWS_MAX];
     Scale scale[ROWS_MAX];               // of each row's quantised input
     i32 partial_max[32];
     u64 partial_sum[32];
@@ -286,9 +289,9 @@ class Worker {
     // What is known of a unit before its sums are: loads that would cost a trip to memory afterwards.
     template <typename Before>
     __device__ __forceinline__ Output output_of(const MatrixView& m, u32 unit, bool paired, const Before& before) const {
-        const u32 q = threadIdx.x / ROWS_MAX, column = threadIdx.x % ROWS_MAX;
+        const u32 q = threadIdx.x % FINISHERS / ROWS_MAX, column = threadIdx.x % ROWS_MAX;
         Output output = {packed_source(unit * WEIGHT_ROWS + place_of(q), m.outputs, paired), column / m.limbs(), false, 0, 0, 0};
-        output.there = q < WEIGHT_ROWS && column < s.rows * m.limbs() && column % m.limbs() == 0 && output.n < m.outputs;
+        output.there = column < s.rows * m.limbs() && column % m.limbs() == 0 && output.n < m.outputs;
         if (output.there) {
             output.mantissa = m.mantissa[output.n];
             output.row_shift = m.row_shift[output.n];
@@ -299,13 +302,16 @@ class Worker {
 
     static __device__ __forceinline__ u32 place_of(u32 q) { return q % 2 * 8 + q / 2; }
 
-    // This block's share of a product: `finish(output, value)` is called by 128 threads for each of its units.
+    // This block's share of a product: `finish(output, value)` is called by FINISHERS
+    // threads for each of its units, while the others go on with the next.
     template <typename Before, typename Finish>
     __device__ __forceinline__ void multiply(const MatrixView& m, bool paired, const Before& before, const Finish& finish) {
         const u32 warp = threadIdx.x / 32, lane = threadIdx.x % 32, blocks = k_blocks(m.columns), units = units_of(m);
         const u32 activation_rows = s.rows * m.limbs();
         for (u32 unit = blockIdx.x; unit < units; unit += gridDim.x, ++unit_count) {
-            const Output output = output_of(m, unit, paired, before);
+            const bool finishes = threadIdx.x / FINISHERS == unit_count % (WORKERS / FINISHERS);
+            Output output = {};
+            if (finishes) output = output_of(m, unit, paired, before);
             i32 acc[4] = {};
             for (u32 block = warp; block < blocks + warp; block += STAGE_BLOCKS, ring.advance()) {
                 barrier_wait(ring.filled(), ring.parity);
@@ -317,13 +323,16 @@ class Worker {
 #pragma unroll
             for (u32 i = 0; i < 4; ++i) {
                 const u32 column = lane % 4 * 2 + i % 2;
-                if (column < activation_rows) atomicAdd(&shared.sums[unit_count % 2][lane / 4 + i / 2 * 8][column], acc[i]);
+                if (column < activation_rows) atomicAdd(&shared.sums[unit_count % UNITS_OPEN][lane / 4 + i / 2 * 8][column], acc[i]);
             }
-            Workers::sync();
-            if (threadIdx.x >= WEIGHT_ROWS * ROWS_MAX) continue;
+            __syncwarp();
+            const u32 added = shared_address(shared.added + unit_count % UNITS_OPEN);
+            if (lane == 0) barrier_arrive(added);
+            if (!finishes) continue;
+            barrier_wait(added, unit_count / UNITS_OPEN % 2);
             i64 value = 0;
             if (output.there) {
-                const i64 sum = take(m, place_of(threadIdx.x / ROWS_MAX), threadIdx.x % ROWS_MAX);
+                const i64 sum = take(m, place_of(threadIdx.x % FINISHERS / ROWS_MAX), threadIdx.x % ROWS_MAX);
                 const Scale scale = shared.scale[output.row];
                 value = m.bits == 8 ? linear_output(static_cast<i32>(sum), output.mantissa, output.row_shift, scale)
                                     : linear_output(sum, output.mantissa, output.row_shift, scale);
@@ -332,9 +341,9 @@ class Worker {
         }
     }
 
-    // The sum of a finished unit, both limbs; leaves zeros for the unit after the next.
+    // The sum of a finished unit, both limbs; leaves zeros for the unit that comes after.
     __device__ __forceinline__ i64 take(const MatrixView& m, u32 place, u32 column) const {
-        i32* at = &shared.sums[unit_count % 2][place][column];
+        i32* at = &shared.sums[unit_count % UNITS_OPEN][place][column];
         const i32 high = at[0], low = m.bits == 16 ? at[1] : 0;
         at[0] = 0;
         if (m.bits == 16) at[1] = 0;
@@ -406,7 +415,7 @@ class Worker {
             });
         largest = max(largest, __shfl_xor_sync(~0u, largest, 8));
         largest = max(largest, __shfl_xor_sync(~0u, largest, 16));
-        if (threadIdx.x < WEIGHT_ROWS * ROWS_MAX && threadIdx.x % 32 < s.rows * l.gate_up.limbs() && largest > 0)
+        if (threadIdx.x % 32 < s.rows * l.gate_up.limbs() && largest > 0)
             atomicMax(s.hidden_max + threadIdx.x % 32 / l.gate_up.limbs(), largest);
         grid_barrier();
         hidden_input(l.down);
@@ -437,7 +446,7 @@ class Worker {
             });
         best = max(best, __shfl_xor_sync(~0u, best, 8));
         best = max(best, __shfl_xor_sync(~0u, best, 16));
-        if (threadIdx.x < WEIGHT_ROWS * ROWS_MAX && threadIdx.x % 32 < s.rows * s.head.limbs() && best > 0)
+        if (threadIdx.x % 32 < s.rows * s.head.limbs() && best > 0)
             atomicMax(s.best + threadIdx.x % 32 / s.head.limbs(), best);
     }
 };
@@ -448,7 +457,7 @@ extern "C" __global__ __launch_bounds__(WORKERS + 32, 1) void decode(const Step*
     __shared__ Shared shared;
     for (u32 i = threadIdx.x; i < sizeof(Step) / 4; i += blockDim.x)
         reinterpret_cast<u32*>(&step)[i] = reinterpret_cast<const u32*>(global)[i];
-    for (u32 i = threadIdx.x; i < 2 * WEIGHT_ROWS * ROWS_MAX; i += blockDim.x) (&shared.sums[0][0][0])[i] = 0;
+    for (u32 i = threadIdx.x; i < UNITS_OPEN * WEIGHT_ROWS * ROWS_MAX; i += blockDim.x) (&shared.sums[0][0][0])[i] = 0;
     __syncthreads();
     u8* const ring_at = dynamic + ((1024 - shared_address(dynamic) % 1024) % 1024);
     Cursor ring = {shared_address(ring_at), shared_address(shared.full), shared_address(shared.empty), step.stages};
@@ -457,6 +466,7 @@ extern "C" __global__ __launch_bounds__(WORKERS + 32, 1) void decode(const Step*
             barrier_init(ring.full + 8 * stage, 1);
             barrier_init(ring.empty + 8 * stage, WARPS);
         }
+        for (u64& added : shared.added) barrier_init(shared_address(&added), WARPS);
         barrier_init_done();
     }
     __syncthreads();
