@@ -69,8 +69,17 @@ class ChainReader(Protocol):
     def head(self) -> SealedBlock:
         """The newest block; the genesis block on a new chain."""
 
+    def first(self) -> int:
+        """The number of the block at which this chain begins here: 0, or that of the snapshot with which it joined."""
+
     def block(self, number: int) -> SealedBlock | None:
-        """The block of this number, or None above the head."""
+        """The block of this number; None above the head and below `first`. The genesis block is always there."""
+
+    def block_hashes(self, number: int) -> tuple[bytes, ...]:
+        """The hashes of up to 256 blocks below block `number`, its parent's last, as its `BlockContext` wants them.
+
+        Also of blocks before the one at which a replica joined through a snapshot.
+        """
 
     def block_by_hash(self, block_hash: bytes) -> SealedBlock | None:
         """The canonical block with this hash."""

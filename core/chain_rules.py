@@ -32,6 +32,7 @@ __all__ = [
     "Commitments",
     "blob_base_fee",
     "check_block",
+    "commitments_in",
     "commitments_of",
     "context_of",
     "excess_blob_gas_after",
@@ -40,6 +41,7 @@ __all__ = [
     "next_base_fee",
     "next_context",
     "requests_hash_of",
+    "seal_block",
     "validate_header",
     "withdrawals_root_of",
 ]
@@ -184,12 +186,10 @@ class Commitments:
 
 
 def commitments_of(
-    context: BlockContext, transactions: TransactionColumns, outcome: ExecutionOutcome, state: StateReader
+    context: BlockContext, candidates: TransactionColumns, outcome: ExecutionOutcome, state: StateReader
 ) -> Commitments:
-    """The commitments of a block whose execution on `state` gave `outcome`.
-
-    `transactions` are the block's own: those that `outcome` included, without the rejected ones.
-    """
+    """The commitments of the block of those `candidates` that `outcome`, of executing them on `state`, included."""
+    transactions = _included(candidates, outcome)
     assert len(transactions) == len(outcome.receipts), "one receipt for each transaction of the block"
     fork = context.fork
     return Commitments(
@@ -202,6 +202,16 @@ def commitments_of(
         blob_gas_used=outcome.blob_gas_used if fork >= Fork.CANCUN else None,
         requests_hash=requests_hash_of(outcome.requests) if fork >= Fork.PRAGUE else None,
     )
+
+
+def commitments_in(header: Header) -> Commitments:
+    """What a header commits to."""
+    return Commitments(**{field.name: getattr(header, field.name) for field in fields(Commitments)})
+
+
+def _included(candidates: TransactionColumns, outcome: ExecutionOutcome) -> TransactionColumns:
+    everything = len(outcome.included) == len(candidates)
+    return candidates if everything else candidates.take(outcome.included)
 
 
 def make_header(parent_hash: bytes, context: BlockContext, commitments: Commitments, extra_data: bytes = b"") -> Header:
@@ -242,12 +252,22 @@ def make_block(
     extra_data: bytes = b"",
 ) -> SealedBlock:
     """The block on `parent` (whose state is `state`) of those `candidates` that `outcome` included."""
-    everything = len(outcome.included) == len(candidates)
-    transactions = candidates if everything else candidates.take(outcome.included)
-    commitments = commitments_of(context, transactions, outcome, state)
+    commitments = commitments_of(context, candidates, outcome, state)
+    return seal_block(parent, context, candidates, outcome, commitments, extra_data)
+
+
+def seal_block(
+    parent: SealedBlock,
+    context: BlockContext,
+    candidates: TransactionColumns,
+    outcome: ExecutionOutcome,
+    commitments: Commitments,
+    extra_data: bytes = b"",
+) -> SealedBlock:
+    """The same block as `make_block`'s, where its commitments are known already."""
     header = make_header(parent.hash, context, commitments, extra_data)
     withdrawals = context.withdrawals if context.fork >= Fork.SHANGHAI else None
-    return SealedBlock(header_hash(header), Block(header, transactions, (), withdrawals))
+    return SealedBlock(header_hash(header), Block(header, _included(candidates, outcome), (), withdrawals))
 
 
 def validate_header(header: Header, parent: Header, config: ChainConfig) -> None:
@@ -313,9 +333,9 @@ def check_block(sealed: SealedBlock, context: BlockContext, outcome: ExecutionOu
     if size > BLOCK_RLP_BYTES_MAX:
         raise BlockError(f"the block has {size} bytes, more than {BLOCK_RLP_BYTES_MAX} (EIP-7934)")
     _expect("ommers_hash", header.ommers_hash, ommers_hash_of(block.ommers))
-    commitments = commitments_of(context, block.transactions, outcome, state)
+    expected, actual = commitments_of(context, block.transactions, outcome, state), commitments_in(header)
     for field in fields(Commitments):
-        _expect(field.name, getattr(header, field.name), getattr(commitments, field.name))
+        _expect(field.name, getattr(actual, field.name), getattr(expected, field.name))
 
 
 def _expect(name: str, actual: object, expected: object) -> None:

@@ -56,6 +56,9 @@ class SequencerConfig:
         2_000, "with no transactions, time between blocks, milliseconds; 0 makes blocks only on demand", least=0
     )
     executors_wanted: int = setting(2, "workers that must agree on a block, where that many are connected", least=1)
+    watchers: str = setting(
+        "", "addresses of the watchers whose findings halt sealing, separated by commas; empty believes any watcher"
+    )
     execution_timeout_ms: int = setting(30_000, "time a worker has to execute a block, milliseconds", least=100)
     settlement_interval_ms: int = setting(2_000, "time between settlements of receipts, milliseconds", least=100)
     audit_percent: int = setting(25, "share of jobs whose answer is checked", least=0, most=100)

@@ -5,9 +5,7 @@ with. A sequencer's certificate is self-signed and is also the authority that is
 worker remembers the sequencer's certificate that it first saw, or checks it against a given fingerprint.
 """
 
-import contextlib
 import datetime
-import os
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from core.errors import InvalidInput
+from core.files import write_whole
 from core.hashing import keccak256
 from node.errors import KeysError
 from protos.handshake import SEQUENCER_TLS_NAME
@@ -161,7 +160,7 @@ class WorkerTls:
         path = self._folder / "tls.crt"
         if _public_bytes(_read_certificate(pem, path)) != _public_bytes(self._key):
             raise KeysError("the sequencer issued a certificate for another key")
-        _write_private(path, pem)
+        write_whole(path, pem, mode=0o600)
 
 
 class SequencerPin:
@@ -188,7 +187,7 @@ class SequencerPin:
                 f"correct the fingerprint, or remove {self._path} if the sequencer has new keys"
             )
         if not self._path.exists():
-            _write_private(self._path, pem)
+            write_whole(self._path, pem, mode=0o600)
         return pem
 
 
@@ -233,25 +232,11 @@ def _load_or_create_key(path: Path) -> ec.EllipticCurvePrivateKey:
 
 def _load_or_create(path: Path, make: Callable[[], bytes]) -> bytes:
     if not path.exists():
-        _write_private(path, make())
+        write_whole(path, make(), mode=0o600)
     mode = path.stat().st_mode & 0o777
     if mode & 0o077:
         raise KeysError(f"{path} may be read by others (mode {mode:04o}): run `chmod 600 {path}`")
     return path.read_bytes()
-
-
-def _write_private(path: Path, content: bytes) -> None:
-    """Write a whole file that nobody else may read, or nothing: a crash leaves the old one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(path.name + ".new")
-    with contextlib.suppress(FileNotFoundError):
-        fresh.unlink()
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
 
 
 def _read_certificate(pem: bytes, path: Path) -> x509.Certificate:

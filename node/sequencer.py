@@ -9,18 +9,20 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import structlog
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Gauge
 
 from core.genesis import load_genesis
 from core.store.replica import Replica
 from node.auditing import ModelAuditor
 from node.config import SequencerConfig
+from node.errors import ConfigError
 from node.executors import make_executor
 from node.keys import CertificateAuthority, IdentityKey
 from node.metrics import serving
 from node.paths import chain_dir, identity_file, keys_dir
 from node.status import StatusMethods
 from sequencer.coordinator.block_execution import ExecutionConfig
+from sequencer.coordinator.fleet import FleetConfig
 from sequencer.coordinator.jobs import JobsConfig
 from sequencer.coordinator.service import Coordinator, CoordinatorConfig
 from sequencer.coordinator.settlement import SettlementConfig
@@ -73,6 +75,10 @@ class SequencerNode:
             lambda raw: sequencer.admission.admit(raw),
             auditor=self._auditor(),
         )
+        halted = Gauge("warpgrid_sealing_halted", "1 while a watcher's finding halts sealing", registry=self._registry)
+        halted.set_function(lambda: coordinator.evidence.halt() is not None)
+        found = Gauge("warpgrid_block_findings", "Sealed blocks that a replica found wrong", registry=self._registry)
+        found.set_function(lambda: len(coordinator.evidence.findings))
         status = StatusMethods(self._chain, coordinator, self._identity.address, clock)
         sequencer = Sequencer(
             self._chain,
@@ -124,6 +130,7 @@ class SequencerNode:
         return CoordinatorConfig(
             data_dir=config.data_dir / "coordinator",
             server=ServerConfig(config.grpc_host, config.attach_port, config.grpc_port),
+            fleet=FleetConfig(watchers=_addresses(config.watchers)),
             execution=ExecutionConfig(config.executors_wanted, timeout_s, 3 * timeout_s),
             jobs=JobsConfig(audit_percent=config.audit_percent),
             settlement=SettlementConfig(interval_s=config.settlement_interval_ms / 1000),
@@ -139,3 +146,14 @@ class SequencerNode:
             transactions_max=config.block_transactions_max,
         )
         return SequencerSettings(production, config.rpc_host, config.rpc_port, VERSION, config.states_kept)
+
+
+def _addresses(text: str) -> frozenset[bytes]:
+    """Addresses separated by commas. Raises ConfigError."""
+    try:
+        found = frozenset(bytes.fromhex(one.strip().removeprefix("0x")) for one in text.split(",") if one.strip())
+    except ValueError as error:
+        raise ConfigError(f"`watchers` must be addresses separated by commas, not {text!r}") from error
+    if any(len(one) != 20 for one in found):
+        raise ConfigError(f"`watchers` must be addresses of 20 bytes, not {text!r}")
+    return found

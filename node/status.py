@@ -35,7 +35,7 @@ class StatusMethods:
         return {"warpgrid_status": light(self.status), "warpgrid_models": light(self.models)}
 
     def status(self, parameters: Parameters) -> dict[str, Any]:
-        """Head, rates, workers, and the newest jobs."""
+        """Head, rates, what watchers found wrong, workers, and the newest jobs."""
         parameters.at_most(0)
         head = self._chain.head()
         jobs = self._coordinator.jobs.list_jobs(ListJobs(0, _JOBS_SHOWN)).jobs
@@ -45,6 +45,10 @@ class StatusMethods:
             "transactions": {
                 "total": self._count(head.number),
                 "perSecond": round(self._rate(), 1),
+            },
+            "sealing": {
+                "halted": self._coordinator.evidence.halt(),
+                "findings": [one.as_json() for one in self._coordinator.evidence.findings],
             },
             "workers": [_worker(one) for one in self._coordinator.fleet.members()],
             "jobs": [_job(one) for one in jobs],

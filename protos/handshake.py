@@ -12,13 +12,21 @@ from core.hashing import keccak256
 from core.signature import recover_address
 from protos.errors import MalformedMessage
 
-__all__ = ["SEQUENCER_TLS_NAME", "Signer", "enrolment_digest", "recover_signer", "registration_digest"]
+__all__ = [
+    "SEQUENCER_TLS_NAME",
+    "Signer",
+    "enrolment_digest",
+    "finding_digest",
+    "recover_signer",
+    "registration_digest",
+]
 
 SEQUENCER_TLS_NAME = "sequencer.warpgrid"
 """The name in every sequencer's certificate. Who it is, is known by the certificate's fingerprint, not by its name."""
 
 _ENROLMENT_LABEL = b"warpgrid enrolment v1\0"
 _REGISTRATION_LABEL = b"warpgrid registration v1\0"
+_FINDING_LABEL = b"warpgrid finding v1\0"
 _RECOVERY_OFFSET = 27
 
 
@@ -52,6 +60,11 @@ def registration_digest(
         + _sized(worker_fingerprint)
         + keccak256(capabilities)
     )
+
+
+def finding_digest(chain_id: int, finding: bytes) -> bytes:
+    """What `SignedFinding.signature` signs; `finding` is the encoded message."""
+    return keccak256(_FINDING_LABEL + chain_id.to_bytes(8, "big") + keccak256(finding))
 
 
 def recover_signer(digest: bytes, signature: bytes) -> bytes:

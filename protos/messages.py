@@ -36,6 +36,7 @@ __all__ = [
     "BlockAnswer",
     "BlockBody",
     "BlockEnvironment",
+    "BlockFinding",
     "BlockReference",
     "BlockRefusal",
     "Blocks",
@@ -49,6 +50,7 @@ __all__ = [
     "EnrolRequest",
     "ExecuteBlock",
     "Failure",
+    "FindingKept",
     "GetBlocks",
     "Goodbye",
     "Gpu",
@@ -71,6 +73,7 @@ __all__ = [
     "Register",
     "Registered",
     "SequencerMessage",
+    "SignedFinding",
     "SignedReceipt",
     "Size",
     "SizeMax",
@@ -266,6 +269,25 @@ class BlockRefusal:
     code: Text
     detail: Text
     head: BlockReference
+
+
+@dataclass(frozen=True, slots=True)
+class BlockFinding:
+    block: BlockReference
+    reason: Text
+    commitments: Commitments | None
+    executor: Text
+
+
+@dataclass(frozen=True, slots=True)
+class SignedFinding:
+    finding: BlockFinding
+    signature: Signature
+
+
+@dataclass(frozen=True, slots=True)
+class FindingKept:
+    block: BlockReference
 
 
 @dataclass(frozen=True, slots=True)
@@ -477,6 +499,7 @@ class Description:
     at_ms: int
     attach_port: int
     workers: int
+    first_block: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -584,6 +607,7 @@ WorkerMessage = (
     | AnswerOpened
     | Goodbye
     | Failure
+    | SignedFinding
 )
 SequencerMessage = (
     Challenge
@@ -600,4 +624,5 @@ SequencerMessage = (
     | Failure
     | SnapshotBase
     | SnapshotState
+    | FindingKept
 )

@@ -24,12 +24,9 @@ class BlockHashes:
         return tuple(self._hash(one) for one in range(first, last + 1))
 
     def _hash(self, number: int) -> bytes:
-        known = self._by_number.get(number)
-        if known is not None:
-            return known
-        sealed = self._chain.block(number)
-        assert sealed is not None, f"block {number} is below the head"
-        if len(self._by_number) >= _KEPT_MAX:
-            self._by_number.clear()
-        self._by_number[number] = sealed.hash
-        return sealed.hash
+        if number not in self._by_number:
+            if len(self._by_number) >= _KEPT_MAX:
+                self._by_number.clear()
+            hashes = self._chain.block_hashes(number + 1)
+            self._by_number.update(zip(range(number, -1, -1), reversed(hashes), strict=False))
+        return self._by_number[number]

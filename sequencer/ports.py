@@ -7,9 +7,11 @@ of this process), and time comes from somewhere (`Clock`). Knows neither workers
 import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Protocol
 
 from core.chain import ChainReader
+from core.chain_rules import Commitments, commitments_of
 from core.errors import WarpgridError
 from core.execution import BlockContext, ExecutionOutcome, Executor
 from core.transaction import TransactionColumns
@@ -17,6 +19,7 @@ from core.transaction import TransactionColumns
 __all__ = [
     "BlockExecution",
     "Clock",
+    "ExecutedBlock",
     "ExecutionUnavailable",
     "LocalExecution",
     "SystemClock",
@@ -29,15 +32,23 @@ class ExecutionUnavailable(WarpgridError):
     code = "execution_unavailable"
 
 
+@dataclass(frozen=True, slots=True)
+class ExecutedBlock:
+    """An outcome that may be sealed, and what the block's header will say of it, computed in this process."""
+
+    outcome: ExecutionOutcome
+    commitments: Commitments
+
+
 class BlockExecution(Protocol):
     """Executes blocks on top of the head, and answers only with an outcome that may be sealed."""
 
-    async def execute(self, context: BlockContext, transactions: TransactionColumns) -> ExecutionOutcome:
+    async def execute(self, context: BlockContext, transactions: TransactionColumns) -> ExecutedBlock:
         """Run a block on the state after block `context.number - 1`.
 
-        `context.block_hashes[-1]` is that parent's hash. Transactions that may not be included are in
-        `outcome.rejections`; they are no reason to fail. Raises ExecutionUnavailable when no agreed outcome can be had
-        now; the sequencer keeps the transactions and asks again. Cancelling it has no effect on the chain.
+        `context.block_hashes[-1]` is that parent's hash. Transactions that may not be included are in the outcome's
+        rejections; they are no reason to fail. Raises ExecutionUnavailable when no agreed outcome can be had now; the
+        sequencer keeps the transactions and asks again. Cancelling it has no effect on the chain.
         """
 
 
@@ -75,13 +86,14 @@ class LocalExecution:
         self._executor = executor
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="block-execution")
 
-    async def execute(self, context: BlockContext, transactions: TransactionColumns) -> ExecutionOutcome:
+    async def execute(self, context: BlockContext, transactions: TransactionColumns) -> ExecutedBlock:
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._run, context, transactions)
 
     def close(self) -> None:
         """Wait for the block in work, then release the thread."""
         self._thread.shutdown()
 
-    def _run(self, context: BlockContext, transactions: TransactionColumns) -> ExecutionOutcome:
+    def _run(self, context: BlockContext, transactions: TransactionColumns) -> ExecutedBlock:
         state = self._chain.state(context.number - 1)
-        return self._executor.execute_block(state, context, transactions)
+        outcome = self._executor.execute_block(state, context, transactions)
+        return ExecutedBlock(outcome, commitments_of(context, transactions, outcome, state))

@@ -17,7 +17,7 @@ import structlog
 
 from core.block import Header
 from core.chain import Chain, SealedBlock
-from core.chain_rules import BLOCK_RLP_BYTES_MAX, GAS_LIMIT_MIN, make_block, next_context
+from core.chain_rules import BLOCK_RLP_BYTES_MAX, GAS_LIMIT_MIN, next_context, seal_block
 from core.execution import BlockContext, ExecutionOutcome, RejectionReason
 from core.hashing import keccak256
 from core.receipts import ReceiptColumns
@@ -27,7 +27,7 @@ from sequencer.block_hashes import BlockHashes
 from sequencer.feed import Feed
 from sequencer.mempool import Mempool, PooledTransaction
 from sequencer.metrics import SequencerMetrics
-from sequencer.ports import BlockExecution, Clock, ExecutionUnavailable
+from sequencer.ports import BlockExecution, Clock, ExecutedBlock, ExecutionUnavailable
 
 __all__ = ["BlockProducer", "NewHead", "ProductionSettings", "next_gas_limit"]
 
@@ -78,7 +78,7 @@ class BlockProducer:
 
     `heads` announces each block once it is durable. A transaction that executors refuse leaves the mempool and is
     counted; the block is made of the others. When nobody can execute now, the transactions stay and are tried again,
-    and `lacks_execution` says so.
+    and `waits_because` says why.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class BlockProducer:
         self._sealing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sealing")
         self._wake = asyncio.Event()
         self._stopping = False
-        self.lacks_execution = False
+        self.waits_because: str | None = None
         self._newest_s = clock.monotonic_s()
         mempool.on_admitted.append(lambda _: self._wake.set())
 
@@ -112,11 +112,12 @@ class BlockProducer:
             started_s = self._clock.monotonic_s()
             try:
                 await self.produce(allow_empty=self._empty_is_due())
-                self.lacks_execution = False
+                self.waits_because = None
             except ExecutionUnavailable as error:
-                self.lacks_execution = True
                 self._metrics.unavailable.inc()
-                log.warning("execution_unavailable", reason=str(error))
+                if str(error) != self.waits_because:
+                    log.warning("execution_unavailable", reason=str(error))
+                self.waits_because = str(error)
                 await self._clock.sleep(_RETRY_S)
             self._mempool.expire()
             await self._pause(started_s)
@@ -141,13 +142,14 @@ class BlockProducer:
             loop = asyncio.get_running_loop()
             candidates = await loop.run_in_executor(self._sealing, _columns_of, chosen)
             with self._metrics.execution_seconds.time():
-                outcome = await self._execution.execute(context, candidates)
+                executed = await self._execution.execute(context, candidates)
+            outcome = executed.outcome
             self._drop_rejected(chosen, outcome)
             if not len(outcome.included) and not allow_empty:
                 return None
             with self._metrics.sealing_seconds.time():
                 sealed, state = await loop.run_in_executor(
-                    self._sealing, self._seal, parent, context, candidates, outcome
+                    self._sealing, self._seal, parent, context, candidates, executed
                 )
             self._announce(sealed, outcome, state)
             return sealed
@@ -174,10 +176,10 @@ class BlockProducer:
         )
 
     def _seal(
-        self, parent: SealedBlock, context: BlockContext, candidates: TransactionColumns, outcome: ExecutionOutcome
+        self, parent: SealedBlock, context: BlockContext, candidates: TransactionColumns, executed: ExecutedBlock
     ) -> tuple[SealedBlock, StateReader]:
-        before = self._chain.state(parent.number)
-        sealed = make_block(parent, context, candidates, outcome, before, self.settings.extra_data)
+        outcome = executed.outcome
+        sealed = seal_block(parent, context, candidates, outcome, executed.commitments, self.settings.extra_data)
         self._chain.append(sealed, outcome.receipts, outcome.difference)
         return sealed, self._chain.state(sealed.number)
 

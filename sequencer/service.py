@@ -88,9 +88,10 @@ class Sequencer:
     def health(self) -> tuple[bool, Mapping[str, Json]]:
         """Whether blocks can be made, and where the chain and the mempool stand."""
         counts = self.mempool.counts()
-        is_well = not self.producer.lacks_execution
-        return is_well, {
-            "status": "ok" if is_well else "waiting for execution",
+        reason = self.producer.waits_because
+        return reason is None, {
+            "status": "ok" if reason is None else "waiting for execution",
+            "reason": reason,
             "head": self.services.chain.head().number,
             "pending": counts.pending,
             "queued": counts.queued,

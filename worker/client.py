@@ -16,9 +16,10 @@ import structlog
 from core.store.identity import ChainIdentity
 from protos.connection import Connection, StreamLimits, Transport
 from protos.errors import PeerLost, PeerRefused, ProtocolError, UnexpectedMessage
-from protos.handshake import Signer, registration_digest
+from protos.handshake import Signer, finding_digest, registration_digest
 from protos.messages import (
     PROTOCOL_VERSION,
+    BlockFinding,
     BlockReference,
     Capabilities,
     Challenge,
@@ -29,6 +30,7 @@ from protos.messages import (
     Register,
     Registered,
     SequencerMessage,
+    SignedFinding,
     WorkerMessage,
 )
 from protos.rpc import encode, sequencer_reader, worker_writer
@@ -37,7 +39,9 @@ from worker.errors import CannotJoin
 __all__ = ["ClientConfig", "DialedStream", "Dialer", "SequencerClient", "WorkerStatus"]
 
 _SILENT_INTERVALS = 3
-_FATAL_CODES = frozenset({"banned", "wrong_chain", "protocol_version", "signature_invalid", "replaced"})
+_FATAL_CODES = frozenset(
+    {"banned", "wrong_chain", "protocol_version", "signature_invalid", "not_a_watcher", "replaced"}
+)
 _RENEW_CODES = frozenset({"not_enrolled", "certificate_not_pinned"})
 
 _log = structlog.get_logger(__name__)
@@ -137,6 +141,11 @@ class SequencerClient:
         except PeerLost:
             return False
         return True
+
+    async def testify(self, finding: BlockFinding) -> bool:
+        """Sign and send what this replica found wrong with a sealed block; as `post`."""
+        digest = finding_digest(self._identity.chain_id, encode(finding))
+        return await self.post(SignedFinding(finding, self._signer.sign(digest)))
 
     async def beat(self) -> bool:
         """Tell the sequencer where this worker stands, now."""

@@ -4,10 +4,10 @@ A running attempt is an empty file, a finished one holds the encoded JobFinished
 synced. Knows nothing of engines or streams.
 """
 
-import os
 from pathlib import Path
 
 from core.errors import StoreCorrupt
+from core.files import write_whole
 from protos.errors import MalformedMessage
 from protos.messages import JobFinished
 from protos.rpc import decode, encode
@@ -24,11 +24,11 @@ class JobFiles:
 
     def start(self, job_id: bytes, attempt: int) -> None:
         """The attempt runs from now on."""
-        self._write(self._path(job_id, attempt, "running"), b"")
+        write_whole(self._path(job_id, attempt, "running"), b"")
 
     def finish(self, finished: JobFinished) -> None:
         """The attempt is answered; the answer is on disk when this returns."""
-        self._write(self._path(finished.job_id, finished.attempt, "finished"), encode(finished))
+        write_whole(self._path(finished.job_id, finished.attempt, "finished"), encode(finished))
         self._path(finished.job_id, finished.attempt, "running").unlink(missing_ok=True)
 
     def forget(self, job_id: bytes, attempt: int) -> None:
@@ -61,16 +61,3 @@ class JobFiles:
 
     def _path(self, job_id: bytes, attempt: int, state: str) -> Path:
         return self._folder / f"{job_id.hex()}-{attempt}.{state}"
-
-    def _write(self, path: Path, content: bytes) -> None:
-        fresh = path.with_name(path.name + ".new")
-        with fresh.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
-        descriptor = os.open(self._folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

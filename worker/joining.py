@@ -22,7 +22,7 @@ from protos.messages import Description, SequencerMessage, SnapshotBase, Snapsho
 __all__ = ["BLOCKS_BEHIND_MAX", "SnapshotClient", "open_replica"]
 
 BLOCKS_BEHIND_MAX = 4_096
-"""A new replica that is further behind begins with a snapshot."""
+"""A new replica that is further behind begins with a snapshot, as it does where the first blocks are not to be had."""
 
 _log = structlog.get_logger(__name__)
 
@@ -50,12 +50,12 @@ async def open_replica(
     """
     if not Replica.exists(path):
         try:
-            behind = (await client.describe()).head.number
+            there = await client.describe()
         except PeerLost as error:
             _log.warning("beginning_without_sequencer", reason=str(error))
-            behind = 0
-        if behind > blocks_behind_max:
-            return await _join(path, genesis, client, states_kept)
+        else:
+            if there.head.number > blocks_behind_max or there.first_block > 1:
+                return await _join(path, genesis, client, states_kept)
     return await asyncio.to_thread(Replica.open, path, genesis, states_kept=states_kept)
 
 

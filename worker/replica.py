@@ -6,13 +6,14 @@ is executed before it is appended.
 """
 
 import asyncio
+import contextlib
 import itertools
 import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor as ThreadExecutor
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import NoReturn, Protocol, TypeVar
 
 import structlog
 
@@ -24,7 +25,7 @@ from core.chain_rules import (
     check_block,
     commitments_of,
     context_of,
-    make_block,
+    seal_block,
     validate_header,
 )
 from core.errors import BlockError, TransactionError
@@ -37,10 +38,12 @@ from protos.messages import (
     AnnounceBlock,
     BlockAnswer,
     BlockBody,
+    BlockFinding,
     BlockReference,
     BlockRefusal,
     Blocks,
     ExecuteBlock,
+    FindingKept,
     GetBlocks,
     WorkerMessage,
 )
@@ -51,8 +54,10 @@ __all__ = ["Replica", "ReplicaChain"]
 
 _INBOX_MAX = 64
 _EXECUTIONS_REMEMBERED = 4
+_TESTIMONY_TIMEOUT_S = 60.0
 
 _log = structlog.get_logger(__name__)
+_Message = ExecuteBlock | AnnounceBlock | Blocks | FindingKept | BlockReference  # the last: attached, at this head
 _A = TypeVar("_A")
 _T = TypeVar("_T")
 
@@ -69,14 +74,10 @@ class _Execution:
 
 
 class ReplicaChain(Chain, Protocol):
-    """The chain of a replica, which may begin at a block that came as a snapshot (`core.store`)."""
+    """A chain that can say which one it is (`core.store`)."""
 
     @property
-    def identity(self) -> ChainIdentity:
-        """Which chain this is."""
-
-    def block_hashes(self, number: int) -> tuple[bytes, ...]:
-        """The hashes of up to 256 blocks below block `number`, its parent's last."""
+    def identity(self) -> ChainIdentity: ...
 
 
 class Replica:
@@ -99,7 +100,7 @@ class Replica:
         self._client = client
         self._thread = thread
         self._monotonic_ns = monotonic_ns
-        self._inbox: asyncio.Queue[ExecuteBlock | AnnounceBlock | Blocks | BlockReference] = asyncio.Queue(_INBOX_MAX)
+        self._inbox: asyncio.Queue[_Message] = asyncio.Queue(_INBOX_MAX)
         self._executions: deque[_Execution] = deque(maxlen=_EXECUTIONS_REMEMBERED)
         self._request_ids = itertools.count(1)
         self._requested: int | None = None
@@ -108,6 +109,7 @@ class Replica:
         client.on(ExecuteBlock, self._inbox.put)
         client.on(AnnounceBlock, self._inbox.put)
         client.on(Blocks, self._inbox.put)
+        client.on(FindingKept, self._inbox.put)
         client.on_attached(self._on_attached)
 
     @property
@@ -149,10 +151,27 @@ class Replica:
             return
         self._requested = None
         for raw in message.blocks:
-            await self._in_thread(self._replay, raw)
+            finding = await self._in_thread(self._replay, raw)
+            if finding is not None:
+                await self._testify(finding)
         if message.blocks:
             await self._client.beat()
+        elif message.head.number > self._head.number:
+            raise ChainRejected(
+                f"the sequencer does not have block {self._head.number + 1} any more: "
+                "remove this replica's folder, and it begins anew with a snapshot"
+            )
         await self._request_missing(message.head)
+
+    async def _testify(self, finding: BlockFinding) -> NoReturn:
+        """Tell the sequencer what is wrong with its chain, again whenever the stream stands anew, and go no further."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_TESTIMONY_TIMEOUT_S):
+                await self._client.testify(finding)
+                while not isinstance(message := await self._inbox.get(), FindingKept):
+                    if isinstance(message, BlockReference):
+                        await self._client.testify(finding)
+        raise ChainRejected(f"block {finding.block.number} of the sequencer: {finding.reason}")
 
     async def _request_missing(self, sequencer_head: BlockReference) -> None:
         if sequencer_head.number <= self._head.number or self._requested is not None:
@@ -191,9 +210,7 @@ class Replica:
         transactions = proposal.transactions
         state = self._chain.state(self._head.number)
         outcome = self._executor.execute_block(state, context, transactions)
-        everything = len(outcome.included) == len(transactions)
-        included = transactions if everything else transactions.take(outcome.included)
-        commitments = commitments_of(context, included, outcome, state)
+        commitments = commitments_of(context, transactions, outcome, state)
         return _Execution(proposal.parent_hash, context, transactions, outcome, commitments)
 
     def _append_executed(self, announcement: AnnounceBlock) -> bool:
@@ -202,34 +219,39 @@ class Replica:
         for one in self._executions:
             if one.parent_hash != self._head.hash or header.parent_hash != one.parent_hash:
                 continue
-            state = self._chain.state(self._head.number)
-            sealed = make_block(
-                self._head, one.context, one.transactions, one.outcome, state, extra_data=header.extra_data
+            sealed = seal_block(
+                self._head, one.context, one.transactions, one.outcome, one.commitments, header.extra_data
             )
             if sealed.hash == announcement.hash:
                 self._append(sealed, one.outcome)
                 return True
         return False
 
-    def _replay(self, raw: bytes) -> None:
-        """Append a block that the sequencer sent, once its execution gave what its header says."""
+    def _replay(self, raw: bytes) -> BlockFinding | None:
+        """Append a block that the sequencer sent if its execution gave what its header says; what is wrong if not."""
         try:
             block = decode_block(raw)
-            sealed = SealedBlock(header_hash(block.header), block)
-            if sealed.number <= self._head.number:
-                return
+        except (BlockError, TransactionError) as error:
+            raise ChainRejected(f"block {self._head.number + 1} of the sequencer: {error}") from error
+        sealed = SealedBlock(header_hash(block.header), block)
+        if sealed.number <= self._head.number:
+            return None
+        commitments: Commitments | None = None
+        try:
             validate_header(block.header, self._head.block.header, self._chain.config)
             context = context_of(
                 block.header, self._chain.config, tuple(self._hashes), withdrawals=block.withdrawals or ()
             )
             state = self._chain.state(self._head.number)
             outcome = self._executor.execute_block(state, context, block.transactions)
+            commitments = commitments_of(context, block.transactions, outcome, state)
             check_block(sealed, context, outcome, state)
         except (BlockError, TransactionError) as error:
-            number = self._head.number + 1
-            _log.error("block_rejected", number=number, reason=str(error))
-            raise ChainRejected(f"block {number} of the sequencer: {error}") from error
+            _log.error("block_rejected", number=sealed.number, reason=str(error))
+            reference = BlockReference(sealed.number, sealed.hash)
+            return BlockFinding(reference, str(error)[:256], commitments, self._executor.name)
         self._append(sealed, outcome)
+        return None
 
     def _append(self, sealed: SealedBlock, outcome: ExecutionOutcome) -> None:
         self._chain.append(sealed, outcome.receipts, outcome.difference)

@@ -161,6 +161,15 @@ WG_FN u64 fetch_add(u64* counter, u64 amount) {
 #define WG_X86_ADX 0
 #endif
 
+// x86-64 on the host: a function for newer processors carries its target, and is called after a look at the processor
+// (crypto/processor_x86.hpp), so that one build serves old and new ones.
+#if !defined(__CUDACC__) && defined(__x86_64__)
+#define WG_X86 1
+#define WG_TARGET(features) __attribute__((target(features)))
+#else
+#define WG_X86 0
+#endif
+
 // A short function that many others use, such as a field product: called on the GPU, where inlining it overflows the
 // instruction cache, with its operands in registers; inlined on the CPU, where the call would double its latency.
 #if WG_ON_DEVICE

@@ -67,6 +67,13 @@ class BlockIndex:
         cursor = self._blooms.cursor(transaction)
         return int(_NUMBER.unpack(cursor.key())[0]) if cursor.last() else None
 
+    def first(self, transaction: Transaction) -> int:
+        """The number of the oldest block that has a record; there must be one."""
+        cursor = self._blooms.cursor(transaction)
+        found = cursor.first()
+        assert found, "a replica has a block"
+        return int(_NUMBER.unpack(cursor.key())[0])
+
     def entry(self, transaction: Transaction, number: int) -> BlockEntry | None:
         raw = self._blocks.get(transaction, _NUMBER.pack(number))
         if raw is None:

@@ -105,6 +105,11 @@ class ReplicaReader:
             raise StoreError(f"the replica in {self.path} is being made")
         return self._record(number).sealed
 
+    def first(self) -> int:
+        """The number of the block at which this replica begins: 0, or that of the snapshot."""
+        with self._environment.read() as transaction:
+            return self._index.first(transaction)
+
     def block(self, number: int) -> SealedBlock | None:
         record = self._find(number)
         return None if record is None else record.sealed
@@ -115,7 +120,6 @@ class ReplicaReader:
         return None if number is None else self.block(number)
 
     def block_hashes(self, number: int) -> tuple[bytes, ...]:
-        """The hashes of up to 256 blocks below block `number`, its parent's last, as its `BlockContext` wants them."""
         with self._environment.read() as transaction:
             entries = [self._index.entry(transaction, one) for one in range(max(0, number - BLOCK_HASHES_MAX), number)]
         return tuple(entry.hash for entry in entries if entry is not None)
@@ -201,6 +205,8 @@ class ReplicaReader:
         with self._environment.read() as transaction:
             entry = self._index.entry(transaction, number) if number >= 0 else None
         if entry is None or entry.position is None:
+            if number == 0:  # known also to a replica that joined later
+                return BlockRecord(self._genesis.block, ReceiptColumns.empty(), self._genesis.difference)
             return None
         record = decode_record(self._log.read(entry.position, number))
         if record.sealed.hash != entry.hash:

@@ -79,7 +79,7 @@ class Replica(ReplicaReader):
                 replica._forget_unfinished()
             replica._identify()
             if not replica._catch_up():
-                first = BlockRecord(genesis.block, ReceiptColumns.empty(), genesis.difference)
+                first = replica._record(0)
                 replica._add(first, replica._checked_update(first))
         except BaseException:
             replica.close()

@@ -1,11 +1,11 @@
 """What only the client knows of its jobs: request, salt, answer. One private file a job (mode 0600)."""
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from core.files import write_whole
 from core.jobs.request import JobRequest, Message, Role, Sampling, Tier
 from node.errors import ServiceError
 
@@ -34,17 +34,9 @@ class JobRecords:
 
     def save(self, job: ClientJob) -> None:
         """Write or replace a job's file; it is whole, or as before."""
-        self._folder.mkdir(parents=True, exist_ok=True)
         hexadecimal = {"job_id": job.job_id.hex(), "salt": job.salt.hex(), "answer": job.answer.hex()}
         content = asdict(job) | hexadecimal
-        path = self._path(job.job_id)
-        fresh = path.with_suffix(".new")
-        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(content, file, ensure_ascii=False)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.rename(path)
+        write_whole(self._path(job.job_id), json.dumps(content, ensure_ascii=False).encode(), mode=0o600)
 
     def load(self, job_id: bytes) -> ClientJob | None:
         """The job of this id, or None when it was not submitted from here. Raises ServiceError for a broken file."""

@@ -69,7 +69,7 @@ def up(
     make_executor(executor)
     served = _served(model, tier, models_dir)
     wanted = layout.Testnet(data_dir.resolve(), workers, base_port, served, executor)
-    network = layout.prepare(wanted, lambda: testnet_genesis(wanted), fresh=fresh)
+    network = layout.prepare(wanted, testnet_genesis, fresh=fresh)
     # A closed terminal must not leave processes behind; and a shell starts background jobs with SIGINT ignored.
     for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(one, signal.default_int_handler)

@@ -4,14 +4,13 @@ Makes the members' identity keys (they must be known to be funded); everything e
 """
 
 import time
-from typing import Any
 
 from core.genesis import dev_genesis
 from market.contracts import MarketParameters, predeploys
 from node.accounts import DEVELOPMENT_BALANCE_WEI, development_accounts
 from node.keys import IdentityKey
 from node.paths import identity_file
-from node.testnet.layout import CHAIN_ID, Testnet
+from node.testnet.layout import CHAIN_ID, Founding, Testnet
 
 __all__ = ["MEMBER_BALANCE_WEI", "STAKE_MIN_WEI", "testnet_genesis"]
 
@@ -22,8 +21,8 @@ SETTLEMENT_SECONDS = 600
 UNBONDING_SECONDS = 60
 
 
-def testnet_genesis(network: Testnet) -> dict[str, Any]:
-    """A genesis file's object in geth's format, dated now."""
+def testnet_genesis(network: Testnet) -> Founding:
+    """A genesis dated now, and the members' identities that it funds."""
     identities = {
         member.name: IdentityKey.load_or_create(identity_file(network.data_dir / member.name)).address
         for member in network.members()
@@ -39,4 +38,5 @@ def testnet_genesis(network: Testnet) -> dict[str, Any]:
             unbonding_seconds=UNBONDING_SECONDS,
         )
     )
-    return dev_genesis(CHAIN_ID, balances, market, timestamp=int(time.time()))
+    genesis = dev_genesis(CHAIN_ID, balances, market, timestamp=int(time.time()))
+    return Founding(genesis, identities["watcher"])

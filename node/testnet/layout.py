@@ -18,7 +18,7 @@ from typing import Any
 from node.errors import TestnetError
 from node.testnet.processes import Member, running_pid
 
-__all__ = ["BASE_PORT", "BASE_PORT_MAX", "CHAIN_ID", "WORKERS_MAX", "Testnet", "find", "prepare"]
+__all__ = ["BASE_PORT", "BASE_PORT_MAX", "CHAIN_ID", "WORKERS_MAX", "Founding", "Testnet", "find", "prepare"]
 
 CHAIN_ID = 31_337  # what wallets and tools expect of a local development chain
 BASE_PORT = 8_545
@@ -65,8 +65,8 @@ class Testnet:
             *(self.base_port + _METRICS_PORT_OFFSET + one for one in metrics),
         ]
 
-    def settings(self, member: Member, index: int) -> dict[str, Any]:
-        """The settings file's content for one member."""
+    def settings(self, member: Member, index: int, watcher: bytes) -> dict[str, Any]:
+        """The settings file's content for one member; `watcher` is the watcher's address."""
         common = {
             "data_dir": member.name,
             "genesis": "genesis.json",
@@ -78,6 +78,7 @@ class Testnet:
                 "grpc_port": self.base_port + _GRPC_PORT_OFFSET,
                 "attach_port": self.base_port + _ATTACH_PORT_OFFSET,
                 "audit_models": str(Path(self.model).parent) if Path(self.model).is_dir() else "",
+                "watchers": "0x" + watcher.hex(),
             }
         if member.name == "watcher":
             return common | {"sequencer": self.grpc_address, "duty": "watcher", "executor": "reference"}
@@ -88,6 +89,14 @@ class Testnet:
             "model": self.model,
             "engine_threads": 1,
         }
+
+
+@dataclass(frozen=True, slots=True)
+class Founding:
+    """What a new network begins with: its genesis (geth's format) and the address of its watcher."""
+
+    genesis: dict[str, Any]
+    watcher: bytes
 
 
 def find(data_dir: Path) -> Testnet:
@@ -102,7 +111,7 @@ def find(data_dir: Path) -> Testnet:
         raise TestnetError(f"{manifest} is not readable ({error}): start anew with `testnet up --fresh`") from error
 
 
-def prepare(wanted: Testnet, genesis: Callable[[], dict[str, Any]], *, fresh: bool) -> Testnet:
+def prepare(wanted: Testnet, found: Callable[[Testnet], Founding], *, fresh: bool) -> Testnet:
     """Write the data directory of `wanted`, or take the one that is there (its chain goes on), and return it.
 
     With `fresh` everything that was there is removed first. Raises TestnetError when the network runs already, when it
@@ -125,9 +134,10 @@ def prepare(wanted: Testnet, genesis: Callable[[], dict[str, Any]], *, fresh: bo
         _require_free(port)
     wanted.data_dir.mkdir(parents=True, exist_ok=True)
     if not manifest.exists():
-        (wanted.data_dir / "genesis.json").write_text(json.dumps(genesis(), indent=1))
+        founding = found(wanted)
+        (wanted.data_dir / "genesis.json").write_text(json.dumps(founding.genesis, indent=1))
         for index, member in enumerate(wanted.members()):
-            member.config_file.write_text(_toml(member.role, wanted.settings(member, index)))
+            member.config_file.write_text(_toml(member.role, wanted.settings(member, index, founding.watcher)))
         manifest.write_text(json.dumps(asked, indent=1))
     return wanted
 

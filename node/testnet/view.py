@@ -62,8 +62,11 @@ def dashboard(network: Testnet, status: dict[str, Any] | None) -> RenderableType
         f"[bold]{transactions['perSecond']}[/] tx/s",
         f"{transactions['total']} transactions",
     )
+    halted = status["sealing"]["halted"]
     return Panel(
-        Group(summary, "", _workers_table(status["workers"]), "", _jobs_table(status["jobs"])),
+        Group(
+            summary, Text(halted or "", "bold red"), _workers_table(status["workers"]), "", _jobs_table(status["jobs"])
+        ),
         title=f"Warpgrid testnet  {network.rpc_url}",
         subtitle="Ctrl-C stops it",
     )

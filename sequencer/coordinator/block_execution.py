@@ -28,7 +28,7 @@ from protos.messages import (
 )
 from sequencer.coordinator.evidence import EvidenceStore
 from sequencer.coordinator.fleet import DUTY_REPLICA, DUTY_WATCHER, Fleet, Member
-from sequencer.ports import ExecutionUnavailable
+from sequencer.ports import ExecutedBlock, ExecutionUnavailable
 
 __all__ = ["ExecutionConfig", "FleetExecution"]
 
@@ -106,9 +106,10 @@ class FleetExecution:
         fleet.on(BlockRefusal, self._on_refusal)
         fleet.observe(self)
 
-    async def execute(self, context: BlockContext, transactions: TransactionColumns) -> ExecutionOutcome:
-        """See `sequencer.ports.BlockExecution`."""
+    async def execute(self, context: BlockContext, transactions: TransactionColumns) -> ExecutedBlock:
+        """See `sequencer.ports.BlockExecution`. Also unavailable while a watcher's finding halts sealing."""
         async with self._lock:
+            self._require_no_halt()
             question = ExecuteBlock(
                 next(self._proposal_ids),
                 context.block_hashes[-1],
@@ -122,17 +123,34 @@ class FleetExecution:
                 self._rounds.popitem(last=False)
             try:
                 async with asyncio.timeout(self._config.round_timeout_s):
-                    return await self._agree(one, context)
+                    agreed = await self._agree(one, context)
             except TimeoutError as error:
                 raise ExecutionUnavailable(self._explain(one)) from error
             finally:
                 self._current = None
+            self._require_no_halt()
+            return agreed
+
+    def vouchers(self, number: int) -> list[bytes]:
+        """Who gave the outcome with which this block was sealed, where it is one of the last few."""
+        return [
+            address
+            for one in self._rounds.values()
+            if one.question.environment.number == number
+            for address, answer in one.answers.items()
+            if answer.commitments == one.verdict
+        ]
+
+    def _require_no_halt(self) -> None:
+        reason = self._evidence.halt()
+        if reason is not None:
+            raise ExecutionUnavailable(reason)
 
     async def announce(self, sealed: SealedBlock) -> None:
         """Tell every worker that this block was sealed."""
         await self._fleet.broadcast(AnnounceBlock(sealed.hash, sealed.block.header))
 
-    async def _agree(self, one: _Round, context: BlockContext) -> ExecutionOutcome:
+    async def _agree(self, one: _Round, context: BlockContext) -> ExecutedBlock:
         for member in sorted(self._fleet.members(DUTY_REPLICA), key=self._slowness):
             await self._ask(one, member)
         loop = asyncio.get_running_loop()
@@ -142,9 +160,9 @@ class FleetExecution:
             if len(one.commitments()) > 1:
                 await self._arbitrate(one, context)
             if self._is_settled(one):
-                outcome = await self._outcome(one, context)
-                if outcome is not None:
-                    return outcome
+                executed = await self._outcome(one, context)
+                if executed is not None:
+                    return executed
             try:
                 async with asyncio.timeout_at(patience_ends):
                     await one.changed.wait()
@@ -183,7 +201,7 @@ class FleetExecution:
         if member is not None:
             member.expel("late", f"block {one.question.environment.number} was not answered in time")
 
-    async def _outcome(self, one: _Round, context: BlockContext) -> ExecutionOutcome | None:
+    async def _outcome(self, one: _Round, context: BlockContext) -> ExecutedBlock | None:
         """The agreed outcome, once a body is in that has the agreed commitments; asks for one where there is none."""
         agreed = next(iter(one.commitments()))
         for address, answer in list(one.answers.items()):
@@ -193,7 +211,7 @@ class FleetExecution:
             if outcome is not None and one.commitments() == {agreed}:
                 one.verdict = agreed
                 one.votes = len(one.answers)
-                return outcome
+                return ExecutedBlock(outcome, agreed)
         if not one.owing_bodies():
             for address in one.answers:
                 if address in one.asked and address not in one.excluded:
@@ -256,9 +274,7 @@ class FleetExecution:
     def _commitments(
         self, context: BlockContext, transactions: TransactionColumns, outcome: ExecutionOutcome
     ) -> Commitments:
-        everything = len(outcome.included) == len(transactions)
-        included = transactions if everything else transactions.take(outcome.included)
-        return commitments_of(context, included, outcome, self._chain.state(context.number - 1))
+        return commitments_of(context, transactions, outcome, self._chain.state(context.number - 1))
 
     async def _watcher_answer(self, one: _Round) -> tuple[Commitments, str] | None:
         """What an attached watcher says; None when there is none that answers."""

@@ -53,9 +53,13 @@ _M = TypeVar("_M")
 
 @dataclass(frozen=True, slots=True)
 class FleetConfig:
-    """`members_max` bounds memory: each stream may queue `limits.queue_bytes_max` bytes."""
+    """`members_max` bounds memory: each stream may queue `limits.queue_bytes_max` bytes.
+
+    A watcher's word decides disputes and halts sealing: `watchers` are the addresses that may be one; none lets any.
+    """
 
     members_max: int = 256
+    watchers: frozenset[bytes] = frozenset()
     heartbeat_interval_ms: int = 2_000
     handshake_timeout_s: float = 10.0
     queue_bytes_max: int = 128 * 1024 * 1024
@@ -245,6 +249,9 @@ class Fleet:
         )
         if recover_signer(digest, register.signature) != hello.address:
             raise JoinRefused("signature_invalid", "the registration is not signed by the address of the hello")
+        watchers = self._config.watchers
+        if DUTY_WATCHER in register.capabilities.duties and watchers and hello.address not in watchers:
+            raise JoinRefused("not_a_watcher", f"0x{hello.address.hex()} is not one of this sequencer's watchers")
         if len(self._members) >= self._config.members_max and hello.address not in self._members:
             raise JoinRefused("full", f"{self._config.members_max} workers are attached; no more can be")
         session = next(self._sessions)
@@ -341,6 +348,7 @@ class Fleet:
             at_ms=self._now_ms(),
             attach_port=self._membership.attach_port,
             workers=len(self._members),
+            first_block=self._chain.first(),
         )
 
     def head(self) -> BlockReference:

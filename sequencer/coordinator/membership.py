@@ -5,13 +5,13 @@ Owns one JSON file, replaced atomically at every change. Knows nothing of stream
 """
 
 import json
-import os
 import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from core.errors import StoreCorrupt
+from core.files import write_whole
 from protos.errors import MalformedMessage
 from protos.handshake import enrolment_digest, recover_signer
 from protos.messages import Certificate, EnrolRequest
@@ -110,13 +110,7 @@ class Membership:
 
     def _write(self) -> None:
         text = json.dumps({"pins": self._records.pins, "banned": self._records.banned}, indent=1)
-        fresh = self._path.with_name(self._path.name + ".new")
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with fresh.open("w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(self._path)
+        write_whole(self._path, text.encode())
 
 
 def _read(path: Path) -> _Records:

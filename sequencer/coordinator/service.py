@@ -22,6 +22,7 @@ from sequencer.coordinator.catch_up import CatchUpConfig, CatchUpServer, Snapsho
 from sequencer.coordinator.challenges import Auditor
 from sequencer.coordinator.escrow import EscrowReader
 from sequencer.coordinator.evidence import EvidenceStore
+from sequencer.coordinator.findings import Findings
 from sequencer.coordinator.fleet import Fleet, FleetConfig
 from sequencer.coordinator.job_log import JobLog
 from sequencer.coordinator.jobs import JobCoordinator, JobsConfig
@@ -88,8 +89,11 @@ class Coordinator:
         market = EscrowReader(chain, executor)
         self.membership = Membership(folder / "workers.json", chain.config.chain_id, tls)
         self.fleet = Fleet(chain, self.membership, config.fleet, now_ms=now_ms, make_nonce=make_secret)
-        evidence = EvidenceStore(folder / "evidence")
-        self.execution = FleetExecution(chain, self.fleet, evidence, config.execution, self._threads, arbiter)
+        self.evidence = EvidenceStore(folder / "evidence")
+        self.execution = FleetExecution(chain, self.fleet, self.evidence, config.execution, self._threads, arbiter)
+        self._findings = Findings(
+            chain, self.fleet, self.evidence, self.execution.vouchers, self._threads, now_ms=now_ms
+        )
         self._catch_up = CatchUpServer(chain, self.fleet, config.catch_up, self._threads)
         self.jobs = JobCoordinator(
             self.fleet,

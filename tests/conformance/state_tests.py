@@ -35,6 +35,7 @@ from tests.conformance.vectors import read
 __all__ = ["StateTest", "TestTimeout", "failure_of", "outcome_of", "read_accounts", "read_state_tests", "time_limit"]
 
 TEST_TIME_LIMIT_S = 600
+PROGRESS_INTERVAL_S = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +195,7 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     executor = EXECUTORS[options.executor]()
     passed = failed = 0
-    started = time.monotonic()
+    started = told = time.monotonic()
     for path in options.paths:
         for name, raw in read(path):
             for test in read_state_tests(name, raw):
@@ -202,6 +203,9 @@ def main(arguments: list[str]) -> int:
                 passed, failed = passed + (failure is None), failed + (failure is not None)
                 if failure is not None:
                     print(f"FAILED {test.name}: {failure}", flush=True)  # noqa: T201
+                if time.monotonic() - told > PROGRESS_INTERVAL_S:
+                    told = time.monotonic()
+                    print(f"{told - started:.0f} s: {passed} passed, {failed} failed, at {name}", file=sys.stderr)  # noqa: T201
     print(f"{time.monotonic() - started:.1f} s")  # noqa: T201
     print(f"{passed} passed, {failed} failed")  # noqa: T201
     return 1 if failed else 0

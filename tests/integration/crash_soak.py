@@ -2,8 +2,9 @@
 
     python -m tests.integration.crash_soak --kills 50 --seed 1
 
-What was acknowledged must be there, exactly once; balances must add up; jobs of a killed worker must end elsewhere or
-be refunded. The seed fixes who is killed after which delay; it is printed first, and with every failure.
+What was acknowledged must be there, exactly once; balances must add up, account by account and in all; every job must
+have been answered within its deadline, by another worker where its own was killed, and paid once. The seed fixes who is
+killed after which delay; it is printed first, and with every failure.
 """
 
 import argparse
@@ -20,9 +21,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from core.genesis import load_genesis
 from core.jobs.request import JobRequest, Message, Role, Sampling
 from core.signature import attach_signature
 from core.transaction import Transaction, TransactionType, encode_transaction, signing_hash, transaction_hash
+from market.contracts import JOB_ESCROW
 from node.accounts import DEVELOPMENT_BALANCE_WEI, development_accounts
 from node.client import RpcClient
 from node.errors import ServiceError
@@ -30,7 +33,7 @@ from node.jobs.submit import open_submission, submit_job
 from node.keys import IdentityKey
 from node.testnet import layout, processes
 from node.testnet.genesis import testnet_genesis
-from protos.messages import JobQuery
+from protos.messages import JobQuery, JobRecord
 
 __all__ = ["CrashSoak", "main"]
 
@@ -39,6 +42,8 @@ MAX_FEE_WEI = 100 * 10**9
 SETTLE_TIMEOUT_S = 240.0
 START_TIMEOUT_S = 120.0
 _RETRY_S = 0.2
+_KILLS_AMID_JOBS = 0.7  # the others come at any instant
+_JOB_TIMEOUT_S = 30.0
 _ENDED = frozenset({"settled", "refunded"})
 
 
@@ -61,7 +66,7 @@ class CrashSoak:
         self.kills = kills
         self.report = report
         wanted = layout.Testnet(folder, 2, base_port, "smollm2", "cpu")
-        self.network = layout.prepare(wanted, lambda: testnet_genesis(wanted), fresh=False)
+        self.network = layout.prepare(wanted, testnet_genesis, fresh=False)
         self.rpc = RpcClient(self.network.rpc_url)
         self.ledger = Ledger()
         self.stopping = threading.Event()
@@ -76,7 +81,7 @@ class CrashSoak:
                 lambda: len(self.rpc.call("warpgrid_models")) > 0, START_TIMEOUT_S, "the network to serve a model"
             )
             senders = [threading.Thread(target=self._transfers, args=(index,)) for index in (1, 2)]
-            askers = [threading.Thread(target=self._ask, args=(3,))]
+            askers = [threading.Thread(target=self._ask, args=(index,)) for index in (3, 4, 5)]
             for thread in [*senders, *askers]:
                 thread.start()
             self._kill_all()
@@ -95,7 +100,9 @@ class CrashSoak:
         members = {member.name: member for member in self.network.members()}
         for count, name in enumerate(victims, 1):
             self._wait(self._serves_a_model, START_TIMEOUT_S, "a worker to serve a model")  # or no job would ever run
-            self.stopping.wait(self.random.uniform(0.2, 3.0))
+            if self.random.random() < _KILLS_AMID_JOBS:
+                self._wait_for_jobs()
+            self.stopping.wait(self.random.uniform(0.0, 3.0))
             pid = processes.running_pid(members[name])
             if pid is None:
                 tail = "\n".join(list(processes.tail(members[name], follow=False))[-40:])
@@ -107,6 +114,13 @@ class CrashSoak:
                 f"kill {count}/{len(victims)}: {name}; acknowledged {len(self.ledger.transfers)} transfers, "
                 f"{len(self.ledger.jobs)} jobs"
             )
+
+    def _wait_for_jobs(self) -> None:
+        """Until another job was acknowledged, or none could be for a while: funding one takes a few blocks."""
+        known = len(self.ledger.jobs)
+        deadline = time.monotonic() + _JOB_TIMEOUT_S
+        while len(self.ledger.jobs) == known and time.monotonic() < deadline:
+            self.stopping.wait(_RETRY_S / 10)
 
     def _serves_a_model(self) -> bool:
         return len(self.rpc.call("warpgrid_models")) > 0
@@ -189,6 +203,7 @@ class CrashSoak:
                 self.failures.append(f"{sender}: {balance} wei left, {total} spent, {DEVELOPMENT_BALANCE_WEI} given")
         self._audit_chain()
         self._audit_jobs()
+        self._audit_supply()
 
     def _nothing_waits(self) -> bool:
         return all(
@@ -213,15 +228,45 @@ class CrashSoak:
     def _audit_jobs(self) -> None:
         with open_submission(self.network) as to:
 
-            def states() -> dict[bytes, str]:
-                return {one: to.coordinator.status(JobQuery(one, salt)).state for one, salt in self.ledger.jobs.items()}
+            def records() -> list[JobRecord]:
+                return [to.coordinator.status(JobQuery(one, salt)) for one, salt in self.ledger.jobs.items()]
 
             self._wait(
-                lambda: set(states().values()) <= _ENDED, SETTLE_TIMEOUT_S, "every job to be settled or refunded"
+                lambda: {one.state for one in records()} <= _ENDED,
+                SETTLE_TIMEOUT_S,
+                "every job to be settled or refunded",
             )
-            ended = states()
-        counts = {state: list(ended.values()).count(state) for state in sorted(set(ended.values()))}
-        self.report(f"jobs: {counts}")
+            ended = records()
+        accepted = JOB_ESCROW.event_topic("ReceiptAccepted")
+        for one in ended:
+            name = f"job 0x{one.job_id.hex()} (attempt {one.attempt}, {one.state})"
+            if one.receipt is None or one.state != "settled":
+                self.failures.append(f"{name} was not answered: {one.detail}")
+                continue
+            if one.receipt.receipt.finished_at_ms > one.deadline_ms:
+                self.failures.append(f"{name} was answered after its deadline")
+            wanted = {"fromBlock": "earliest", "topics": ["0x" + accepted.hex(), "0x" + one.job_id.hex()]}
+            paid = len(self.rpc.call("eth_getLogs", wanted))
+            if paid != 1:
+                self.failures.append(f"{name} has {paid} receipts on chain")
+        again = sum(one.attempt > 1 for one in ended)
+        self.report(f"jobs: {len(ended)} settled or refunded, {again} of them by another attempt than the first")
+
+    def _audit_supply(self) -> None:
+        """Of the genesis' wei nothing is missing but the burned base fees, and nothing came into being."""
+        genesis = load_genesis(self.network.data_dir / "genesis.json")
+        head = int(self.rpc.call("eth_blockNumber"), 16)
+        founders = dict(genesis.difference.changes())
+        burned, holders = 0, {"0x" + address.hex() for address in founders}
+        for number in range(1, head + 1):
+            block = self.rpc.call("eth_getBlockByNumber", hex(number), True)
+            burned += int(block["baseFeePerGas"], 16) * int(block["gasUsed"], 16)
+            holders |= {block["miner"], *(tx["to"] for tx in block["transactions"] if tx["to"])}
+        given = sum(change.account.balance for change in founders.values() if change.account)
+        held = sum(int(self.rpc.call("eth_getBalance", one, hex(head)), 16) for one in holders)
+        if held + burned != given:
+            self.failures.append(f"{given} wei were given, {held} are held and {burned} were burned")
+        self.report(f"supply: {given} wei = {held} held + {burned} burned, {len(holders)} accounts, {head} blocks")
 
 
 def main() -> int:

@@ -13,12 +13,14 @@ from node.keys import CertificateAuthority, IdentityKey, SequencerPin, WorkerTls
 from sequencer.coordinator.block_execution import ExecutionConfig, FleetExecution
 from sequencer.coordinator.catch_up import CatchUpConfig, CatchUpServer
 from sequencer.coordinator.evidence import EvidenceStore
+from sequencer.coordinator.findings import Findings
 from sequencer.coordinator.fleet import DUTY_REPLICA, Fleet, FleetConfig, Member
 from sequencer.coordinator.membership import Membership
 from sequencer.rpc import NetworkServer, ServerConfig
-from tests.sim.network.memory_chain import MemoryChain, TransferExecutor
+from tests.sim.network.executors import TransferExecutor
 from tests.sim.network.world import capabilities, genesis
 from tests.unit.sequencer.fakes import CHAIN_ID
+from tests.unit.sequencer.memory_chain import MemoryChain
 from worker.client import ClientConfig, SequencerClient, WorkerStatus
 from worker.replica import Replica
 from worker.rpc import DialerConfig, GrpcDialer
@@ -42,13 +44,17 @@ class GrpcWorld:
         self.membership = Membership(folder / "members.json", CHAIN_ID, self.authority)
         self.fleet = Fleet(self.chain, self.membership, FleetConfig(heartbeat_interval_ms=200), now_ms=now_ms)
         self.events = FleetEvents(self.fleet)
+        self.evidence = EvidenceStore(folder / "evidence")
         self.execution = FleetExecution(
             self.chain,
             self.fleet,
-            EvidenceStore(folder / "evidence"),
+            self.evidence,
             ExecutionConfig(answer_timeout_s=10, round_timeout_s=30),
             self.threads,
             TransferExecutor(),
+        )
+        self.findings = Findings(
+            self.chain, self.fleet, self.evidence, self.execution.vouchers, self.threads, now_ms=now_ms
         )
         self.catch_up = CatchUpServer(self.chain, self.fleet, CatchUpConfig(), self.threads)
         config = ServerConfig(attach_port=0, service_port=0, stop_grace_s=0.5)

@@ -7,13 +7,15 @@ import grpc
 import pytest
 from grpc import aio
 
-from core.chain_rules import make_block, next_context
+from core.chain_rules import next_context, seal_block
 from node.errors import KeysError
 from node.keys import CertificateAuthority, SequencerPin, WorkerTls
 from protos.messages import PROTOCOL_VERSION, Failure, Hello
 from protos.rpc import FRAME_BYTES_MAX, sequencer_reader, worker_writer
+from sequencer.coordinator.fleet import DUTY_REPLICA, DUTY_WATCHER
+from sequencer.ports import ExecutionUnavailable
 from tests.integration.network import GrpcWorker, GrpcWorld
-from tests.sim.network.memory_chain import LyingExecutor
+from tests.sim.network.executors import LyingExecutor
 from tests.sim.network.world import COINBASE, transfers
 from tests.unit.sequencer.fakes import CHAIN_ID, Wallet
 from worker.errors import CannotJoin
@@ -26,8 +28,9 @@ async def make_next_block(world: GrpcWorld, wallet: Wallet, nonce: int) -> None:
         head.block.header, world.chain.config, hashes, timestamp=head.block.header.timestamp, coinbase=COINBASE
     )
     transactions = transfers(wallet, [nonce])
-    outcome = await world.execution.execute(context, transactions)
-    sealed = make_block(head, context, transactions, outcome, world.chain.state(head.number))
+    executed = await world.execution.execute(context, transactions)
+    outcome = executed.outcome
+    sealed = seal_block(head, context, transactions, outcome, executed.commitments)
     world.chain.append(sealed, outcome.receipts, outcome.difference)
     await world.execution.announce(sealed)
 
@@ -62,6 +65,24 @@ async def test_a_liar_is_banned_and_may_not_come_back(tmp_path: Path) -> None:
             with pytest.raises(CannotJoin, match="shut out"):
                 await asyncio.shield(client)
     assert world.fleet.refusals["banned"] >= 1
+
+
+async def test_what_a_liar_had_sealed_the_watcher_finds_and_halts(tmp_path: Path) -> None:
+    world = GrpcWorld(tmp_path)
+    async with world.serving():
+        liar, watcher = GrpcWorker(world, 1, LyingExecutor()), GrpcWorker(world, 2, duties=[DUTY_WATCHER])
+        async with liar.running():
+            await world.events.until(lambda: world.fleet.members(DUTY_REPLICA))
+            await make_next_block(world, Wallet(0), 0)
+            async with watcher.running():
+                await world.events.until(lambda: world.evidence.findings)
+            with pytest.raises(ExecutionUnavailable, match="found block 1 wrong"):
+                await make_next_block(world, Wallet(0), 1)
+    (finding,) = world.evidence.findings
+    assert (finding.worker, finding.block_hash) == (watcher.signer.address, world.chain.head().hash)
+    assert finding.vouchers == (liar.signer.address,)
+    assert (tmp_path / "evidence" / finding.name / "signed_finding.binpb").exists()
+    assert watcher.chain.head().number == 0, "it goes no further than what is right"
 
 
 async def test_a_worker_comes_back_after_the_sequencer_restarts(tmp_path: Path) -> None:

@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from core.chain_rules import make_block, next_context
 from core.errors import BlockError
+from core.execution import BlockContext
 from core.store import Replica
+from core.transaction import TransactionColumns
 from node.keys import CertificateAuthority, IdentityKey, SequencerPin, WorkerTls
 from protos.errors import PeerLost, UnexpectedMessage
 from protos.messages import BlockReference, Description, SequencerMessage, SnapshotState
@@ -18,12 +21,16 @@ from sequencer.coordinator.catch_up import CatchUpConfig, SnapshotServer
 from sequencer.coordinator.errors import QueueFull
 from sequencer.coordinator.fleet import Fleet, FleetConfig
 from sequencer.coordinator.membership import Membership
+from sequencer.mempool import Mempool, MempoolLimits
+from sequencer.metrics import SequencerMetrics
+from sequencer.ports import ExecutedBlock, LocalExecution
+from sequencer.production import BlockProducer, ProductionSettings
 from sequencer.rpc import NetworkServer, ServerConfig
 from tests.integration.network import now_ms
-from tests.sim.network.memory_chain import TransferExecutor
+from tests.sim.network.executors import TransferExecutor
 from tests.sim.network.virtual_time import InlineExecutor
 from tests.sim.network.world import COINBASE, genesis, transfers
-from tests.unit.sequencer.fakes import CHAIN_ID, Wallet
+from tests.unit.sequencer.fakes import CHAIN_ID, ManualClock, Wallet
 from worker.joining import open_replica
 from worker.rpc import DialerConfig, GrpcDialer
 
@@ -46,6 +53,24 @@ def grow(chain: Replica, count: int) -> None:
         state = chain.state(number)
         outcome = TransferExecutor().execute_block(state, context, transactions)
         chain.append(make_block(head, context, transactions, outcome, state), outcome.receipts, outcome.difference)
+
+
+async def described(chain: Replica) -> Description:
+    head = chain.head()
+    return Description(CHAIN_ID, bytes(32), BlockReference(head.number, head.hash), 0, 0, 0, chain.first())
+
+
+class Recording:
+    """Executes blocks, and keeps what it was told of them."""
+
+    def __init__(self, chain: Replica) -> None:
+        self.chain = chain
+        self.contexts: list[BlockContext] = []
+        self._local = LocalExecution(chain, TransferExecutor())
+
+    async def execute(self, context: BlockContext, transactions: TransactionColumns) -> ExecutedBlock:
+        self.contexts.append(context)
+        return await self._local.execute(context, transactions)
 
 
 class Source:
@@ -99,6 +124,40 @@ async def test_a_new_replica_begins_at_the_sequencers_block(tmp_path: Path) -> N
         one.close()
 
 
+async def test_a_sequencer_that_joined_by_snapshot_goes_on_and_lets_others_join(tmp_path: Path) -> None:
+    chain = Replica.open(tmp_path / "whole", genesis())
+    grow(chain, BLOCKS)
+    source = Source(chain)
+    source.describe = lambda: described(chain)  # type: ignore[method-assign]
+    joined = await open_replica(tmp_path / "joined", genesis(), source, blocks_behind_max=0)
+    assert (joined.first(), joined.block(1), chain.first()) == (BLOCKS, None, 0)
+    assert joined.block(0) == chain.block(0)
+
+    whole_execution, joined_execution = Recording(chain), Recording(joined)
+    for execution in (whole_execution, joined_execution):
+        producer = BlockProducer(
+            execution.chain,
+            execution,
+            Mempool(CHAIN_ID, execution.chain.state(BLOCKS), 60_000_000, MempoolLimits(), ManualClock()),
+            ManualClock(),
+            ProductionSettings(COINBASE),
+            SequencerMetrics(CollectorRegistry()),
+        )
+        for _ in range(2):
+            await producer.produce(allow_empty=True)
+    assert joined_execution.contexts == whole_execution.contexts
+    assert len(joined_execution.contexts[0].block_hashes) == BLOCKS + 1, "BLOCKHASH knows every ancestor"
+    assert joined.head().hash == chain.head().hash
+
+    second = Source(joined)
+    second.describe = lambda: described(joined)  # type: ignore[method-assign]
+    third = await open_replica(tmp_path / "third", genesis(), second, blocks_behind_max=10**6)
+    assert third.head().hash == chain.head().hash, "blocks before the first are not to be had: it joined, too"
+    assert third.block_hashes(BLOCKS + 3) == chain.block_hashes(BLOCKS + 3)
+    for one in (third, joined, chain):
+        one.close()
+
+
 @pytest.mark.parametrize(
     ("spoiled", "failure"),
     [("cut", UnexpectedMessage), ("headless", UnexpectedMessage), ("forged", BlockError), ("empty", BlockError)],
@@ -109,10 +168,6 @@ async def test_a_snapshot_that_is_not_whole_leaves_nothing(
     chain = Replica.open(tmp_path / "sequencer", genesis())
     grow(chain, BLOCKS)
     source = Source(chain)
-
-    async def describe() -> Description:
-        head = chain.head()
-        return Description(CHAIN_ID, bytes(32), BlockReference(head.number, head.hash), 0, 0, 0)
 
     async def spoil(messages: AsyncIterator[Any]) -> AsyncIterator[Any]:
         index = 0
@@ -132,13 +187,13 @@ async def test_a_snapshot_that_is_not_whole_leaves_nothing(
                         message = replace(message, difference=replace(message.difference, balance=balance))
             yield message
 
-    source.describe = describe  # type: ignore[method-assign]
+    source.describe = lambda: described(chain)  # type: ignore[method-assign]
     source.spoil = spoil  # type: ignore[method-assign, assignment]
     with pytest.raises(failure):
         await open_replica(tmp_path / "joined", genesis(), source, blocks_behind_max=0)
     # What was left behind is no obstacle to trying again.
     honest = Source(chain)
-    honest.describe = describe  # type: ignore[method-assign]
+    honest.describe = lambda: described(chain)  # type: ignore[method-assign]
     joined = await open_replica(tmp_path / "joined", genesis(), honest, blocks_behind_max=0)
     assert joined.head().hash == chain.head().hash
     joined.close()

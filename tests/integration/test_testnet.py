@@ -137,7 +137,7 @@ def test_the_foreground_network_ends_with_its_command(network: Network, signal_n
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_sequencer_without_workers_stops_when_asked(network: Network) -> None:
     wanted = layout.Testnet(network.folder, 1, network.base_port, "smollm2", "reference")
-    alone = layout.prepare(wanted, lambda: genesis.testnet_genesis(wanted), fresh=False).members()[0]
+    alone = layout.prepare(wanted, genesis.testnet_genesis, fresh=False).members()[0]
     processes.start(alone)
     wait_for_log(alone, "sequencer started")
     assert processes.stop([alone]) == [], network.logs()

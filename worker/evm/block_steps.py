@@ -3,7 +3,9 @@
 Owns one block's run on the engine. Knows nothing of how the state is stored.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+
+import numpy as np
 
 from core.errors import BlockError
 from core.execution import BlockContext
@@ -23,6 +25,7 @@ from worker.evm.batch import Batch, Outcomes, block_environments
 from worker.evm.engine import Engine
 from worker.evm.layouts import MessageKind, Status
 from worker.evm.state_resolver import StateResolver
+from worker.evm.trace_stream import TraceStream, TraceWish
 
 __all__ = ["BlockRun"]
 
@@ -40,10 +43,11 @@ _DEPOSIT_REQUEST, _WITHDRAWAL_REQUEST, _CONSOLIDATION_REQUEST = b"\x00", b"\x01"
 class BlockRun:
     """One block on the engine, over a state. Its methods follow the order of a block: begin, transact, finish."""
 
-    def __init__(self, engine: Engine, state: StateReader, context: BlockContext) -> None:
+    def __init__(self, engine: Engine, state: StateReader, context: BlockContext, *, single_step: bool = False) -> None:
+        """`single_step` is for `trace`: codes are decoded so that each instruction can be told."""
         self._engine = engine
         self._context = context
-        self.base = BaseState(accounts_complete=False)
+        self.base = BaseState(accounts_complete=False, single_step=single_step)
         self._resolver = StateResolver(state)
         self._blocks = block_environments([context], self.base)
         self._blob_gas_available = self._blob_gas_left()
@@ -66,6 +70,23 @@ class BlockRun:
         """Run transactions in order, each on what the one before left."""
         batch = Batch.of(transactions, self._blocks, kind=kind)
         return self._engine.run_block(self.base, batch, self._blocks, self._resolver)
+
+    def trace(
+        self,
+        transactions: TransactionColumns,
+        rows: Sequence[int],
+        wishes: TraceWish,
+        kind: MessageKind = MessageKind.TRANSACTION,
+    ) -> Iterator[tuple[int, Outcomes, TraceStream]]:
+        """Run transactions in order up to the last of `rows`; (row, outcome as row 0, trace) of each of `rows`."""
+        following = 0
+        for row in sorted(set(rows)):
+            if row > following:
+                self.transact(transactions.take(np.arange(following, row)), kind)
+            batch = Batch.of(transactions.take(np.array([row])), self._blocks, kind=kind)
+            stream = TraceStream(wishes)
+            yield row, self._engine.trace_row(self.base, batch, 0, self._blocks, stream, self._resolver), stream
+            following = row + 1
 
     def finish(self, receipts: ReceiptColumns) -> None:
         """Withdrawals, then (from Prague) requests.

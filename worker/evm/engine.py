@@ -17,6 +17,7 @@ from worker.evm.base_state import BaseState, pointer
 from worker.evm.batch import Batch, Outcomes
 from worker.evm.errors import EngineLimit
 from worker.evm.layouts import RESULT, ArenaSizes, Status
+from worker.evm.trace_stream import TraceStream
 
 __all__ = ["Engine", "NothingMissing", "Resolver"]
 
@@ -125,6 +126,37 @@ class Engine:
             self._refuse_overflow(results)
             if row < len(batch):
                 resolver.resolve(base, batch, self._outcomes(results), [row])
+        return self._outcomes(results)
+
+    def trace_row(
+        self,
+        base: BaseState,
+        batch: Batch,
+        row: int,
+        block: Array,
+        stream: TraceStream,
+        resolver: Resolver | None = None,
+    ) -> Outcomes:
+        """As `run_block` for row `row` alone, told step by step in `stream`; the other rows of the outcomes are empty.
+
+        The base must be a `single_step` one.
+        """
+        assert base.single_step
+        resolver = resolver or NothingMissing()
+        native, results = batch.native(), np.zeros(len(batch), RESULT)
+        self._clear()
+        while not self._library.warpgrid_evm_trace_row(
+            self._session,
+            base.handle,
+            base.accounts_complete,
+            ctypes.byref(native),
+            row,
+            pointer(block),
+            pointer(results),
+            stream.handle,
+        ):
+            self._refuse_overflow(results)
+            resolver.resolve(base, batch, self._outcomes(results), [row])
         return self._outcomes(results)
 
     def _outcomes(self, results: Array) -> Outcomes:

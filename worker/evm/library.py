@@ -1,6 +1,6 @@
 """libwarpgrid_evm, with its functions declared. Only `worker.evm.base_state` and the engines call it.
 
-Knows the C signatures of worker/evm/native/host.cpp and nothing else.
+Knows the C signatures of worker/evm/native/host.cpp and trace.cpp, and nothing else.
 """
 
 import ctypes
@@ -35,6 +35,11 @@ _SIGNATURES: dict[str, tuple[object, list[object]]] = {
     "session_clear": (None, [_P, _U32]),
     "lay_out": (None, [_P, _P]),
     "run_instances": (None, [_P, _P, _U32, _U32, _P, _P, _U64, _P]),
+    "trace_create": (_P, [_U32, _U64]),
+    "trace_destroy": (None, [_P]),
+    "trace_view": (_U32, [_P, _P, _P]),
+    "trace_layout": (None, [_P]),
+    "trace_row": (_U32, [_P, _P, _U32, _P, _U64, _P, _P, _P]),
     "run_serial": (_U64, [_P, _P, _U32, _P, _U64, _P, _P]),
 }
 

@@ -1,7 +1,6 @@
 """The native engine behind the `Executor` protocol: blocks, transactions and calls on any `StateReader`.
 
-Traces, and rules that the engine does not know (forks before Cancun, moved precompiles), go to another executor where
-one was given.
+Rules that the engine does not know (forks before Cancun, moved precompiles) go to another executor where one was given.
 """
 
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from core.columns import Array, int_from_limbs
+from core.errors import BlockError
 from core.execution import (
     BlockContext,
     CallRequest,
@@ -29,6 +29,7 @@ from worker.evm.block_steps import BlockRun
 from worker.evm.engine import Engine
 from worker.evm.errors import ForkNotSupported
 from worker.evm.layouts import HALTS, REJECTIONS, AccountFlag, EntryFlag, MessageKind, Status
+from worker.evm.trace_stream import TraceStream, TraceWish
 
 __all__ = ["NativeExecutor"]
 
@@ -38,7 +39,7 @@ _PRECOMPILES = frozenset(number.to_bytes(20, "big") for number in (*range(1, 0x1
 class NativeExecutor:
     """Implements core.execution.Executor. Not to be shared between threads: its engine has one set of arenas.
 
-    `fallback` traces, and executes what the engine has no rules for; without it, that raises ForkNotSupported.
+    `fallback` executes and traces what the engine has no rules for; without it, that raises ForkNotSupported.
     """
 
     def __init__(self, engine: Engine | None = None, fallback: Executor | None = None) -> None:
@@ -75,10 +76,8 @@ class NativeExecutor:
         """See `Executor` and `CallRequest`."""
         if not is_supported(context):
             return self._other(context).call(state, context, request)
-        free = not request.validate and request.max_fee_per_gas == 0
-        run = BlockRun(self._engine, state, replace(context, base_fee_per_gas=0) if free else context)
-        columns = _columns_of_call(state, context, request)
-        outcomes = run.transact(columns, MessageKind.CHECKED_CALL if request.validate else MessageKind.SIMULATION)
+        run = BlockRun(self._engine, state, _context_of_call(context, request))
+        outcomes = run.transact(_columns_of_call(state, context, request), _kind_of_call(request))
         rejections = _rejections(outcomes)
         if rejections:
             return CallResult(False, Halt.NONE, b"", 0, 0, (), StateDifference.empty(), (), rejections[0])
@@ -104,19 +103,39 @@ class NativeExecutor:
         *,
         struct_logs: bool,
     ) -> tuple[TransactionTrace, ...]:
-        """See `Executor`. Done by the fallback."""
-        return self._other(context).trace(state, context, transactions, rows, struct_logs=struct_logs)
+        """See `Executor`. Raises BlockError when a row that was asked for may not be included."""
+        if not is_supported(context):
+            return self._other(context).trace(state, context, transactions, rows, struct_logs=struct_logs)
+        run = BlockRun(self._engine, state, context, single_step=True)
+        run.begin()
+        traces = {}
+        for row, outcomes, stream in run.trace(transactions, rows, _wishes(struct_logs)):
+            rejections = _rejections(outcomes)
+            if rejections:
+                raise BlockError(f"transaction {row} may not be included: {rejections[0].detail}")
+            gas_limit = int(transactions.gas_limit[row])
+            traces[row] = _trace(transactions.hash[row].tobytes(), gas_limit, outcomes, stream, struct_logs)
+        return tuple(traces[row] for row in rows)
 
     def trace_call(
         self, state: StateReader, context: BlockContext, request: CallRequest, *, struct_logs: bool
     ) -> TransactionTrace:
-        """See `Executor`. Done by the fallback."""
-        return self._other(context).trace_call(state, context, request, struct_logs=struct_logs)
+        """See `Executor`. Raises BlockError when the request could not start at all."""
+        if not is_supported(context):
+            return self._other(context).trace_call(state, context, request, struct_logs=struct_logs)
+        run = BlockRun(self._engine, state, _context_of_call(context, request), single_step=True)
+        columns, kind = _columns_of_call(state, context, request), _kind_of_call(request)
+        ((_, outcomes, stream),) = run.trace(columns, [0], _wishes(struct_logs), kind)
+        rejections = _rejections(outcomes)
+        if rejections:
+            raise BlockError(f"the call cannot start: {rejections[0].detail}")
+        return _trace(bytes(32), request.gas_limit, outcomes, stream, struct_logs)
 
     def _other(self, context: BlockContext) -> Executor:
         if self._fallback is None:
             raise ForkNotSupported(
-                f"the native engine executes Cancun to BPO2 and does not trace; {context.fork.name} needs the reference"
+                f"the native engine executes Cancun to BPO2 with every precompile in its place; for "
+                f"{context.fork.name} give it another executor to fall back on, or use --executor reference"
             )
         return self._fallback
 
@@ -190,7 +209,39 @@ def _account_change(base: BaseState, before: Array, after: Array, code_hash: byt
     return AccountChange(account, storage_cleared=cleared, code=code or None), not same or recoded or cleared
 
 
+# ---- traces ------------------------------------------------------------
+
+
+def _wishes(struct_logs: bool) -> TraceWish:
+    everything = TraceWish.INSTRUCTIONS | TraceWish.MEMORY | TraceWish.RETURNED | TraceWish.MESSAGES
+    return everything if struct_logs else TraceWish.MESSAGES
+
+
+def _trace(
+    transaction_hash: bytes, gas_limit: int, outcomes: Outcomes, stream: TraceStream, struct_logs: bool
+) -> TransactionTrace:
+    gas_used = int(outcomes.results["gas_used"][0])
+    return TransactionTrace(
+        hash=transaction_hash,
+        gas_used=gas_used,
+        succeeded=int(outcomes.results["status"][0]) == Status.SUCCESS,
+        output=outcomes.output(0),
+        frame=replace(stream.frame(), gas=gas_limit, gas_used=gas_used),
+        struct_logs=stream.struct_logs() if struct_logs else (),
+    )
+
+
 # ---- calls ------------------------------------------------------------
+
+
+def _context_of_call(context: BlockContext, request: CallRequest) -> BlockContext:
+    """A call that offers no fee sees a base fee of 0, as in geth."""
+    free = not request.validate and request.max_fee_per_gas == 0
+    return replace(context, base_fee_per_gas=0) if free else context
+
+
+def _kind_of_call(request: CallRequest) -> MessageKind:
+    return MessageKind.CHECKED_CALL if request.validate else MessageKind.SIMULATION
 
 
 def _columns_of_call(state: StateReader, context: BlockContext, request: CallRequest) -> TransactionColumns:

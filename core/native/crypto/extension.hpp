@@ -30,8 +30,13 @@ struct Fp2 {
         return {c0 * norm_inverse, -(c1 * norm_inverse)};
     }
 
-    // Karatsuba: three products of Fp.
+    // Four products in two sums where those are fused, else Karatsuba's three.
     static WG_NOINLINE Fp2 multiply(const Fp2& a, const Fp2& b) {
+        if constexpr (F::FUSED_TERMS >= 2) {
+            const F minus_b1 = -b.c1;
+            return {F::template sum_of_products<2>({&a.c0, &a.c1}, {&b.c0, &minus_b1}),
+                    F::template sum_of_products<2>({&a.c0, &a.c1}, {&b.c1, &b.c0})};
+        }
         const F low = a.c0 * b.c0, high = a.c1 * b.c1;
         return {low - high, (a.c0 + a.c1) * (b.c0 + b.c1) - low - high};
     }

@@ -80,18 +80,20 @@ WG_FN u64 add_multiple_of_modulus(u64 (&t)[P::LIMBS], u64 m) {
     }
 }
 
+template <class P>
+constexpr u64 NEGATED_INVERSE = 0 - inverse_power_of_two(P::modulus(0));
+
 // t (2N limbs) times 2^-64N modulo the modulus.
 template <class P>
 WG_FN void montgomery_reduce(u64 (&r)[P::LIMBS], const u64 (&t)[2 * P::LIMBS]) {
     constexpr u32 N = P::LIMBS;
-    constexpr u64 NEGATED_INVERSE = 0 - inverse_power_of_two(P::modulus(0));
     constexpr Limbs<N> M = modulus_limbs<P>();
     u64 window[N], top = 0;
     WG_UNROLL
     for (u32 j = 0; j < N; ++j) window[j] = t[j];
     WG_UNROLL
     for (u32 i = 0; i < N; ++i) {
-        const u64 carry = add_multiple_of_modulus<P>(window, window[0] * NEGATED_INVERSE);
+        const u64 carry = add_multiple_of_modulus<P>(window, window[0] * NEGATED_INVERSE<P>);
         WG_UNROLL
         for (u32 j = 0; j + 1 < N; ++j) window[j] = window[j + 1];  // window[0] became 0
         window[N - 1] = add_with_carry(t[i + N], carry, top);
@@ -99,9 +101,35 @@ WG_FN void montgomery_reduce(u64 (&r)[P::LIMBS], const u64 (&t)[2 * P::LIMBS]) {
     subtract_if_at_least(r, window, top, M.w);
 }
 
+// How many products fused_sum may add: K with (K + 1) * modulus < 2^64N; 0 where a processor or a modulus lacks the means.
+template <class P>
+constexpr u32 FUSED_TERMS_MAX =
+    !WG_X86_ADX || P::modulus(P::LIMBS - 1) >> 62 != 0 ? 0 : ~0ull / (P::modulus(P::LIMBS - 1) + 1) - 1;
+
+#if WG_X86_ADX
+// r = (a[0] * b[0] + a[1] * b[1] + ...) * 2^-64N modulo the modulus, with one reduction for all (Longa, "Efficient
+// algorithms for large prime characteristic fields and their application to bilinear pairings", 2022).
+template <class P, u32 TERMS>
+WG_FN void fused_sum(u64 (&r)[P::LIMBS], const u64 (*const (&a)[TERMS])[P::LIMBS],
+                     const u64 (*const (&b)[TERMS])[P::LIMBS]) {
+    static_assert(TERMS <= FUSED_TERMS_MAX<P>);
+    constexpr Limbs<P::LIMBS> M = modulus_limbs<P>();
+    u64 t[P::LIMBS] = {};
+    WG_UNROLL
+    for (u32 i = 0; i < P::LIMBS; ++i) {
+        u64 top = 0;
+        WG_UNROLL
+        for (u32 k = 0; k < TERMS; ++k) montgomery_add(t, top, *a[k], (*b[k])[i]);
+        montgomery_cancel<NEGATED_INVERSE<P>>(t, top, ModulusInMemory<P>::VALUE.w);
+    }
+    subtract_if_at_least(r, t, 0, M.w);
+}
+#endif
+
 template <class P>
 struct Field {
     static constexpr u32 LIMBS = P::LIMBS;
+    static constexpr u32 FUSED_TERMS = FUSED_TERMS_MAX<P>;
     u64 w[P::LIMBS];
 
     static WG_FN Field zero() { return Field{}; }
@@ -193,7 +221,30 @@ struct Field {
         montgomery_reduce<P>(a, t);
     }
 
+    // a[0] * b[0] + a[1] * b[1] + ...
+    template <u32 TERMS>
+    static WG_FN Field sum_of_products(const Field* const (&a)[TERMS], const Field* const (&b)[TERMS]) {
+#if WG_X86_ADX
+        if constexpr (TERMS <= FUSED_TERMS_MAX<P>) {
+            const u64(*a_limbs[TERMS])[LIMBS], (*b_limbs[TERMS])[LIMBS];
+            WG_UNROLL
+            for (u32 k = 0; k < TERMS; ++k) {
+                a_limbs[k] = &a[k]->w;
+                b_limbs[k] = &b[k]->w;
+            }
+            Field r;
+            fused_sum<P, TERMS>(r.w, a_limbs, b_limbs);
+            return r;
+        }
+#endif
+        Field r = *a[0] * *b[0];
+        WG_UNROLL
+        for (u32 k = 1; k < TERMS; ++k) r = r + *a[k] * *b[k];
+        return r;
+    }
+
     static WG_NOINLINE Field multiply(WG_OPERAND(Field) a, WG_OPERAND(Field) b) {
+        if constexpr (FUSED_TERMS_MAX<P> > 0) return sum_of_products<1>({&a}, {&b});
         u64 t[2 * LIMBS];
         multiply_wide(t, a.w, b.w);
         Field r;
@@ -201,6 +252,7 @@ struct Field {
         return r;
     }
     static WG_NOINLINE Field square(WG_OPERAND(Field) a) {
+        if constexpr (FUSED_TERMS_MAX<P> > 0) return sum_of_products<1>({&a}, {&a});
         u64 t[2 * LIMBS];
         square_wide(t, a.w);
         Field r;

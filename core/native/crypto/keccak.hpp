@@ -22,12 +22,17 @@ WG_CONSTANT u8 KECCAK_ROTATIONS[25] = {
     0, 1, 62, 28, 27, 36, 44, 6, 55, 20, 3, 10, 43, 25, 39, 41, 45, 15, 21, 8, 18, 2, 61, 56, 14,
 };
 
-// One round from `a` to `e`. Rows are finished one after another, so that five new lanes and the ten words of theta are
-// all that lives beside the two states; every index is a compile-time constant on both back ends.
-WG_FN void keccak_round(u64 (&e)[25], const u64 (&a)[25], u64 round_constant) {
-    u64 c[5], d[5];
+WG_FN void keccak_parities(u64 (&c)[5], const u64 (&a)[25]) {
     WG_UNROLL
     for (u32 x = 0; x < 5; ++x) c[x] = a[x] ^ a[x + 5] ^ a[x + 10] ^ a[x + 15] ^ a[x + 20];
+}
+
+// One round from `a` to `e`. Rows are finished one after another, so that five new lanes and the ten words of theta are
+// all that lives beside the two states; every index is a compile-time constant on both back ends. `c` holds the parities
+// of the columns of `a`, then of `e`: a CPU gathers them while the lanes are in registers, a GPU has them to spare.
+WG_FN void keccak_round(u64 (&e)[25], const u64 (&a)[25], u64 (&c)[5], u64 round_constant) {
+    if constexpr (WG_ON_DEVICE) keccak_parities(c, a);
+    u64 d[5];
     WG_UNROLL
     for (u32 x = 0; x < 5; ++x) d[x] = c[(x + 4) % 5] ^ rotate_left64(c[(x + 1) % 5], 1);
     WG_UNROLL
@@ -41,15 +46,19 @@ WG_FN void keccak_round(u64 (&e)[25], const u64 (&a)[25], u64 round_constant) {
         }
         WG_UNROLL
         for (u32 x = 0; x < 5; ++x) e[5 * y + x] = b[x] ^ (~b[(x + 1) % 5] & b[(x + 2) % 5]);
+        if (y == 0) e[0] ^= round_constant;
+        if constexpr (WG_ON_DEVICE) continue;
+        WG_UNROLL
+        for (u32 x = 0; x < 5; ++x) c[x] = y == 0 ? e[x] : c[x] ^ e[5 * y + x];
     }
-    e[0] ^= round_constant;
 }
 
 WG_FN void keccak_permute(u64 (&state)[25]) {
-    u64 next[25];
+    u64 next[25], c[5];
+    keccak_parities(c, state);
     for (u32 round = 0; round < 24; round += 2) {
-        keccak_round(next, state, KECCAK_ROUND_CONSTANTS[round]);
-        keccak_round(state, next, KECCAK_ROUND_CONSTANTS[round + 1]);
+        keccak_round(next, state, c, KECCAK_ROUND_CONSTANTS[round]);
+        keccak_round(state, next, c, KECCAK_ROUND_CONSTANTS[round + 1]);
     }
 }
 

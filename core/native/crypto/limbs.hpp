@@ -70,6 +70,9 @@ namespace warpgrid {
 // r = a - m where a (with `carry` above it) is at least m, else a.
 template <u32 N>
 WG_FN void subtract_if_at_least(u64 (&r)[N], const u64 (&a)[N], u64 carry, const u64 (&m)[N]) {
+#if WG_X86_ADX
+    return subtract_if_at_least_x86(r, a, carry, m);
+#endif
     u64 reduced[N];
     const u64 borrow = subtract_limbs(reduced, a, m);
     const u64 keep = carry < borrow ? ~0ull : 0;

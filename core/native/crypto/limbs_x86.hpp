@@ -72,6 +72,36 @@ WG_FN u64 subtract_limbs(u64 (&r)[N], const u64 (&a)[N], const u64 (&b)[N]) {
     return 0 - carry;
 }
 
+// As limbs.hpp's, by conditional moves.
+template <u32 N>
+WG_FN void subtract_if_at_least_x86(u64 (&r)[N], const u64 (&a)[N], u64 carry, const u64 (&m)[N]) {
+    static_assert(N == 4 || N == 6);
+    u64 t[N];
+    WG_UNROLL
+    for (u32 i = 0; i < N; ++i) t[i] = a[i];
+    if constexpr (N == 4) {
+        asm("subq %[m0], %[t0]\n\tsbbq %[m1], %[t1]\n\tsbbq %[m2], %[t2]\n\tsbbq %[m3], %[t3]\n\tsbbq $0, %[carry]\n\t"
+            "cmovcq %[a0], %[t0]\n\tcmovcq %[a1], %[t1]\n\tcmovcq %[a2], %[t2]\n\tcmovcq %[a3], %[t3]"
+            : [t0] "+&r"(t[0]), [t1] "+&r"(t[1]), [t2] "+&r"(t[2]), [t3] "+&r"(t[3]), [carry] "+&r"(carry)
+            : [a0] "rm"(a[0]), [a1] "rm"(a[1]), [a2] "rm"(a[2]), [a3] "rm"(a[3]),
+              [m0] "rm"(m[0]), [m1] "rm"(m[1]), [m2] "rm"(m[2]), [m3] "rm"(m[3])
+            : "cc");
+    }
+    if constexpr (N == 6) {
+        asm("subq %[m0], %[t0]\n\tsbbq %[m1], %[t1]\n\tsbbq %[m2], %[t2]\n\tsbbq %[m3], %[t3]\n\tsbbq %[m4], %[t4]\n\t"
+            "sbbq %[m5], %[t5]\n\tsbbq $0, %[carry]\n\t"
+            "cmovcq %[a0], %[t0]\n\tcmovcq %[a1], %[t1]\n\tcmovcq %[a2], %[t2]\n\tcmovcq %[a3], %[t3]\n\t"
+            "cmovcq %[a4], %[t4]\n\tcmovcq %[a5], %[t5]"
+            : [t0] "+&r"(t[0]), [t1] "+&r"(t[1]), [t2] "+&r"(t[2]), [t3] "+&r"(t[3]), [t4] "+&r"(t[4]),
+              [t5] "+&r"(t[5]), [carry] "+&r"(carry)
+            : [a0] "rm"(a[0]), [a1] "rm"(a[1]), [a2] "rm"(a[2]), [a3] "rm"(a[3]), [a4] "rm"(a[4]), [a5] "rm"(a[5]),
+              [m0] "m"(m[0]), [m1] "m"(m[1]), [m2] "m"(m[2]), [m3] "m"(m[3]), [m4] "m"(m[4]), [m5] "m"(m[5])
+            : "cc");
+    }
+    WG_UNROLL
+    for (u32 i = 0; i < N; ++i) r[i] = t[i];
+}
+
 template <u32 N>
 WG_FN u64 add_multiple(u64 (&t)[N], const u64 (&a)[N], u64 b) {
     static_assert(N == 4 || N == 6);
@@ -124,6 +154,75 @@ WG_FN void multiply_wide(u64 (&r)[2 * N], const u64 (&a)[N], const u64 (&b)[N]) 
     WG_UNROLL
     for (u32 i = 0; i < N; ++i) r[N + i] = t[i];
 }
+
+// ---- Montgomery rows: sums of products whose modulus leaves the top two bits of N limbs free -----------------------
+
+// Adds limb x of a, times rdx, to (t, u): the low half by the flag O, the high half by C.
+#define WG_ADD_PRODUCT(x, t, u) \
+    "mulxq %[a" #x "], %[low], %[high]\n\tadoxq %[low], %[" #t "]\n\tadcxq %[high], %[" #u "]\n\t"
+// Adds limb x of the modulus, times rdx, to t, which moves one limb down.
+#define WG_CANCEL_PRODUCT(x, below, t) \
+    "adcxq %[" #t "], %[" #below "]\n\tmulxq %[m" #x "], %[low], %[" #t "]\n\tadoxq %[low], %[" #below "]\n\t"
+// rdx = the multiple of the modulus that makes t0 zero; begins to add it.
+#define WG_CANCEL_BEGIN                                                                             \
+    "movabsq %[inverse], %%rdx\n\timulq %[t0], %%rdx\n\txorl %k[low], %k[low]\n\t"                  \
+    "mulxq %[m0], %[low], %[high]\n\tadcxq %[t0], %[low]\n\tmovq %[high], %[t0]\n\t"
+
+// (t, top) += a * b. The sum needs no more than N + 1 limbs.
+template <u32 N>
+WG_FN void montgomery_add(u64 (&t)[N], u64& top, const u64 (&a)[N], u64 b) {
+    static_assert(N == 4 || N == 6);
+    u64 low, high;
+    if constexpr (N == 4) {
+        asm("xorl %k[low], %k[low]\n\t"
+            WG_ADD_PRODUCT(0, t0, t1) WG_ADD_PRODUCT(1, t1, t2) WG_ADD_PRODUCT(2, t2, t3) WG_ADD_PRODUCT(3, t3, top)
+            "movl $0, %k[low]\n\tadoxq %[low], %[top]"
+            : [t0] "+&r"(t[0]), [t1] "+&r"(t[1]), [t2] "+&r"(t[2]), [t3] "+&r"(t[3]), [top] "+&r"(top),
+              [low] "=&r"(low), [high] "=&r"(high)
+            : [a0] "m"(a[0]), [a1] "m"(a[1]), [a2] "m"(a[2]), [a3] "m"(a[3]), "d"(b)
+            : "cc");
+    }
+    if constexpr (N == 6) {
+        asm("xorl %k[low], %k[low]\n\t"
+            WG_ADD_PRODUCT(0, t0, t1) WG_ADD_PRODUCT(1, t1, t2) WG_ADD_PRODUCT(2, t2, t3)
+            WG_ADD_PRODUCT(3, t3, t4) WG_ADD_PRODUCT(4, t4, t5) WG_ADD_PRODUCT(5, t5, top)
+            "movl $0, %k[low]\n\tadoxq %[low], %[top]"
+            : [t0] "+&r"(t[0]), [t1] "+&r"(t[1]), [t2] "+&r"(t[2]), [t3] "+&r"(t[3]), [t4] "+&r"(t[4]),
+              [t5] "+&r"(t[5]), [top] "+&r"(top), [low] "=&r"(low), [high] "=&r"(high)
+            : [a0] "m"(a[0]), [a1] "m"(a[1]), [a2] "m"(a[2]), [a3] "m"(a[3]), [a4] "m"(a[4]), [a5] "m"(a[5]), "d"(b)
+            : "cc");
+    }
+}
+
+// t = ((t, top) + k * m) / 2^64 with the k that makes it whole; `INVERSE` is -1 / m modulo 2^64. It fits into N limbs.
+template <u64 INVERSE, u32 N>
+WG_FN void montgomery_cancel(u64 (&t)[N], u64 top, const u64 (&m)[N]) {
+    static_assert(N == 4 || N == 6);
+    u64 low, high;
+    if constexpr (N == 4) {
+        asm(WG_CANCEL_BEGIN
+            WG_CANCEL_PRODUCT(1, t0, t1) WG_CANCEL_PRODUCT(2, t1, t2) WG_CANCEL_PRODUCT(3, t2, t3)
+            "movl $0, %k[low]\n\tadcxq %[low], %[t3]\n\tadoxq %[top], %[t3]"
+            : [t0] "+&r"(t[0]), [t1] "+&r"(t[1]), [t2] "+&r"(t[2]), [t3] "+&r"(t[3]), [low] "=&r"(low),
+              [high] "=&r"(high)
+            : [m0] "m"(m[0]), [m1] "m"(m[1]), [m2] "m"(m[2]), [m3] "m"(m[3]), [top] "r"(top), [inverse] "i"(INVERSE)
+            : "cc", "rdx");
+    }
+    if constexpr (N == 6) {
+        asm(WG_CANCEL_BEGIN
+            WG_CANCEL_PRODUCT(1, t0, t1) WG_CANCEL_PRODUCT(2, t1, t2) WG_CANCEL_PRODUCT(3, t2, t3)
+            WG_CANCEL_PRODUCT(4, t3, t4) WG_CANCEL_PRODUCT(5, t4, t5)
+            "movl $0, %k[low]\n\tadcxq %[low], %[t5]\n\tadoxq %[top], %[t5]"
+            : [t0] "+&r"(t[0]), [t1] "+&r"(t[1]), [t2] "+&r"(t[2]), [t3] "+&r"(t[3]), [t4] "+&r"(t[4]),
+              [t5] "+&r"(t[5]), [low] "=&r"(low), [high] "=&r"(high)
+            : [m0] "m"(m[0]), [m1] "m"(m[1]), [m2] "m"(m[2]), [m3] "m"(m[3]), [m4] "m"(m[4]), [m5] "m"(m[5]),
+              [top] "r"(top), [inverse] "i"(INVERSE)
+            : "cc", "rdx");
+    }
+}
+#undef WG_ADD_PRODUCT
+#undef WG_CANCEL_PRODUCT
+#undef WG_CANCEL_BEGIN
 
 template <u32 N>
 WG_FN void square_wide(u64 (&r)[2 * N], const u64 (&a)[N]) {

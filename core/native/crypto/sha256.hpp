@@ -3,6 +3,10 @@
 
 #include "core/native/crypto/bytes.hpp"
 
+#if WG_X86
+#include "core/native/crypto/sha256_x86.hpp"
+#endif
+
 namespace warpgrid {
 
 WG_CONSTANT u32 SHA256_ROUND_CONSTANTS[64] = {
@@ -51,6 +55,13 @@ WG_FN void sha256_compress(u32 (&state)[8], const u8* block) {
     for (u32 i = 0; i < 8; ++i) state[i] += s[i];
 }
 
+WG_FN void sha256_compress_all(u32 (&state)[8], const u8* blocks, u64 count) {
+#if WG_X86
+    if (PROCESSOR.sha) return sha256_compress_x86(state, blocks, count, SHA256_ROUND_CONSTANTS);
+#endif
+    for (u64 i = 0; i < count; ++i) sha256_compress(state, blocks + 64 * i);
+}
+
 // Pads `tail` (fewer than 64 bytes) after `size` bytes in total into one or two blocks; returns how many. Shared by
 // the hashes of the MD family, which differ only in the byte order of the length.
 WG_FN u32 merkle_damgard_pad(u8 (&blocks)[128], const u8* tail, u64 size) {
@@ -66,11 +77,11 @@ WG_FN u32 merkle_damgard_pad(u8 (&blocks)[128], const u8* tail, u64 size) {
 WG_NOINLINE inline void sha256(u8* digest, const u8* data, u64 size) {
     u32 state[8] = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
     const u64 whole_blocks = size / 64;
-    for (u64 i = 0; i < whole_blocks; ++i) sha256_compress(state, data + 64 * i);
+    sha256_compress_all(state, data, whole_blocks);
     u8 last[128];
     const u32 count = merkle_damgard_pad(last, data + 64 * whole_blocks, size);
     store_big64(last + 64 * count - 8, size * 8);
-    for (u32 i = 0; i < count; ++i) sha256_compress(state, last + 64 * i);
+    sha256_compress_all(state, last, count);
     for (u32 i = 0; i < 8; ++i) store_big32(digest + 4 * i, state[i]);
 }
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from core.chain import SealedBlock
-from core.chain_rules import make_block, next_context
+from core.chain_rules import next_context, seal_block
 from core.execution import BlockContext, Executor
 from core.genesis import Genesis, dev_genesis
 from core.hashing import keccak256
@@ -20,12 +20,14 @@ from protos.messages import Capabilities, EnrolRequest, Model
 from sequencer.coordinator.block_execution import ExecutionConfig, FleetExecution
 from sequencer.coordinator.catch_up import CatchUpConfig, CatchUpServer
 from sequencer.coordinator.evidence import EvidenceStore
+from sequencer.coordinator.findings import Findings
 from sequencer.coordinator.fleet import DUTY_REPLICA, Fleet, FleetConfig
 from sequencer.coordinator.membership import Membership
-from tests.sim.network.memory_chain import MemoryChain, TransferExecutor
+from tests.sim.network.executors import TransferExecutor
 from tests.sim.network.pipes import PipeDialer
 from tests.sim.network.virtual_time import InlineExecutor
 from tests.unit.sequencer.fakes import CHAIN_ID, Wallet, transfer
+from tests.unit.sequencer.memory_chain import MemoryChain
 from worker.client import ClientConfig, SequencerClient, WorkerStatus
 from worker.errors import CannotJoin, ChainRejected
 from worker.replica import Replica
@@ -137,13 +139,12 @@ class World:
             now_ms=self.now_ms,
             make_nonce=lambda: keccak256(b"nonce %d" % next(numbers)),
         )
+        self.evidence = EvidenceStore(self.folder / "evidence")
         self.execution = FleetExecution(
-            self.chain,
-            self.fleet,
-            EvidenceStore(self.folder / "evidence"),
-            self.execution_config,
-            self.threads,
-            self.arbiter,
+            self.chain, self.fleet, self.evidence, self.execution_config, self.threads, self.arbiter
+        )
+        self.findings = Findings(
+            self.chain, self.fleet, self.evidence, self.execution.vouchers, self.threads, now_ms=self.now_ms
         )
         self.catch_up = CatchUpServer(self.chain, self.fleet, CatchUpConfig(), self.threads)
 
@@ -191,9 +192,9 @@ class World:
     async def make_block(self, transactions: TransactionColumns) -> SealedBlock:
         """What the sequencer's production does: execute, seal, append, announce."""
         context = self.context()
-        outcome = await self.execution.execute(context, transactions)
-        parent = self.chain.head()
-        sealed = make_block(parent, context, transactions, outcome, self.chain.state(parent.number))
+        executed = await self.execution.execute(context, transactions)
+        outcome = executed.outcome
+        sealed = seal_block(self.chain.head(), context, transactions, outcome, executed.commitments)
         self.chain.append(sealed, outcome.receipts, outcome.difference)
         await self.execution.announce(sealed)
         return sealed

@@ -9,8 +9,9 @@ import pytest
 
 from node.config import SequencerConfig, WorkerConfig, load
 from node.errors import TestnetError
+from node.keys import IdentityKey
 from node.testnet import genesis as local_genesis
-from node.testnet.layout import BASE_PORT_MAX, WORKERS_MAX, Testnet, find, prepare
+from node.testnet.layout import BASE_PORT_MAX, WORKERS_MAX, Founding, Testnet, find, prepare
 
 
 def free_base_port(network: Testnet) -> Testnet:
@@ -33,21 +34,25 @@ def wanted(tmp_path: Path) -> Testnet:
     return free_base_port(Testnet(tmp_path / "net", 2, 1, "smollm2", "reference"))
 
 
-def genesis() -> dict[str, object]:
-    return {"made": "once"}
+WATCHER = b"\x77" * 20
+
+
+def genesis(wanted: Testnet) -> Founding:
+    return Founding({"made": "once"}, WATCHER)
 
 
 def test_made_once_and_gone_on_with(wanted: Testnet) -> None:
     assert prepare(wanted, genesis, fresh=False) == wanted
     assert find(wanted.data_dir) == wanted
-    assert json.loads((wanted.data_dir / "genesis.json").read_text()) == genesis()
-    assert prepare(wanted, lambda: pytest.fail("the genesis is made once"), fresh=False) == wanted
+    assert json.loads((wanted.data_dir / "genesis.json").read_text()) == {"made": "once"}
+    assert prepare(wanted, lambda _: pytest.fail("the genesis is made once"), fresh=False) == wanted
 
 
 def test_the_settings_files_are_what_the_roles_read(wanted: Testnet) -> None:
     prepare(wanted, genesis, fresh=False)
     sequencer = load(SequencerConfig, wanted.data_dir / "sequencer.toml", {}, {})
     assert sequencer.rpc_port == wanted.base_port
+    assert sequencer.watchers == "0x" + WATCHER.hex()
     assert sequencer.genesis == wanted.data_dir / "genesis.json"
     workers = [load(WorkerConfig, member.config_file, {}, {}) for member in wanted.members()[1:]]
     assert [one.duty for one in workers] == ["worker", "worker", "watcher"]
@@ -68,7 +73,7 @@ def test_fresh_removes_what_was_there(wanted: Testnet) -> None:
     prepare(wanted, genesis, fresh=True)
     (wanted.data_dir / "sequencer").mkdir()
     other = replace(wanted, workers=3)
-    assert prepare(other, lambda: {"made": "again"}, fresh=True) == other
+    assert prepare(other, lambda _: Founding({"made": "again"}, WATCHER), fresh=True) == other
     assert not (wanted.data_dir / "sequencer").exists()
     assert json.loads((wanted.data_dir / "genesis.json").read_text()) == {"made": "again"}
 
@@ -110,4 +115,6 @@ def test_the_genesis_funds_every_member_with_keys_of_its_own(wanted: Testnet) ->
     assert [path.parent.parent.name for path in keys] == ["sequencer", "watcher", "worker-1", "worker-2"]
     assert {path.stat().st_mode & 0o777 for path in keys} == {0o600}
     assert len({path.read_text() for path in keys}) == len(keys)
-    assert len(made["alloc"]) >= 10 + len(keys)
+    assert len(made.genesis["alloc"]) >= 10 + len(keys)
+    watcher = IdentityKey.load_or_create(wanted.data_dir / "watcher" / "keys" / "identity.key")
+    assert made.watcher == watcher.address

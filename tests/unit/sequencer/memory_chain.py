@@ -4,11 +4,14 @@ from collections.abc import Iterator
 
 from core.block import Header
 from core.chain import LogFilter, LogRecord, SealedBlock, TransactionLocation
+from core.chain_rules import BLOCK_HASHES_MAX
 from core.fork import ChainConfig
 from core.genesis import Genesis
 from core.memory_state import MemoryState
-from core.receipts import Log, ReceiptColumns
+from core.receipts import ReceiptColumns
 from core.state import StateDifference
+from core.store.identity import ChainIdentity
+from core.store.index import matches
 
 __all__ = ["MemoryChain"]
 
@@ -17,7 +20,7 @@ class MemoryChain:
     """A `Chain` that starts with a genesis block and keeps every state."""
 
     def __init__(self, genesis: Genesis) -> None:
-        self._config = genesis.config
+        self._genesis = genesis
         self._blocks = [genesis.block]
         self._receipts = [ReceiptColumns.empty()]
         self._states = [MemoryState().apply(genesis.difference)]
@@ -25,14 +28,24 @@ class MemoryChain:
         self._transactions: dict[bytes, TransactionLocation] = {}
 
     @property
+    def identity(self) -> ChainIdentity:
+        return ChainIdentity.of(self._genesis)
+
+    @property
     def config(self) -> ChainConfig:
-        return self._config
+        return self._genesis.config
 
     def head(self) -> SealedBlock:
         return self._blocks[-1]
 
+    def first(self) -> int:
+        return 0
+
     def block(self, number: int) -> SealedBlock | None:
         return self._blocks[number] if number < len(self._blocks) else None
+
+    def block_hashes(self, number: int) -> tuple[bytes, ...]:
+        return tuple(one.hash for one in self._blocks[max(0, number - BLOCK_HASHES_MAX) : number])
 
     def block_by_hash(self, block_hash: bytes) -> SealedBlock | None:
         number = self._numbers.get(block_hash)
@@ -49,7 +62,7 @@ class MemoryChain:
             log_index = 0
             for row in range(len(self._receipts[number])):
                 for log in self._receipts[number].logs(row):
-                    if _matches(log, log_filter):
+                    if matches(log, log_filter):
                         yield LogRecord(log, number, row, log_index)
                     log_index += 1
 
@@ -67,11 +80,3 @@ class MemoryChain:
         self._receipts.append(receipts)
         self._states.append(state)
         self._blocks.append(sealed)
-
-
-def _matches(log: Log, wanted: LogFilter) -> bool:
-    if wanted.addresses and log.address not in wanted.addresses:
-        return False
-    if len(wanted.topics) > len(log.topics):
-        return False
-    return all(not allowed or topic in allowed for allowed, topic in zip(wanted.topics, log.topics, strict=False))

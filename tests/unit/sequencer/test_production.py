@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from prometheus_client import CollectorRegistry
 
-from core.chain_rules import validate_header
+from core.chain_rules import commitments_of, validate_header
 from core.execution import BlockContext, ExecutionOutcome, Rejection, RejectionReason
 from core.genesis import Genesis, dev_genesis
 from core.receipts import ReceiptColumns
@@ -14,7 +14,7 @@ from core.state import Account, AccountChange, StateDifference
 from core.transaction import TransactionColumns
 from sequencer.mempool import Mempool, MempoolLimits
 from sequencer.metrics import SequencerMetrics
-from sequencer.ports import ExecutionUnavailable
+from sequencer.ports import ExecutedBlock, ExecutionUnavailable
 from sequencer.production import BlockProducer, NewHead, ProductionSettings, next_gas_limit
 from tests.unit.sequencer.fakes import CHAIN_ID, GWEI, ManualClock, Wallet, transfer
 from tests.unit.sequencer.memory_chain import MemoryChain
@@ -33,7 +33,7 @@ class ScriptedExecution:
     contexts: list[BlockContext] = field(default_factory=list)
     third_call: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def execute(self, context: BlockContext, transactions: TransactionColumns) -> ExecutionOutcome:
+    async def execute(self, context: BlockContext, transactions: TransactionColumns) -> ExecutedBlock:
         self.contexts.append(context)
         if len(self.contexts) >= 3:
             self.third_call.set()
@@ -50,7 +50,7 @@ class ScriptedExecution:
             assert account is not None
             changes[sender] = AccountChange(Account(int(transactions.nonce[row]) + 1, account.balance - 1))
         gas = [int(transactions.gas_limit[row]) for row in included]
-        return ExecutionOutcome(
+        outcome = ExecutionOutcome(
             included=np.array(included, "<u4"),
             rejections=tuple(
                 Rejection(row, self.refused[one], "scripted") for row, one in enumerate(hashes) if one in self.refused
@@ -60,6 +60,7 @@ class ScriptedExecution:
             gas_used=sum(gas),
             blob_gas_used=0,
         )
+        return ExecutedBlock(outcome, commitments_of(context, transactions, outcome, state))
 
 
 @dataclass
@@ -149,7 +150,7 @@ async def test_without_execution_transactions_stay() -> None:
     setting.execution.is_available = False
     task = asyncio.create_task(setting.producer.run())
     await setting.execution.third_call.wait()
-    assert setting.producer.lacks_execution
+    assert setting.producer.waits_because == "0 of 0 workers"
     assert len(setting.mempool) == 1
     setting.execution.is_available = True
     listening = setting.producer.heads.listen()
@@ -158,7 +159,7 @@ async def test_without_execution_transactions_stay() -> None:
         break
     setting.producer.stop()
     await task
-    assert not setting.producer.lacks_execution
+    assert setting.producer.waits_because is None
 
 
 async def test_blocks_on_arrival_and_empty_ones_after_a_while() -> None:

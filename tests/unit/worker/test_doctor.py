@@ -35,6 +35,7 @@ def description(**changes: object) -> Description:
         "at_ms": NOW_MS,
         "attach_port": 1,
         "workers": 2,
+        "first_block": 0,
     }
     return Description(**{**values, **changes})  # type: ignore[arg-type]
 

@@ -95,6 +95,23 @@ class Base {
         }
     }
 
+    // Commits row `row` of a block, pays the coinbase and takes the block's gas off. False where nothing may be committed
+    // yet: the row needs the host, or a larger class of arenas.
+    bool commit_row(const Result& result, const u8* arena, const Transactions& batch, u64 row, BlockEnvironment& block) {
+        if (result.status == Status::Parked || result.status == Status::Overflow) return false;
+        if (result.status == Status::Rejected) return true;
+        const u8* sections = arena + result.output;
+        commit(result, sections, batch.world[row]);
+        if (batch.kind[row] == static_cast<u8>(MessageKind::System)) return true;
+        pay_coinbase(result, sections, batch.world[row], block);
+        block.gas_available -= result.gas_used;
+        if (batch.type[row] == TYPE_BLOB) {
+            block.blob_gas_available -=
+                GAS_PER_BLOB * (batch.blob_hash_offsets[row + 1] - batch.blob_hash_offsets[row]);
+        }
+        return true;
+    }
+
     // Fees go to the coinbase after everything else; if this transaction destroyed it, they go with it.
     void pay_coinbase(const Result& result, const u8* sections, u32 world, const BlockEnvironment& block) {
         const auto* accounts = reinterpret_cast<const AccountEntry*>(sections);

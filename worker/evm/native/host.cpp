@@ -1,63 +1,14 @@
 // C entry points of libwarpgrid_evm: the engine on CPU cores.
-#include <sys/mman.h>
-
 #include <atomic>
 #include <thread>
 
 #include "worker/evm/native/base.hpp"
+#include "worker/evm/native/session.hpp"
 
 using namespace warpgrid;
 using namespace warpgrid::evm;
 
 namespace {
-
-// Address space for one purpose; the system gives it memory page by page, as it is touched.
-class Reservation {
-   public:
-    explicit Reservation(u64 bytes) : bytes_(bytes) {
-        void* at = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-        base_ = at == MAP_FAILED ? nullptr : static_cast<u8*>(at);
-    }
-    ~Reservation() {
-        if (base_) munmap(base_, bytes_);
-    }
-    Reservation(const Reservation&) = delete;
-    Reservation& operator=(const Reservation&) = delete;
-    u8* base() const { return base_; }
-    u64 bytes() const { return bytes_; }
-    void forget() { madvise(base_, bytes_, MADV_DONTNEED); }
-
-   private:
-    u8* base_;
-    u64 bytes_;
-};
-
-// Working memory of one thread.
-struct Worker {
-    explicit Worker(const ArenaSizes& s)
-        : sizes(s), layout(lay_out(s)), lanes(lane_bytes(s)), region(region_bytes(s)) {}
-    ArenaSizes sizes;
-    ArenaLayout layout;
-    Reservation lanes, region;
-};
-
-struct Session {
-    Session(const ArenaSizes& sizes, u32 threads, u64 output_bytes) : output(output_bytes) {
-        for (u32 i = 0; i < threads; ++i) workers.push_back(new Worker(sizes));
-    }
-    ~Session() {
-        for (Worker* worker : workers) delete worker;
-    }
-    bool usable() const {
-        for (const Worker* worker : workers) {
-            if (!worker->lanes.base() || !worker->region.base()) return false;
-        }
-        return output.base() != nullptr;
-    }
-    std::vector<Worker*> workers;
-    Reservation output;
-    u64 used = 0;
-};
 
 void run_one(Worker& worker, const World& world, const Transactions& batch, const BlockEnvironment& block, u64 index,
              Granularity granularity, const Outputs& outputs) {
@@ -185,18 +136,7 @@ WG_EXPORT u64 warpgrid_evm_run_serial(Session* session, Base* base, u32 accounts
     for (u64 row = first; row < batch->count; ++row) {
         const World world = base->world_view(accounts_complete);
         run_one(*session->workers[0], world, *batch, *block, row, Granularity::Block, outputs);
-        const Result& result = results[row];
-        if (result.status == Status::Parked || result.status == Status::Overflow) return row;
-        if (result.status == Status::Rejected) continue;
-        const u8* sections = session->output.base() + result.output;
-        base->commit(result, sections, batch->world[row]);
-        if (batch->kind[row] == static_cast<u8>(MessageKind::System)) continue;
-        base->pay_coinbase(result, sections, batch->world[row], *block);
-        block->gas_available -= result.gas_used;
-        if (batch->type[row] == TYPE_BLOB) {
-            block->blob_gas_available -=
-                GAS_PER_BLOB * (batch->blob_hash_offsets[row + 1] - batch->blob_hash_offsets[row]);
-        }
+        if (!base->commit_row(results[row], session->output.base(), *batch, row, *block)) return row;
     }
     return batch->count;
 }

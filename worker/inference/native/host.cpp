@@ -1,16 +1,15 @@
 // C entry points of libwarpgrid_exact: open a model over mapped tensors, run batches, on a crew of threads.
 //
 // Host code: it may allocate and use the standard library. What is computed lives in cpu/engine.hpp.
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <atomic>
-#include <condition_variable>
-#include <cstdlib>
 #include <cstring>
-#include <memory>
-#include <mutex>
 #include <new>
 #include <thread>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #define WG_EXACT_NAMESPACE warpgrid::exact_host
@@ -57,8 +56,15 @@ std::vector<Isa> instruction_sets() {
     };
 }
 
-// Threads that run the same function together. A barrier spins briefly (layers meet every few microseconds), then yields
-// the core, so that a crew larger than the free cores still moves.
+void pause_briefly() {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#endif
+}
+
+// Threads that run the same function together. Whoever waits spins: layers meet every few microseconds, and the next call
+// mostly comes at once. A barrier then yields its core, so that a crew larger than the free cores still moves; between
+// calls a thread falls asleep.
 class ThreadCrew {
 public:
     explicit ThreadCrew(u32 size) : size_(size) {
@@ -66,11 +72,8 @@ public:
     }
 
     ~ThreadCrew() {
-        {
-            std::lock_guard lock(mutex_);
-            stopping_ = true;
-        }
-        wake_.notify_all();
+        call_ = nullptr;
+        summon();
         for (auto& thread : threads_) thread.join();
     }
 
@@ -78,14 +81,10 @@ public:
     void run(Task&& task) {
         call_ = [](void* state, u32 index) { (*static_cast<std::remove_reference_t<Task>*>(state))(index); };
         state_ = &task;
-        finished_.store(0);
-        {
-            std::lock_guard lock(mutex_);
-            ++generation_;
-        }
-        wake_.notify_all();
+        finished_.store(0, std::memory_order_relaxed);
+        summon();
         task(0);
-        while (finished_.load(std::memory_order_acquire) + 1 < size_) std::this_thread::yield();
+        for (u32 spins = 0; finished_.load(std::memory_order_acquire) + 1 < size_; ++spins) rest(spins);
     }
 
     static void wait(void* crew) { static_cast<ThreadCrew*>(crew)->wait(); }
@@ -94,6 +93,16 @@ public:
 private:
     static constexpr u32 SPINS_MAX = 4'000;
 
+    static void rest(u32 spins) {
+        pause_briefly();
+        if (spins > SPINS_MAX) std::this_thread::yield();
+    }
+
+    void summon() {
+        generation_.fetch_add(1, std::memory_order_release);
+        generation_.notify_all();
+    }
+
     void wait() {
         const u32 phase = phase_.load(std::memory_order_relaxed);
         if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == size_) {
@@ -101,46 +110,56 @@ private:
             phase_.store(phase + 1, std::memory_order_release);
             return;
         }
-        for (u32 spins = 0; phase_.load(std::memory_order_acquire) == phase; ++spins) {
-#if defined(__x86_64__)
-            __builtin_ia32_pause();
-#endif
-            if (spins > SPINS_MAX) std::this_thread::yield();
-        }
+        for (u32 spins = 0; phase_.load(std::memory_order_acquire) == phase; ++spins) rest(spins);
     }
 
     void serve(u32 index) {
-        u64 seen = 0;
-        while (true) {
-            {
-                std::unique_lock lock(mutex_);
-                wake_.wait(lock, [&] { return stopping_ || generation_ != seen; });
-                if (stopping_) return;
-                seen = generation_;
-            }
+        for (u32 seen = 0;; ++seen) {
+            for (u32 spins = 0; spins < SPINS_MAX && generation_.load(std::memory_order_acquire) == seen; ++spins)
+                pause_briefly();
+            generation_.wait(seen, std::memory_order_acquire);
+            if (!call_) return;
             call_(state_, index);
             finished_.fetch_add(1, std::memory_order_release);
         }
     }
 
     const u32 size_;
-    std::vector<std::thread> threads_;
-    std::mutex mutex_;
-    std::condition_variable wake_;
-    u64 generation_ = 0;
-    bool stopping_ = false;
     void (*call_)(void*, u32) = nullptr;
     void* state_ = nullptr;
-    std::atomic<u32> finished_{0}, arrived_{0}, phase_{0};
+    // Each in a cache line of its own: they are written and spun on by different threads.
+    alignas(64) std::atomic<u32> generation_{0};
+    alignas(64) std::atomic<u32> finished_{0};
+    alignas(64) std::atomic<u32> arrived_{0};
+    alignas(64) std::atomic<u32> phase_{0};
+    std::vector<std::thread> threads_;  // last: they read the rest from their first moment on
 };
 
-template <typename T>
-std::unique_ptr<T[], decltype(&std::free)> aligned(u64 count) {
-    const u64 bytes = (count * sizeof(T) + 63) / 64 * 64 + 64;
-    return {static_cast<T*>(std::aligned_alloc(64, bytes)), &std::free};
-}
+// Zeroed memory from the system, in huge pages where it gives them: weights are streamed, and every page costs a look-up.
+class Memory {
+public:
+    Memory() = default;
+    explicit Memory(u64 bytes) : bytes_(bytes) {
+        void* mapped = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (mapped == MAP_FAILED) return;
+        base_ = static_cast<u8*>(mapped);
+        madvise(base_, bytes_, MADV_HUGEPAGE);  // advice: without it everything works, a little slower
+    }
+    Memory(Memory&& other) noexcept : base_(std::exchange(other.base_, nullptr)), bytes_(other.bytes_) {}
+    Memory& operator=(Memory&& other) noexcept {
+        std::swap(base_, other.base_);
+        std::swap(bytes_, other.bytes_);
+        return *this;
+    }
+    ~Memory() {
+        if (base_) munmap(base_, bytes_);
+    }
+    u8* base() const { return base_; }
 
-using Bytes = std::unique_ptr<u8[], decltype(&std::free)>;
+private:
+    u8* base_ = nullptr;
+    u64 bytes_ = 0;
+};
 
 // A tensor of the model file, as Python mapped it.
 struct MatrixSource {
@@ -164,38 +183,41 @@ struct ModelSource {
     MatrixSource head;
 };
 
-struct PackedMatrix {
-    Bytes weights{nullptr, &std::free};
-    std::vector<i32> corrections, mantissa, row_shift, bias;
+u32 padded_rows(const MatrixSource& source) {
+    return (source.rows + BLOCK_OUTPUTS - 1) / BLOCK_OUTPUTS * BLOCK_OUTPUTS;
+}
 
-    bool pack(const MatrixSource& source) {
-        const u32 padded = (source.rows + BLOCK_OUTPUTS - 1) / BLOCK_OUTPUTS * BLOCK_OUTPUTS;
-        weights = aligned<u8>(static_cast<u64>(padded) * source.columns);
-        if (!weights) return false;
+u64 packed_bytes(const MatrixSource& source) { return static_cast<u64>(padded_rows(source)) * source.columns; }
+
+// What goes with packed weights: a number for each of their outputs.
+struct OutputColumns {
+    std::vector<i32> corrections, bias;
+    std::vector<u16> mantissa;
+    std::vector<i16> row_shift;
+
+    // Packs the weights to `weights`, which is zero, and returns the matrix.
+    Matrix pack(const MatrixSource& source, i8* weights) {
+        const u32 padded = padded_rows(source);
         corrections.assign(padded, 0);
         mantissa.assign(padded, 1 << 15);
         row_shift.assign(padded, 62);
-        if (source.bias) bias.assign(source.bias, source.bias + source.rows);
-        for (u32 n = 0; n < padded; ++n) {
+        if (source.bias) {
+            bias.assign(source.bias, source.bias + source.rows);
+            bias.resize(padded);
+        }
+        for (u32 n = 0; n < source.rows; ++n) {
+            const i8* row = source.weights + static_cast<u64>(n) * source.columns;
+            i8* to = weights + static_cast<u64>(n / BLOCK_OUTPUTS) * BLOCK_OUTPUTS * source.columns + n % BLOCK_OUTPUTS * STEP_INPUTS;
             i32 sum = 0;
-            i8* block = reinterpret_cast<i8*>(weights.get()) + static_cast<u64>(n / BLOCK_OUTPUTS) * BLOCK_OUTPUTS * source.columns +
-                        n % BLOCK_OUTPUTS * STEP_INPUTS;
-            for (u32 k = 0; k < source.columns; ++k) {
-                const i8 w = n < source.rows ? source.weights[static_cast<u64>(n) * source.columns + k] : 0;
-                block[k / STEP_INPUTS * STEP_BYTES + k % STEP_INPUTS] = w;
-                sum += w;
-            }
-            if (n >= source.rows) continue;
+            for (u32 k = 0; k < source.columns; ++k) sum += row[k];
+            for (u32 k = 0; k < source.columns; k += STEP_INPUTS, to += BLOCK_OUTPUTS * STEP_INPUTS)
+                std::memcpy(to, row + k, STEP_INPUTS);
             corrections[n] = 128 * sum;
             mantissa[n] = source.mantissa[n];
-            row_shift[n] = -(8 + source.exponent[n] + source.output_fraction);
+            row_shift[n] = static_cast<i16>(-(8 + source.exponent[n] + source.output_fraction));
         }
-        return true;
-    }
-
-    Matrix view(const MatrixSource& source) const {
-        return {reinterpret_cast<const i8*>(weights.get()), corrections.data(), mantissa.data(), row_shift.data(),
-                bias.empty() ? nullptr : bias.data(), source.rows, source.columns, source.bits};
+        return {weights, corrections.data(), mantissa.data(), row_shift.data(), source.bias ? bias.data() : nullptr,
+                source.rows, source.columns, source.bits};
     }
 };
 
@@ -205,61 +227,66 @@ struct Engine {
     ThreadCrew crew;
     exact_isa::Forward* forward;
     Model model{};
-    std::vector<PackedMatrix> packed;
+    Memory weights;  // all packed matrices, in the order in which a forward pass reads them
+    std::vector<OutputColumns> columns;
     std::vector<Layer> layers;
     u32 rows_max = 0;
     u64 pages = 0;
-    Bytes residual{nullptr, &std::free}, wide{nullptr, &std::free}, attended{nullptr, &std::free},
-        quantised{nullptr, &std::free}, scale{nullptr, &std::free}, queries{nullptr, &std::free},
-        query_max{nullptr, &std::free}, scores{nullptr, &std::free}, cache{nullptr, &std::free};
+    std::vector<Memory> buffers;
     Workspace work{};
 
     bool pack(const ModelSource& source) {
         model = source.model;
-        packed.resize(4ull * model.layers + 1);
+        columns.resize(4ull * model.layers + 1);
         layers.resize(model.layers);
-        std::atomic<bool> ok{true};
+        std::vector<u64> offsets = {0};
+        for (u32 l = 0; l < model.layers; ++l) {
+            const LayerSource& from = source.layers[l];
+            for (const MatrixSource* one : {&from.qkv, &from.o, &from.gate_up, &from.down})
+                offsets.push_back(offsets.back() + packed_bytes(*one));
+        }
+        weights = Memory(offsets.back() + packed_bytes(source.head));
+        if (!weights.base()) return false;
         auto pack_one = [&](u64 index, const MatrixSource& one) {
-            if (!packed[index].pack(one)) ok = false;
+            return columns[index].pack(one, reinterpret_cast<i8*>(weights.base() + offsets[index]));
         };
         crew.run([&](u32 thread) {
             for (u32 l = thread; l < model.layers; l += crew.size()) {
                 const LayerSource& from = source.layers[l];
-                pack_one(4ull * l, from.qkv);
-                pack_one(4ull * l + 1, from.o);
-                pack_one(4ull * l + 2, from.gate_up);
-                pack_one(4ull * l + 3, from.down);
-                layers[l] = {packed[4ull * l].view(from.qkv),         packed[4ull * l + 1].view(from.o),
-                             packed[4ull * l + 2].view(from.gate_up), packed[4ull * l + 3].view(from.down),
-                             from.query_norm,                         from.key_norm};
+                layers[l] = {pack_one(4ull * l, from.qkv),         pack_one(4ull * l + 1, from.o),
+                             pack_one(4ull * l + 2, from.gate_up), pack_one(4ull * l + 3, from.down),
+                             from.query_norm,                      from.key_norm};
             }
-            if (thread == 0) pack_one(4ull * model.layers, source.head);
+            if (thread == 0) model.head = pack_one(4ull * model.layers, source.head);
         });
         model.layer = layers.data();
-        model.head = packed.back().view(source.head);
-        return ok;
+        return true;
     }
 
+    // Whether every buffer could be had.
     bool reserve(u32 rows, u64 cache_pages) {
         rows_max = rows;
         pages = cache_pages;
-        const u64 qkv = (model.heads + 2ull * model.kv_heads) * model.head_width, attention = 1ull * model.heads * model.head_width;
-        const u64 wide_columns = std::max(qkv, 2ull * model.feed_forward);
-        const u64 columns = std::max({static_cast<u64>(model.width), static_cast<u64>(model.feed_forward), attention});
-        residual = aligned<u8>(4ull * rows * model.width);
-        wide = aligned<u8>(4 * rows * wide_columns);
-        attended = aligned<u8>(4 * rows * attention);
-        quantised = aligned<u8>(2 * rows * columns);
-        scale = aligned<u8>(sizeof(Scale) * rows);
-        queries = aligned<u8>(rows * attention);
-        query_max = aligned<u8>(4ull * rows * model.heads);
-        scores = aligned<u8>(4ull * crew.size() * model.context_max);
-        cache = aligned<u8>(cache_pages * model.layers * model.kv_heads * page_head_bytes(model.head_width));
-        work = {reinterpret_cast<i32*>(residual.get()), reinterpret_cast<i32*>(wide.get()),
-                reinterpret_cast<i32*>(attended.get()), quantised.get(), reinterpret_cast<Scale*>(scale.get()),
-                reinterpret_cast<i8*>(queries.get()),   reinterpret_cast<i32*>(query_max.get()),
-                reinterpret_cast<i32*>(scores.get()),   cache.get()};
-        return residual && wide && attended && quantised && scale && queries && query_max && scores && cache;
+        const u64 attention = 1ull * model.heads * model.head_width, feed_forward = model.feed_forward;
+        const u64 qkv = attention + 2ull * model.kv_heads * model.head_width;
+        const u64 columns_max = std::max({static_cast<u64>(model.width), feed_forward, attention});
+        const u64 context = (model.context_max + PAGE_POSITIONS - 1) / PAGE_POSITIONS * PAGE_POSITIONS;
+        work.residual = buffer<i32>(1ull * rows * model.width);
+        work.wide = buffer<i32>(rows * std::max(qkv, 2 * feed_forward));
+        work.attended = buffer<i32>(rows * attention);
+        work.quantised = buffer<u8>(2 * rows * columns_max);
+        work.scale = buffer<Scale>(rows);
+        work.queries = buffer<u8>(rows * attention);
+        work.query_scale = buffer<Mantissa>(1ull * rows * model.heads);
+        work.scores = buffer<i32>(1ull * crew.size() * QUERIES_MAX * context);
+        work.cache = buffer<u8>(cache_pages * model.layers * model.kv_heads * page_head_bytes(model.head_width));
+        return std::all_of(buffers.begin(), buffers.end(), [](const Memory& one) { return one.base() != nullptr; });
+    }
+
+    template <typename T>
+    T* buffer(u64 count) {
+        buffers.emplace_back(count * sizeof(T));
+        return reinterpret_cast<T*>(buffers.back().base());
     }
 };
 

@@ -378,6 +378,89 @@ class BlockRefusal(_message.Message):
 Global___BlockRefusal: _TypeAlias = BlockRefusal  # noqa: Y015
 
 @_typing.final
+class BlockFinding(_message.Message):
+    """A sealed block of the chain that a replica found wrong when it executed it anew."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BLOCK_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    COMMITMENTS_FIELD_NUMBER: _builtins.int
+    EXECUTOR_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    """a sentence, at most 1 KiB"""
+    executor: _builtins.str
+    @_builtins.property
+    def block(self) -> Global___BlockReference: ...
+    @_builtins.property
+    def commitments(self) -> Global___Commitments:
+        """what its own execution gave; absent when the header already breaks the rules"""
+
+    def __init__(
+        self,
+        *,
+        block: Global___BlockReference | None = ...,
+        reason: _builtins.str = ...,
+        commitments: Global___Commitments | None = ...,
+        executor: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["block", b"block", "commitments", b"commitments"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["block", b"block", "commitments", b"commitments", "executor", b"executor", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BlockFinding: _TypeAlias = BlockFinding  # noqa: Y015
+
+@_typing.final
+class SignedFinding(_message.Message):
+    """Worker to sequencer: said again on every stream until FindingKept comes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FINDING_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
+    signature: _builtins.bytes
+    """65 bytes, by the identity key, over chain id and finding"""
+    @_builtins.property
+    def finding(self) -> Global___BlockFinding: ...
+    def __init__(
+        self,
+        *,
+        finding: Global___BlockFinding | None = ...,
+        signature: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["finding", b"finding"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["finding", b"finding", "signature", b"signature"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SignedFinding: _TypeAlias = SignedFinding  # noqa: Y015
+
+@_typing.final
+class FindingKept(_message.Message):
+    """Sequencer to worker: the finding is on disk."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BLOCK_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def block(self) -> Global___BlockReference: ...
+    def __init__(
+        self,
+        *,
+        block: Global___BlockReference | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["block", b"block"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["block", b"block"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FindingKept: _TypeAlias = FindingKept  # noqa: Y015
+
+@_typing.final
 class AnnounceBlock(_message.Message):
     """Sequencer to worker: the block that follows the head is sealed."""
 

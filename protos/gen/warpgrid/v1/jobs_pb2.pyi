@@ -357,7 +357,7 @@ class JobRecord(_message.Message):
     settlement: _builtins.bytes
     """hash of the settling transaction, empty before"""
     audit: _builtins.str
-    """none, pending, agreed, disagreed"""
+    """none, pending, agreed, disagreed, withheld, unavailable"""
     submitted_at_ms: _builtins.int
     """Unix time"""
     deadline_ms: _builtins.int

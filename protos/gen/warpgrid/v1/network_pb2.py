@@ -26,7 +26,7 @@ from protos.gen.warpgrid.v1 import chain_pb2 as protos_dot_gen_dot_warpgrid_dot_
 from protos.gen.warpgrid.v1 import jobs_pb2 as protos_dot_gen_dot_warpgrid_dot_v1_dot_jobs__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$protos/gen/warpgrid/v1/network.proto\x12\x0bwarpgrid.v1\x1a\"protos/gen/warpgrid/v1/chain.proto\x1a!protos/gen/warpgrid/v1/jobs.proto\"\x11\n\x0fSnapshotRequest\"\x11\n\x0f\x44\x65scribeRequest\"\x95\x01\n\x0b\x44\x65scription\x12\x10\n\x08\x63hain_id\x18\x01 \x01(\x04\x12\x14\n\x0cgenesis_hash\x18\x02 \x01(\x0c\x12)\n\x04head\x18\x03 \x01(\x0b\x32\x1b.warpgrid.v1.BlockReference\x12\r\n\x05\x61t_ms\x18\x04 \x01(\x04\x12\x13\n\x0b\x61ttach_port\x18\x05 \x01(\r\x12\x0f\n\x07workers\x18\x06 \x01(\r\"K\n\x0c\x45nrolRequest\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\x0c\x12\x17\n\x0fsigning_request\x18\x02 \x01(\x0c\x12\x11\n\tsignature\x18\x03 \x01(\x0c\"/\n\x0b\x43\x65rtificate\x12\x0b\n\x03pem\x18\x01 \x01(\x0c\x12\x13\n\x0b\x61ttach_port\x18\x02 \x01(\r\"\xa3\x05\n\rWorkerMessage\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12#\n\x05hello\x18\x02 \x01(\x0b\x32\x12.warpgrid.v1.HelloH\x00\x12)\n\x08register\x18\x03 \x01(\x0b\x32\x15.warpgrid.v1.RegisterH\x00\x12+\n\theartbeat\x18\x04 \x01(\x0b\x32\x16.warpgrid.v1.HeartbeatH\x00\x12\x30\n\x0c\x62lock_answer\x18\x05 \x01(\x0b\x32\x18.warpgrid.v1.BlockAnswerH\x00\x12\x32\n\rblock_refusal\x18\x06 \x01(\x0b\x32\x19.warpgrid.v1.BlockRefusalH\x00\x12,\n\nget_blocks\x18\x07 \x01(\x0b\x32\x16.warpgrid.v1.GetBlocksH\x00\x12.\n\x0bjob_started\x18\x08 \x01(\x0b\x32\x17.warpgrid.v1.JobStartedH\x00\x12,\n\njob_output\x18\t \x01(\x0b\x32\x16.warpgrid.v1.JobOutputH\x00\x12\x30\n\x0cjob_finished\x18\n \x01(\x0b\x32\x18.warpgrid.v1.JobFinishedH\x00\x12,\n\njob_failed\x18\x0b \x01(\x0b\x32\x16.warpgrid.v1.JobFailedH\x00\x12\'\n\x07goodbye\x18\x0c \x01(\x0b\x32\x14.warpgrid.v1.GoodbyeH\x00\x12\'\n\x07\x66\x61ilure\x18\r \x01(\x0b\x32\x14.warpgrid.v1.FailureH\x00\x12#\n\x05\x63hunk\x18\x0e \x01(\x0b\x32\x12.warpgrid.v1.ChunkH\x00\x12\x32\n\ranswer_opened\x18\x0f \x01(\x0b\x32\x19.warpgrid.v1.AnswerOpenedH\x00\x42\x06\n\x04\x62ody\"\xe9\x05\n\x10SequencerMessage\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12+\n\tchallenge\x18\x02 \x01(\x0b\x32\x16.warpgrid.v1.ChallengeH\x00\x12-\n\nregistered\x18\x03 \x01(\x0b\x32\x17.warpgrid.v1.RegisteredH\x00\x12+\n\theartbeat\x18\x04 \x01(\x0b\x32\x16.warpgrid.v1.HeartbeatH\x00\x12\x32\n\rexecute_block\x18\x05 \x01(\x0b\x32\x19.warpgrid.v1.ExecuteBlockH\x00\x12\x34\n\x0e\x61nnounce_block\x18\x06 \x01(\x0b\x32\x1a.warpgrid.v1.AnnounceBlockH\x00\x12%\n\x06\x62locks\x18\x07 \x01(\x0b\x32\x13.warpgrid.v1.BlocksH\x00\x12,\n\nassign_job\x18\x08 \x01(\x0b\x32\x16.warpgrid.v1.AssignJobH\x00\x12,\n\ncancel_job\x18\t \x01(\x0b\x32\x16.warpgrid.v1.CancelJobH\x00\x12\x34\n\x0ereceipt_stored\x18\n \x01(\x0b\x32\x1a.warpgrid.v1.ReceiptStoredH\x00\x12\'\n\x07goodbye\x18\x0b \x01(\x0b\x32\x14.warpgrid.v1.GoodbyeH\x00\x12\'\n\x07\x66\x61ilure\x18\x0c \x01(\x0b\x32\x14.warpgrid.v1.FailureH\x00\x12#\n\x05\x63hunk\x18\r \x01(\x0b\x32\x12.warpgrid.v1.ChunkH\x00\x12\x32\n\rsnapshot_base\x18\x0e \x01(\x0b\x32\x19.warpgrid.v1.SnapshotBaseH\x00\x12\x34\n\x0esnapshot_state\x18\x0f \x01(\x0b\x32\x1a.warpgrid.v1.SnapshotStateH\x00\x12.\n\x0bopen_answer\x18\x10 \x01(\x0b\x32\x17.warpgrid.v1.OpenAnswerH\x00\x42\x06\n\x04\x62ody\"#\n\x05\x43hunk\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x0c\n\x04last\x18\x02 \x01(\x08\"R\n\x05Hello\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x10\n\x08\x63hain_id\x18\x02 \x01(\x04\x12\x14\n\x0cgenesis_hash\x18\x03 \x01(\x0c\x12\x0f\n\x07\x61\x64\x64ress\x18\x04 \x01(\x0c\"E\n\tChallenge\x12\r\n\x05nonce\x18\x01 \x01(\x0c\x12)\n\x04head\x18\x02 \x01(\x0b\x32\x1b.warpgrid.v1.BlockReference\"N\n\x08Register\x12/\n\x0c\x63\x61pabilities\x18\x01 \x01(\x0b\x32\x19.warpgrid.v1.Capabilities\x12\x11\n\tsignature\x18\x02 \x01(\x0c\"g\n\nRegistered\x12\x0f\n\x07session\x18\x01 \x01(\x04\x12\x1d\n\x15heartbeat_interval_ms\x18\x02 \x01(\r\x12)\n\x04head\x18\x03 \x01(\x0b\x32\x1b.warpgrid.v1.BlockReference\"\xee\x01\n\x0c\x43\x61pabilities\x12\x10\n\x08software\x18\x01 \x01(\t\x12\x0e\n\x06\x64uties\x18\x02 \x03(\t\x12\x10\n\x08\x65xecutor\x18\x03 \x01(\t\x12\x11\n\tcpu_model\x18\x04 \x01(\t\x12\x11\n\tcpu_cores\x18\x05 \x01(\r\x12\x14\n\x0cmemory_bytes\x18\x06 \x01(\x04\x12\x17\n\x0f\x64isk_free_bytes\x18\x07 \x01(\x04\x12\x1e\n\x04gpus\x18\x08 \x03(\x0b\x32\x10.warpgrid.v1.Gpu\x12\"\n\x06models\x18\t \x03(\x0b\x32\x12.warpgrid.v1.Model\x12\x11\n\tjob_slots\x18\n \x01(\r\"c\n\x03Gpu\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04uuid\x18\x02 \x01(\t\x12\x14\n\x0cmemory_bytes\x18\x03 \x01(\x04\x12\x1a\n\x12\x63ompute_capability\x18\x04 \x01(\r\x12\x0e\n\x06\x64river\x18\x05 \x01(\t\"\x86\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nmodel_hash\x18\x02 \x01(\x0c\x12\x0c\n\x04tier\x18\x03 \x01(\r\x12\x17\n\x0finput_token_wei\x18\x04 \x01(\x0c\x12\x18\n\x10output_token_wei\x18\x05 \x01(\x0c\x12\x1a\n\x12\x63ontext_tokens_max\x18\x06 \x01(\r\"[\n\tHeartbeat\x12\r\n\x05\x61t_ms\x18\x01 \x01(\x04\x12)\n\x04head\x18\x02 \x01(\x0b\x32\x1b.warpgrid.v1.BlockReference\x12\x14\n\x0cjobs_running\x18\x03 \x01(\r\"\x19\n\x07Goodbye\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\'\n\x07\x46\x61ilure\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t2R\n\x07Network\x12G\n\x06\x41ttach\x12\x1a.warpgrid.v1.WorkerMessage\x1a\x1d.warpgrid.v1.SequencerMessage(\x01\x30\x01\x32\xd8\x01\n\tEnrolment\x12<\n\x05\x45nrol\x12\x19.warpgrid.v1.EnrolRequest\x1a\x18.warpgrid.v1.Certificate\x12\x42\n\x08\x44\x65scribe\x12\x1c.warpgrid.v1.DescribeRequest\x1a\x18.warpgrid.v1.Description\x12I\n\x08Snapshot\x12\x1c.warpgrid.v1.SnapshotRequest\x1a\x1d.warpgrid.v1.SequencerMessage0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$protos/gen/warpgrid/v1/network.proto\x12\x0bwarpgrid.v1\x1a\"protos/gen/warpgrid/v1/chain.proto\x1a!protos/gen/warpgrid/v1/jobs.proto\"\x11\n\x0fSnapshotRequest\"\x11\n\x0f\x44\x65scribeRequest\"\xaa\x01\n\x0b\x44\x65scription\x12\x10\n\x08\x63hain_id\x18\x01 \x01(\x04\x12\x14\n\x0cgenesis_hash\x18\x02 \x01(\x0c\x12)\n\x04head\x18\x03 \x01(\x0b\x32\x1b.warpgrid.v1.BlockReference\x12\r\n\x05\x61t_ms\x18\x04 \x01(\x04\x12\x13\n\x0b\x61ttach_port\x18\x05 \x01(\r\x12\x0f\n\x07workers\x18\x06 \x01(\r\x12\x13\n\x0b\x66irst_block\x18\x07 \x01(\x04\"K\n\x0c\x45nrolRequest\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\x0c\x12\x17\n\x0fsigning_request\x18\x02 \x01(\x0c\x12\x11\n\tsignature\x18\x03 \x01(\x0c\"/\n\x0b\x43\x65rtificate\x12\x0b\n\x03pem\x18\x01 \x01(\x0c\x12\x13\n\x0b\x61ttach_port\x18\x02 \x01(\r\"\xd9\x05\n\rWorkerMessage\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12#\n\x05hello\x18\x02 \x01(\x0b\x32\x12.warpgrid.v1.HelloH\x00\x12)\n\x08register\x18\x03 \x01(\x0b\x32\x15.warpgrid.v1.RegisterH\x00\x12+\n\theartbeat\x18\x04 \x01(\x0b\x32\x16.warpgrid.v1.HeartbeatH\x00\x12\x30\n\x0c\x62lock_answer\x18\x05 \x01(\x0b\x32\x18.warpgrid.v1.BlockAnswerH\x00\x12\x32\n\rblock_refusal\x18\x06 \x01(\x0b\x32\x19.warpgrid.v1.BlockRefusalH\x00\x12,\n\nget_blocks\x18\x07 \x01(\x0b\x32\x16.warpgrid.v1.GetBlocksH\x00\x12.\n\x0bjob_started\x18\x08 \x01(\x0b\x32\x17.warpgrid.v1.JobStartedH\x00\x12,\n\njob_output\x18\t \x01(\x0b\x32\x16.warpgrid.v1.JobOutputH\x00\x12\x30\n\x0cjob_finished\x18\n \x01(\x0b\x32\x18.warpgrid.v1.JobFinishedH\x00\x12,\n\njob_failed\x18\x0b \x01(\x0b\x32\x16.warpgrid.v1.JobFailedH\x00\x12\'\n\x07goodbye\x18\x0c \x01(\x0b\x32\x14.warpgrid.v1.GoodbyeH\x00\x12\'\n\x07\x66\x61ilure\x18\r \x01(\x0b\x32\x14.warpgrid.v1.FailureH\x00\x12#\n\x05\x63hunk\x18\x0e \x01(\x0b\x32\x12.warpgrid.v1.ChunkH\x00\x12\x34\n\x0esigned_finding\x18\x0f \x01(\x0b\x32\x1a.warpgrid.v1.SignedFindingH\x00\x12\x32\n\ranswer_opened\x18\x10 \x01(\x0b\x32\x19.warpgrid.v1.AnswerOpenedH\x00\x42\x06\n\x04\x62ody\"\x9b\x06\n\x10SequencerMessage\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12+\n\tchallenge\x18\x02 \x01(\x0b\x32\x16.warpgrid.v1.ChallengeH\x00\x12-\n\nregistered\x18\x03 \x01(\x0b\x32\x17.warpgrid.v1.RegisteredH\x00\x12+\n\theartbeat\x18\x04 \x01(\x0b\x32\x16.warpgrid.v1.HeartbeatH\x00\x12\x32\n\rexecute_block\x18\x05 \x01(\x0b\x32\x19.warpgrid.v1.ExecuteBlockH\x00\x12\x34\n\x0e\x61nnounce_block\x18\x06 \x01(\x0b\x32\x1a.warpgrid.v1.AnnounceBlockH\x00\x12%\n\x06\x62locks\x18\x07 \x01(\x0b\x32\x13.warpgrid.v1.BlocksH\x00\x12,\n\nassign_job\x18\x08 \x01(\x0b\x32\x16.warpgrid.v1.AssignJobH\x00\x12,\n\ncancel_job\x18\t \x01(\x0b\x32\x16.warpgrid.v1.CancelJobH\x00\x12\x34\n\x0ereceipt_stored\x18\n \x01(\x0b\x32\x1a.warpgrid.v1.ReceiptStoredH\x00\x12\'\n\x07goodbye\x18\x0b \x01(\x0b\x32\x14.warpgrid.v1.GoodbyeH\x00\x12\'\n\x07\x66\x61ilure\x18\x0c \x01(\x0b\x32\x14.warpgrid.v1.FailureH\x00\x12#\n\x05\x63hunk\x18\r \x01(\x0b\x32\x12.warpgrid.v1.ChunkH\x00\x12\x32\n\rsnapshot_base\x18\x0e \x01(\x0b\x32\x19.warpgrid.v1.SnapshotBaseH\x00\x12\x34\n\x0esnapshot_state\x18\x0f \x01(\x0b\x32\x1a.warpgrid.v1.SnapshotStateH\x00\x12\x30\n\x0c\x66inding_kept\x18\x10 \x01(\x0b\x32\x18.warpgrid.v1.FindingKeptH\x00\x12.\n\x0bopen_answer\x18\x11 \x01(\x0b\x32\x17.warpgrid.v1.OpenAnswerH\x00\x42\x06\n\x04\x62ody\"#\n\x05\x43hunk\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x0c\n\x04last\x18\x02 \x01(\x08\"R\n\x05Hello\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x10\n\x08\x63hain_id\x18\x02 \x01(\x04\x12\x14\n\x0cgenesis_hash\x18\x03 \x01(\x0c\x12\x0f\n\x07\x61\x64\x64ress\x18\x04 \x01(\x0c\"E\n\tChallenge\x12\r\n\x05nonce\x18\x01 \x01(\x0c\x12)\n\x04head\x18\x02 \x01(\x0b\x32\x1b.warpgrid.v1.BlockReference\"N\n\x08Register\x12/\n\x0c\x63\x61pabilities\x18\x01 \x01(\x0b\x32\x19.warpgrid.v1.Capabilities\x12\x11\n\tsignature\x18\x02 \x01(\x0c\"g\n\nRegistered\x12\x0f\n\x07session\x18\x01 \x01(\x04\x12\x1d\n\x15heartbeat_interval_ms\x18\x02 \x01(\r\x12)\n\x04head\x18\x03 \x01(\x0b\x32\x1b.warpgrid.v1.BlockReference\"\xee\x01\n\x0c\x43\x61pabilities\x12\x10\n\x08software\x18\x01 \x01(\t\x12\x0e\n\x06\x64uties\x18\x02 \x03(\t\x12\x10\n\x08\x65xecutor\x18\x03 \x01(\t\x12\x11\n\tcpu_model\x18\x04 \x01(\t\x12\x11\n\tcpu_cores\x18\x05 \x01(\r\x12\x14\n\x0cmemory_bytes\x18\x06 \x01(\x04\x12\x17\n\x0f\x64isk_free_bytes\x18\x07 \x01(\x04\x12\x1e\n\x04gpus\x18\x08 \x03(\x0b\x32\x10.warpgrid.v1.Gpu\x12\"\n\x06models\x18\t \x03(\x0b\x32\x12.warpgrid.v1.Model\x12\x11\n\tjob_slots\x18\n \x01(\r\"c\n\x03Gpu\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04uuid\x18\x02 \x01(\t\x12\x14\n\x0cmemory_bytes\x18\x03 \x01(\x04\x12\x1a\n\x12\x63ompute_capability\x18\x04 \x01(\r\x12\x0e\n\x06\x64river\x18\x05 \x01(\t\"\x86\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nmodel_hash\x18\x02 \x01(\x0c\x12\x0c\n\x04tier\x18\x03 \x01(\r\x12\x17\n\x0finput_token_wei\x18\x04 \x01(\x0c\x12\x18\n\x10output_token_wei\x18\x05 \x01(\x0c\x12\x1a\n\x12\x63ontext_tokens_max\x18\x06 \x01(\r\"[\n\tHeartbeat\x12\r\n\x05\x61t_ms\x18\x01 \x01(\x04\x12)\n\x04head\x18\x02 \x01(\x0b\x32\x1b.warpgrid.v1.BlockReference\x12\x14\n\x0cjobs_running\x18\x03 \x01(\r\"\x19\n\x07Goodbye\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\'\n\x07\x46\x61ilure\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t2R\n\x07Network\x12G\n\x06\x41ttach\x12\x1a.warpgrid.v1.WorkerMessage\x1a\x1d.warpgrid.v1.SequencerMessage(\x01\x30\x01\x32\xd8\x01\n\tEnrolment\x12<\n\x05\x45nrol\x12\x19.warpgrid.v1.EnrolRequest\x1a\x18.warpgrid.v1.Certificate\x12\x42\n\x08\x44\x65scribe\x12\x1c.warpgrid.v1.DescribeRequest\x1a\x18.warpgrid.v1.Description\x12I\n\x08Snapshot\x12\x1c.warpgrid.v1.SnapshotRequest\x1a\x1d.warpgrid.v1.SequencerMessage0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,39 +38,39 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DESCRIBEREQUEST']._serialized_start=143
   _globals['_DESCRIBEREQUEST']._serialized_end=160
   _globals['_DESCRIPTION']._serialized_start=163
-  _globals['_DESCRIPTION']._serialized_end=312
-  _globals['_ENROLREQUEST']._serialized_start=314
-  _globals['_ENROLREQUEST']._serialized_end=389
-  _globals['_CERTIFICATE']._serialized_start=391
-  _globals['_CERTIFICATE']._serialized_end=438
-  _globals['_WORKERMESSAGE']._serialized_start=441
-  _globals['_WORKERMESSAGE']._serialized_end=1116
-  _globals['_SEQUENCERMESSAGE']._serialized_start=1119
-  _globals['_SEQUENCERMESSAGE']._serialized_end=1864
-  _globals['_CHUNK']._serialized_start=1866
-  _globals['_CHUNK']._serialized_end=1901
-  _globals['_HELLO']._serialized_start=1903
-  _globals['_HELLO']._serialized_end=1985
-  _globals['_CHALLENGE']._serialized_start=1987
-  _globals['_CHALLENGE']._serialized_end=2056
-  _globals['_REGISTER']._serialized_start=2058
-  _globals['_REGISTER']._serialized_end=2136
-  _globals['_REGISTERED']._serialized_start=2138
-  _globals['_REGISTERED']._serialized_end=2241
-  _globals['_CAPABILITIES']._serialized_start=2244
-  _globals['_CAPABILITIES']._serialized_end=2482
-  _globals['_GPU']._serialized_start=2484
-  _globals['_GPU']._serialized_end=2583
-  _globals['_MODEL']._serialized_start=2586
-  _globals['_MODEL']._serialized_end=2720
-  _globals['_HEARTBEAT']._serialized_start=2722
-  _globals['_HEARTBEAT']._serialized_end=2813
-  _globals['_GOODBYE']._serialized_start=2815
-  _globals['_GOODBYE']._serialized_end=2840
-  _globals['_FAILURE']._serialized_start=2842
-  _globals['_FAILURE']._serialized_end=2881
-  _globals['_NETWORK']._serialized_start=2883
-  _globals['_NETWORK']._serialized_end=2965
-  _globals['_ENROLMENT']._serialized_start=2968
-  _globals['_ENROLMENT']._serialized_end=3184
+  _globals['_DESCRIPTION']._serialized_end=333
+  _globals['_ENROLREQUEST']._serialized_start=335
+  _globals['_ENROLREQUEST']._serialized_end=410
+  _globals['_CERTIFICATE']._serialized_start=412
+  _globals['_CERTIFICATE']._serialized_end=459
+  _globals['_WORKERMESSAGE']._serialized_start=462
+  _globals['_WORKERMESSAGE']._serialized_end=1191
+  _globals['_SEQUENCERMESSAGE']._serialized_start=1194
+  _globals['_SEQUENCERMESSAGE']._serialized_end=1989
+  _globals['_CHUNK']._serialized_start=1991
+  _globals['_CHUNK']._serialized_end=2026
+  _globals['_HELLO']._serialized_start=2028
+  _globals['_HELLO']._serialized_end=2110
+  _globals['_CHALLENGE']._serialized_start=2112
+  _globals['_CHALLENGE']._serialized_end=2181
+  _globals['_REGISTER']._serialized_start=2183
+  _globals['_REGISTER']._serialized_end=2261
+  _globals['_REGISTERED']._serialized_start=2263
+  _globals['_REGISTERED']._serialized_end=2366
+  _globals['_CAPABILITIES']._serialized_start=2369
+  _globals['_CAPABILITIES']._serialized_end=2607
+  _globals['_GPU']._serialized_start=2609
+  _globals['_GPU']._serialized_end=2708
+  _globals['_MODEL']._serialized_start=2711
+  _globals['_MODEL']._serialized_end=2845
+  _globals['_HEARTBEAT']._serialized_start=2847
+  _globals['_HEARTBEAT']._serialized_end=2938
+  _globals['_GOODBYE']._serialized_start=2940
+  _globals['_GOODBYE']._serialized_end=2965
+  _globals['_FAILURE']._serialized_start=2967
+  _globals['_FAILURE']._serialized_end=3006
+  _globals['_NETWORK']._serialized_start=3008
+  _globals['_NETWORK']._serialized_end=3090
+  _globals['_ENROLMENT']._serialized_start=3093
+  _globals['_ENROLMENT']._serialized_end=3309
 # @@protoc_insertion_point(module_scope)

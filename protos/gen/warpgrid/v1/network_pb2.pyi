@@ -68,6 +68,7 @@ class Description(_message.Message):
     AT_MS_FIELD_NUMBER: _builtins.int
     ATTACH_PORT_FIELD_NUMBER: _builtins.int
     WORKERS_FIELD_NUMBER: _builtins.int
+    FIRST_BLOCK_FIELD_NUMBER: _builtins.int
     chain_id: _builtins.int
     genesis_hash: _builtins.bytes
     at_ms: _builtins.int
@@ -75,6 +76,8 @@ class Description(_message.Message):
     attach_port: _builtins.int
     workers: _builtins.int
     """attached now"""
+    first_block: _builtins.int
+    """the oldest that GetBlocks can ask for"""
     @_builtins.property
     def head(self) -> _chain_pb2.BlockReference: ...
     def __init__(
@@ -86,10 +89,11 @@ class Description(_message.Message):
         at_ms: _builtins.int = ...,
         attach_port: _builtins.int = ...,
         workers: _builtins.int = ...,
+        first_block: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["head", b"head"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_ms", b"at_ms", "attach_port", b"attach_port", "chain_id", b"chain_id", "genesis_hash", b"genesis_hash", "head", b"head", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_ms", b"at_ms", "attach_port", b"attach_port", "chain_id", b"chain_id", "first_block", b"first_block", "genesis_hash", b"genesis_hash", "head", b"head", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -164,6 +168,7 @@ class WorkerMessage(_message.Message):
     GOODBYE_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
     CHUNK_FIELD_NUMBER: _builtins.int
+    SIGNED_FINDING_FIELD_NUMBER: _builtins.int
     ANSWER_OPENED_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     @_builtins.property
@@ -193,6 +198,8 @@ class WorkerMessage(_message.Message):
     @_builtins.property
     def chunk(self) -> Global___Chunk: ...
     @_builtins.property
+    def signed_finding(self) -> _chain_pb2.SignedFinding: ...
+    @_builtins.property
     def answer_opened(self) -> _jobs_pb2.AnswerOpened: ...
     def __init__(
         self,
@@ -211,13 +218,14 @@ class WorkerMessage(_message.Message):
         goodbye: Global___Goodbye | None = ...,
         failure: Global___Failure | None = ...,
         chunk: Global___Chunk | None = ...,
+        signed_finding: _chain_pb2.SignedFinding | None = ...,
         answer_opened: _jobs_pb2.AnswerOpened | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["answer_opened", b"answer_opened", "block_answer", b"block_answer", "block_refusal", b"block_refusal", "body", b"body", "chunk", b"chunk", "failure", b"failure", "get_blocks", b"get_blocks", "goodbye", b"goodbye", "heartbeat", b"heartbeat", "hello", b"hello", "job_failed", b"job_failed", "job_finished", b"job_finished", "job_output", b"job_output", "job_started", b"job_started", "register", b"register"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer_opened", b"answer_opened", "block_answer", b"block_answer", "block_refusal", b"block_refusal", "body", b"body", "chunk", b"chunk", "failure", b"failure", "get_blocks", b"get_blocks", "goodbye", b"goodbye", "heartbeat", b"heartbeat", "hello", b"hello", "job_failed", b"job_failed", "job_finished", b"job_finished", "job_output", b"job_output", "job_started", b"job_started", "register", b"register", "signed_finding", b"signed_finding"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer_opened", b"answer_opened", "block_answer", b"block_answer", "block_refusal", b"block_refusal", "body", b"body", "chunk", b"chunk", "failure", b"failure", "get_blocks", b"get_blocks", "goodbye", b"goodbye", "heartbeat", b"heartbeat", "hello", b"hello", "job_failed", b"job_failed", "job_finished", b"job_finished", "job_output", b"job_output", "job_started", b"job_started", "register", b"register", "sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer_opened", b"answer_opened", "block_answer", b"block_answer", "block_refusal", b"block_refusal", "body", b"body", "chunk", b"chunk", "failure", b"failure", "get_blocks", b"get_blocks", "goodbye", b"goodbye", "heartbeat", b"heartbeat", "hello", b"hello", "job_failed", b"job_failed", "job_finished", b"job_finished", "job_output", b"job_output", "job_started", b"job_started", "register", b"register", "sequence", b"sequence", "signed_finding", b"signed_finding"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["hello", "register", "heartbeat", "block_answer", "block_refusal", "get_blocks", "job_started", "job_output", "job_finished", "job_failed", "goodbye", "failure", "chunk", "answer_opened"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["hello", "register", "heartbeat", "block_answer", "block_refusal", "get_blocks", "job_started", "job_output", "job_finished", "job_failed", "goodbye", "failure", "chunk", "signed_finding", "answer_opened"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -242,6 +250,7 @@ class SequencerMessage(_message.Message):
     CHUNK_FIELD_NUMBER: _builtins.int
     SNAPSHOT_BASE_FIELD_NUMBER: _builtins.int
     SNAPSHOT_STATE_FIELD_NUMBER: _builtins.int
+    FINDING_KEPT_FIELD_NUMBER: _builtins.int
     OPEN_ANSWER_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     @_builtins.property
@@ -273,6 +282,8 @@ class SequencerMessage(_message.Message):
     @_builtins.property
     def snapshot_state(self) -> _chain_pb2.SnapshotState: ...
     @_builtins.property
+    def finding_kept(self) -> _chain_pb2.FindingKept: ...
+    @_builtins.property
     def open_answer(self) -> _jobs_pb2.OpenAnswer: ...
     def __init__(
         self,
@@ -292,13 +303,14 @@ class SequencerMessage(_message.Message):
         chunk: Global___Chunk | None = ...,
         snapshot_base: _chain_pb2.SnapshotBase | None = ...,
         snapshot_state: _chain_pb2.SnapshotState | None = ...,
+        finding_kept: _chain_pb2.FindingKept | None = ...,
         open_answer: _jobs_pb2.OpenAnswer | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["announce_block", b"announce_block", "assign_job", b"assign_job", "blocks", b"blocks", "body", b"body", "cancel_job", b"cancel_job", "challenge", b"challenge", "chunk", b"chunk", "execute_block", b"execute_block", "failure", b"failure", "goodbye", b"goodbye", "heartbeat", b"heartbeat", "open_answer", b"open_answer", "receipt_stored", b"receipt_stored", "registered", b"registered", "snapshot_base", b"snapshot_base", "snapshot_state", b"snapshot_state"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["announce_block", b"announce_block", "assign_job", b"assign_job", "blocks", b"blocks", "body", b"body", "cancel_job", b"cancel_job", "challenge", b"challenge", "chunk", b"chunk", "execute_block", b"execute_block", "failure", b"failure", "finding_kept", b"finding_kept", "goodbye", b"goodbye", "heartbeat", b"heartbeat", "open_answer", b"open_answer", "receipt_stored", b"receipt_stored", "registered", b"registered", "snapshot_base", b"snapshot_base", "snapshot_state", b"snapshot_state"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["announce_block", b"announce_block", "assign_job", b"assign_job", "blocks", b"blocks", "body", b"body", "cancel_job", b"cancel_job", "challenge", b"challenge", "chunk", b"chunk", "execute_block", b"execute_block", "failure", b"failure", "goodbye", b"goodbye", "heartbeat", b"heartbeat", "open_answer", b"open_answer", "receipt_stored", b"receipt_stored", "registered", b"registered", "sequence", b"sequence", "snapshot_base", b"snapshot_base", "snapshot_state", b"snapshot_state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["announce_block", b"announce_block", "assign_job", b"assign_job", "blocks", b"blocks", "body", b"body", "cancel_job", b"cancel_job", "challenge", b"challenge", "chunk", b"chunk", "execute_block", b"execute_block", "failure", b"failure", "finding_kept", b"finding_kept", "goodbye", b"goodbye", "heartbeat", b"heartbeat", "open_answer", b"open_answer", "receipt_stored", b"receipt_stored", "registered", b"registered", "sequence", b"sequence", "snapshot_base", b"snapshot_base", "snapshot_state", b"snapshot_state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["challenge", "registered", "heartbeat", "execute_block", "announce_block", "blocks", "assign_job", "cancel_job", "receipt_stored", "goodbye", "failure", "chunk", "snapshot_base", "snapshot_state", "open_answer"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["challenge", "registered", "heartbeat", "execute_block", "announce_block", "blocks", "assign_job", "cancel_job", "receipt_stored", "goodbye", "failure", "chunk", "snapshot_base", "snapshot_state", "finding_kept", "open_answer"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 

@@ -1,104 +1,139 @@
 // Int8 matrix products on the CPU, one instruction set at a time.
 //
-// Weights are packed as [N / 64][K / 4][64 outputs][4 inputs], padded with zero rows: a step of the inner loop reads 256
-// consecutive bytes and needs no horizontal sum. Activations are unsigned (q + 128), which is what dpbusd multiplies;
-// the product's excess, 128 * sum(W[n]), is a constant of the row (`corrections`) and is taken off afterwards.
-// maddubs, the AVX2 cousin of dpbusd, saturates its 16-bit sums and is not exact: AVX2 widens to 16 bits instead.
+// A block holds 64 outputs as [K / 4][64 outputs][4 inputs]: a step of the inner loop reads 256 consecutive bytes and
+// needs no horizontal sum. Weights are packed so, padded with zero rows; so are a page of keys (64 positions are the
+// outputs, the head's width the inputs) and of values (the other way round). The other factor is unsigned, which is what
+// dpbusd multiplies: activations are q + 128, and the excess, 128 * sum(W[n]), is a constant of the output that is taken
+// off afterwards. maddubs, the AVX2 cousin of dpbusd, saturates its 16-bit sums and is not exact: AVX2 widens to 16 bits.
 #pragma once
 
-#include "worker/inference/native/operations.hpp"
-
-#if defined(__AVX512VNNI__) || defined(__AVX2__)
-#include <immintrin.h>
-#endif
+#include "worker/inference/native/cpu/lanes.hpp"
 
 namespace WG_EXACT_NAMESPACE {
 
 constexpr u32 BLOCK_OUTPUTS = 64;
 constexpr u32 STEP_INPUTS = 4;
-constexpr u32 STEP_BYTES = BLOCK_OUTPUTS * STEP_INPUTS;
+constexpr u32 CHUNK_OUTPUTS = 16;  // what one register holds
+constexpr u32 CHUNKS = BLOCK_OUTPUTS / CHUNK_OUTPUTS;
+constexpr u32 PREFETCH_BYTES = 4096;  // how far ahead of use weights are fetched that a small batch only reads once
 
-// sums[r][64] = products of `block` with activation rows r = 0 .. R-1, which lie `stride` bytes apart.
+// Unsigned factors: rows of `columns` bytes, `stride` bytes apart.
+struct Activations {
+    const u8* values;
+    u64 stride;
+    u32 columns;
+};
+
+// The signed factor: a step of four inputs is `step_bytes` long.
+struct Block {
+    const i8* values;
+    u64 step_bytes;
+};
+
+// sums[r][c] (+)= products of C * 16 outputs with activation rows r = 0 .. R-1. Rows of sums are 64 apart.
+enum class Sums { FRESH, ADDED };
+
 #if defined(__AVX512VNNI__)
 
 constexpr u32 TILE_ROWS = 6;  // 6 x 4 accumulators, 4 weight and 1 activation register: 29 of 32
 
-template <u32 R>
-inline void tile(i32* sums, const u8* activations, u64 stride, const i8* block, u32 columns) {
-    __m512i acc[R][4];
+template <u32 R, u32 C, Sums kind>
+inline void tile(i32* sums, Activations activations, Block block) {
+    __m512i acc[R][C];
     for (u32 r = 0; r < R; ++r)
-        for (u32 c = 0; c < 4; ++c) acc[r][c] = _mm512_setzero_si512();
-    for (u32 k = 0; k < columns; k += STEP_INPUTS, block += STEP_BYTES) {
-        __m512i weights[4];
-        for (u32 c = 0; c < 4; ++c) weights[c] = _mm512_loadu_si512(block + 64 * c);
+        for (u32 c = 0; c < C; ++c)
+            acc[r][c] = kind == Sums::ADDED ? _mm512_loadu_si512(sums + r * BLOCK_OUTPUTS + CHUNK_OUTPUTS * c)
+                                            : _mm512_setzero_si512();
+    const i8* step = block.values;
+    for (u32 k = 0; k < activations.columns; k += STEP_INPUTS, step += block.step_bytes) {
+        __m512i weights[C];
+        for (u32 c = 0; c < C; ++c) {
+            weights[c] = _mm512_loadu_si512(step + 64 * c);
+            if constexpr (R <= 2) _mm_prefetch(step + 64 * c + PREFETCH_BYTES, _MM_HINT_T0);
+        }
         for (u32 r = 0; r < R; ++r) {
             i32 four;
-            __builtin_memcpy(&four, activations + r * stride + k, 4);
+            __builtin_memcpy(&four, activations.values + r * activations.stride + k, 4);
             const __m512i inputs = _mm512_set1_epi32(four);
-            for (u32 c = 0; c < 4; ++c) acc[r][c] = _mm512_dpbusd_epi32(acc[r][c], inputs, weights[c]);
+            for (u32 c = 0; c < C; ++c) acc[r][c] = _mm512_dpbusd_epi32(acc[r][c], inputs, weights[c]);
         }
     }
     for (u32 r = 0; r < R; ++r)
-        for (u32 c = 0; c < 4; ++c) _mm512_storeu_si512(sums + r * BLOCK_OUTPUTS + 16 * c, acc[r][c]);
+        for (u32 c = 0; c < C; ++c) _mm512_storeu_si512(sums + r * BLOCK_OUTPUTS + CHUNK_OUTPUTS * c, acc[r][c]);
 }
 
 #elif defined(__AVX2__)
 
-constexpr u32 TILE_ROWS = 3;
+constexpr u32 TILE_ROWS = 2;  // 2 x 4 accumulators, 4 weight and 1 activation register: 13 of 16
 
-template <u32 R>
-inline void tile(i32* sums, const u8* activations, u64 stride, const i8* block, u32 columns) {
-    for (u32 chunk = 0; chunk < BLOCK_OUTPUTS; chunk += 16) {
-        __m256i acc[R][4];  // each holds two partial sums for each of four outputs
-        for (u32 r = 0; r < R; ++r)
-            for (u32 c = 0; c < 4; ++c) acc[r][c] = _mm256_setzero_si256();
-        const i8* step = block + STEP_INPUTS * chunk;
-        for (u32 k = 0; k < columns; k += STEP_INPUTS, step += STEP_BYTES) {
-            __m256i weights[4];
-            for (u32 c = 0; c < 4; ++c)
-                weights[c] = _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(step + 16 * c)));
-            for (u32 r = 0; r < R; ++r) {
-                i32 four;
-                __builtin_memcpy(&four, activations + r * stride + k, 4);
-                const __m256i inputs = _mm256_cvtepu8_epi16(_mm_set1_epi32(four));
-                for (u32 c = 0; c < 4; ++c)
-                    acc[r][c] = _mm256_add_epi32(acc[r][c], _mm256_madd_epi16(inputs, weights[c]));
-            }
-        }
+// Each of four accumulators holds two partial sums for each of four outputs.
+template <u32 R, Sums kind>
+inline void chunk_tile(i32* sums, Activations activations, Block block) {
+    __m256i acc[R][4];
+    for (u32 r = 0; r < R; ++r)
+        for (u32 c = 0; c < 4; ++c) acc[r][c] = _mm256_setzero_si256();
+    const i8* step = block.values;
+    for (u32 k = 0; k < activations.columns; k += STEP_INPUTS, step += block.step_bytes) {
+        __m256i weights[4];
+        for (u32 c = 0; c < 4; ++c)
+            weights[c] = _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(step + 16 * c)));
         for (u32 r = 0; r < R; ++r) {
-            i32 partial[32];
+            i32 four;
+            __builtin_memcpy(&four, activations.values + r * activations.stride + k, 4);
+            const __m256i inputs = _mm256_cvtepu8_epi16(_mm_set1_epi32(four));
             for (u32 c = 0; c < 4; ++c)
-                _mm256_storeu_si256(reinterpret_cast<__m256i*>(partial + 8 * c), acc[r][c]);
-            for (u32 n = 0; n < 16; ++n) sums[r * BLOCK_OUTPUTS + chunk + n] = partial[2 * n] + partial[2 * n + 1];
+                acc[r][c] = _mm256_add_epi32(acc[r][c], _mm256_madd_epi16(inputs, weights[c]));
         }
     }
+    for (u32 r = 0; r < R; ++r) {
+        for (u32 c = 0; c < 4; c += 2) {
+            // hadd pairs up within 128-bit halves; the permutation puts the outputs back in order.
+            const __m256i pairs = _mm256_hadd_epi32(acc[r][c], acc[r][c + 1]);
+            const __m256i outputs = _mm256_permute4x64_epi64(pairs, 0xD8);
+            __m256i* to = reinterpret_cast<__m256i*>(sums + r * BLOCK_OUTPUTS + 4 * c);
+            _mm256_storeu_si256(to, kind == Sums::ADDED ? _mm256_add_epi32(outputs, _mm256_loadu_si256(to)) : outputs);
+        }
+    }
+}
+
+template <u32 R, u32 C, Sums kind>
+inline void tile(i32* sums, Activations activations, Block block) {
+    for (u32 c = 0; c < C; ++c)
+        chunk_tile<R, kind>(sums + CHUNK_OUTPUTS * c, activations,
+                            {block.values + CHUNK_OUTPUTS * STEP_INPUTS * c, block.step_bytes});
 }
 
 #else
 
 constexpr u32 TILE_ROWS = 2;
 
-template <u32 R>
-inline void tile(i32* sums, const u8* activations, u64 stride, const i8* block, u32 columns) {
+template <u32 R, u32 C, Sums kind>
+inline void tile(i32* sums, Activations activations, Block block) {
+    constexpr u32 outputs = C * CHUNK_OUTPUTS;
     for (u32 r = 0; r < R; ++r) {
-        i32 acc[BLOCK_OUTPUTS] = {};
-        for (u32 k = 0; k < columns; ++k) {
-            const i8* weights = block + (k / STEP_INPUTS) * STEP_BYTES + k % STEP_INPUTS;
-            const i32 input = activations[r * stride + k];
-            for (u32 n = 0; n < BLOCK_OUTPUTS; ++n) acc[n] += input * weights[STEP_INPUTS * n];
+        i32 acc[outputs] = {};
+        const u8* row = activations.values + r * activations.stride;
+        const i8* step = block.values;
+        for (u32 k = 0; k < activations.columns; k += STEP_INPUTS, step += block.step_bytes) {
+            for (u32 n = 0; n < outputs; ++n) {
+                const i8* w = step + STEP_INPUTS * n;
+                acc[n] += row[k] * w[0] + row[k + 1] * w[1] + row[k + 2] * w[2] + row[k + 3] * w[3];
+            }
         }
-        for (u32 n = 0; n < BLOCK_OUTPUTS; ++n) sums[r * BLOCK_OUTPUTS + n] = acc[n];
+        i32* to = sums + r * BLOCK_OUTPUTS;
+        for (u32 n = 0; n < outputs; ++n) to[n] = kind == Sums::ADDED ? to[n] + acc[n] : acc[n];
     }
 }
 
 #endif
 
-template <u32 R>
-inline void tile_of(u32 rows, i32* sums, const u8* activations, u64 stride, const i8* block, u32 columns) {
+// tile<rows, C, kind> for rows in 1 .. R.
+template <u32 R, u32 C, Sums kind>
+inline void tile_of(u32 rows, i32* sums, Activations activations, Block block) {
     if constexpr (R > 1) {
-        if (rows < R) return tile_of<R - 1>(rows, sums, activations, stride, block, columns);
+        if (rows < R) return tile_of<R - 1, C, kind>(rows, sums, activations, block);
     }
-    tile<R>(sums, activations, stride, block, columns);
+    tile<R, C, kind>(sums, activations, block);
 }
 
 }  // namespace WG_EXACT_NAMESPACE

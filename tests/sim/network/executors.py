@@ -1,12 +1,10 @@
-"""A whole chain in memory, and executors simple enough that a test knows what they must answer."""
+"""Executors simple enough that a test knows what they must answer."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from core.chain import LogFilter, LogRecord, SealedBlock, TransactionLocation
-from core.chain_rules import BLOCK_HASHES_MAX
 from core.execution import (
     BlockContext,
     CallRequest,
@@ -16,65 +14,13 @@ from core.execution import (
     RejectionReason,
     TransactionTrace,
 )
-from core.fork import ChainConfig
-from core.genesis import Genesis
-from core.memory_state import MemoryState
 from core.receipts import ReceiptColumns
 from core.state import EMPTY_ACCOUNT, AccountChange, StateDifference, StateReader
-from core.store.identity import ChainIdentity
 from core.transaction import TransactionColumns
 
-__all__ = ["LyingExecutor", "MemoryChain", "TransferExecutor"]
+__all__ = ["LyingExecutor", "TransferExecutor"]
 
 _TRANSFER_GAS = 21_000
-
-
-class MemoryChain:
-    """Implements `core.chain.Chain`; every state is kept."""
-
-    def __init__(self, genesis: Genesis) -> None:
-        self.config: ChainConfig = genesis.config
-        self.identity = ChainIdentity.of(genesis)
-        self._blocks = [genesis.block]
-        self._receipts = [ReceiptColumns.empty()]
-        self._states = [MemoryState().apply(genesis.difference)]
-
-    def head(self) -> SealedBlock:
-        return self._blocks[-1]
-
-    def block(self, number: int) -> SealedBlock | None:
-        return self._blocks[number] if number < len(self._blocks) else None
-
-    def block_by_hash(self, block_hash: bytes) -> SealedBlock | None:
-        return next((one for one in self._blocks if one.hash == block_hash), None)
-
-    def block_hashes(self, number: int) -> tuple[bytes, ...]:
-        return tuple(one.hash for one in self._blocks[max(0, number - BLOCK_HASHES_MAX) : number])
-
-    def receipts(self, number: int) -> ReceiptColumns:
-        return self._receipts[number]
-
-    def find_transaction(self, transaction_hash: bytes) -> TransactionLocation | None:
-        for sealed in self._blocks:
-            for row, one in enumerate(sealed.block.transactions.hash):
-                if one.tobytes() == transaction_hash:
-                    return TransactionLocation(sealed.number, row)
-        return None
-
-    def logs(self, log_filter: LogFilter) -> Iterator[LogRecord]:
-        return iter(())
-
-    def state(self, number: int) -> MemoryState:
-        return self._states[number]
-
-    def append(self, sealed: SealedBlock, receipts: ReceiptColumns, difference: StateDifference) -> None:
-        head = self.head()
-        assert sealed.block.header.parent_hash == head.hash, "a block follows the head"
-        state = self._states[-1].apply(difference)
-        assert state.root == sealed.block.header.state_root, "the header names the state"
-        self._blocks.append(sealed)
-        self._receipts.append(receipts)
-        self._states.append(state)
 
 
 class TransferExecutor:

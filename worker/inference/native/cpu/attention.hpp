@@ -1,0 +1,249 @@
+// Attention over pages of keys and values, as two int8 products: queries with a page of keys, then the two bytes of the
+// softmax's weights with a page of values. Both run in the tiles of cpu/matmul.hpp.
+//
+// A tile takes queries of one key-value head, of consecutive rows of one sequence. As the specification wants, the maxima
+// over all keys are found first and the sums formed after; positions past a query's own get a score below every other.
+#pragma once
+
+#include "worker/inference/native/cpu/rows.hpp"
+
+namespace WG_EXACT_NAMESPACE {
+
+constexpr i32 NEVER = -0x7FFFFFFF - 1;     // the score of a position that does not exist: its probability is 0
+constexpr u32 PAGES_PER_SUM_MAX = 1024;    // whose weighted values add up in int32, byte by byte of the weights
+static_assert(255ll * 127 * PAGE_POSITIONS * PAGES_PER_SUM_MAX < (1ll << 31));
+
+WG_FN u32 page_count(u32 positions) { return (positions + PAGE_POSITIONS - 1) / PAGE_POSITIONS; }
+
+WG_FN u64 score_stride(const Model& model) { return static_cast<u64>(page_count(model.context_max)) * PAGE_POSITIONS; }
+
+// Norm, rotate and transform the queries and keys of one row, quantise all heads, and store keys and values.
+inline void prepare_queries(const Model& model, const Batch& batch, Workspace& work, u32 row, const i32* y) {
+    const u32 h = model.head_width, group = model.heads / model.kv_heads;
+    for (u32 head = 0; head < model.heads; ++head) {
+        const i32* z = y + head * h;
+        const i32 a = largest_magnitude(z, h);
+        const u64 index = (static_cast<u64>(head / group) * batch.rows + row) * group + head % group;
+        quantise_narrow(work.queries + index * h, z, h, a);
+        Mantissa scale = mantissa_of(static_cast<u64>(a) * static_cast<u64>(model.attention_mantissa));
+        scale.exponent += model.attention_exponent;
+        work.query_scale[index] = scale;
+    }
+}
+
+inline void store_head(const Model& model, const PageView& page, u32 slot, const i32* key, const i32* value, u8* canonical) {
+    const u32 h = model.head_width;
+    const i32 key_max = largest_magnitude(key, h), value_max = largest_magnitude(value, h);
+    u8 k[HEAD_WIDTH_MAX], v[HEAD_WIDTH_MAX];
+    quantise_narrow(k, key, h, key_max);
+    quantise_narrow(v, value, h, value_max);
+    i32 sum = 0;
+    for (u32 i = 0; i < h; ++i) {
+        k[i] ^= 0x80;  // back to two's complement
+        v[i] ^= 0x80;
+        sum += static_cast<i8>(k[i]);
+    }
+    i8* keys = page.keys + slot * STEP_INPUTS;
+    for (u32 i = 0; i < h; i += STEP_INPUTS) __builtin_memcpy(keys + i * PAGE_POSITIONS, k + i, STEP_INPUTS);
+    i8* values = page.values + static_cast<u64>(slot / STEP_INPUTS) * STEP_INPUTS * h + slot % STEP_INPUTS;
+    for (u32 i = 0; i < h; ++i) values[STEP_INPUTS * i] = static_cast<i8>(v[i]);
+    const Mantissa scale = mantissa_of(static_cast<u64>(key_max));
+    page.key_correction[slot] = 128 * sum;
+    page.key_mantissa[slot] = scale.mantissa;
+    page.key_exponent[slot] = scale.exponent;
+    page.value_max[slot] = value_max;
+    page.value_reach[slot] = bit_length(static_cast<u64>(value_max)) << 16;
+    if (!canonical) return;
+    __builtin_memcpy(canonical, k, h);
+    __builtin_memcpy(canonical + h, &key_max, 4);
+    __builtin_memcpy(canonical + h + 4, v, h);
+    __builtin_memcpy(canonical + 2 * h + 4, &value_max, 4);
+}
+
+inline void prepare_heads(const Model& model, const Layer& layer, u32 layer_index, const Batch& batch, Workspace& work,
+                          u32 row) {
+    const u32 h = model.head_width, half = h / 2;
+    const u32 position = static_cast<u32>(batch.position[row]);
+    const u64 rotary = static_cast<u64>(position) * half;
+    i32* y = work.wide + static_cast<u64>(row) * layer.qkv.rows;
+    for (u32 head = 0; head < model.heads + model.kv_heads; ++head) {
+        i32* z = y + head * h;
+        if (layer.query_norm) head_norm(model, z, head < model.heads ? layer.query_norm : layer.key_norm);
+        rotate(z, model.cosines + rotary, model.sines + rotary, half);
+        if (model.head_hadamard) hadamard(z, h);
+    }
+    prepare_queries(model, batch, work, row, y);
+    const i32* pages = batch.page_table + static_cast<u64>(batch.sequence[row]) * batch.pages_per_sequence;
+    const u64 page = static_cast<u64>(pages[position / PAGE_POSITIONS]);
+    const u64 row_bytes = static_cast<u64>(model.kv_heads) * (2 * h + 8);
+    u8* canonical = batch.kv_rows;
+    if (canonical) canonical += (static_cast<u64>(row) * model.layers + layer_index) * row_bytes;
+    for (u32 head = 0; head < model.kv_heads; ++head) {
+        const i32* key = y + (model.heads + head) * h;
+        store_head(model, page_view(work.cache, model, page, layer_index, head), position % PAGE_POSITIONS, key,
+                   key + model.kv_heads * h, canonical);
+        if (canonical) canonical += 2 * h + 8;
+    }
+}
+
+// Queries that share their keys, `count` of them from `first` on within (row, head of the group) of a run of rows.
+struct QueryTile {
+    u32 layer, kv_head;
+    u32 run_begin;  // the run's first row
+    u32 first, count;
+};
+
+// One query's way through the pages.
+struct QueryState {
+    Mantissa scale;
+    u32 positions;  // it attends to
+    i32* scores;
+    Lanes score_max, lambda;
+    Lanes denominator;
+    i32 largest, shift;  // m and t of the specification
+};
+
+WG_FN Lanes score_lanes(Lanes dot, Lanes key_mantissa, Lanes key_exponent, Mantissa query) {
+    // score_value of operations.hpp.
+    const Lanes scale = short_product(key_mantissa, all_lanes(query.mantissa));
+    const Lanes product = long_product(dot, scale) << 8;
+    const Lanes count = smaller(16 - query.exponent - key_exponent, all_lanes(63));
+    const Lanes score = (product + ((all_lanes(1) << count) >> 1)) >> count;
+    return larger(smaller(score, all_lanes(SCORE_MAX)), all_lanes(-SCORE_MAX));
+}
+
+// Scores of one page from its dot products, and the two maxima.
+inline void score_page(QueryState& query, const PageView& page, const i32* dots, u32 first) {
+    i32* scores = query.scores + first;
+    const u32 here = query.positions <= first ? 0
+                     : query.positions - first < PAGE_POSITIONS ? query.positions - first
+                                                                : PAGE_POSITIONS;
+    for (u32 j = 0; j < here; j += LANES) {
+        const Lanes dot = load_lanes(dots + j) - load_lanes(page.key_correction + j);
+        Lanes score = score_lanes(dot, load_lanes(page.key_mantissa + j), load_lanes(page.key_exponent + j), query.scale);
+        if (here - j < LANES)
+            for (u32 i = here - j; i < LANES; ++i) score[i] = NEVER;
+        store_lanes(scores + j, score);
+        query.score_max = larger(query.score_max, score);
+        query.lambda = larger(query.lambda, score + load_lanes(page.value_reach + j));
+    }
+    for (u32 j = (here + LANES - 1) / LANES * LANES; j < PAGE_POSITIONS; ++j) scores[j] = NEVER;
+}
+
+// The weights of one page, their high bytes at `bytes` and their low bytes PAGE_POSITIONS behind; adds to the denominator.
+inline void weigh_page(const Model& model, QueryState& query, const PageView& page, u8* bytes, u32 first) {
+    const Lanes largest = all_lanes(query.largest);
+    for (u32 j = 0; j < PAGE_POSITIONS; j += LANES) {
+        const Lanes distance = largest - load_lanes(query.scores + first + j);
+        const Lanes p = look_up(model.exp2, (distance & 65535) >> 4) >> smaller(distance >> 16, all_lanes(63));
+        const Lanes w = smaller(rounded(short_product(p, load_lanes(page.value_max + j)), query.shift), all_lanes(32767));
+        query.denominator += p;
+        store_lanes(bytes + j, w >> 8);
+        store_lanes(bytes + PAGE_POSITIONS + j, w);
+    }
+}
+
+// sums[2 * query + limb][outputs] += products of the weights with one page of values, 64 outputs at a time.
+inline void add_values(i32* sums, u32 limbs, const u8* weights, const i8* values, u32 h) {
+    const Activations rows = {weights, PAGE_POSITIONS, PAGE_POSITIONS};
+    for (u32 done = 0; done < limbs; done += TILE_ROWS) {
+        const u32 here = limbs - done < TILE_ROWS ? limbs - done : TILE_ROWS;
+        const Activations part = {rows.values + done * PAGE_POSITIONS, rows.stride, rows.columns};
+        for (u32 output = 0; output < h;) {
+            i32* to = sums + (output / BLOCK_OUTPUTS * 2 * QUERIES_MAX + done) * BLOCK_OUTPUTS + output % BLOCK_OUTPUTS;
+            const Block block = {values + STEP_INPUTS * output, static_cast<u64>(STEP_INPUTS) * h};
+            if (h - output >= BLOCK_OUTPUTS) {
+                tile_of<TILE_ROWS, CHUNKS, Sums::ADDED>(here, to, part, block);
+                output += BLOCK_OUTPUTS;
+            } else {
+                tile_of<TILE_ROWS, 1, Sums::ADDED>(here, to, part, block);
+                output += CHUNK_OUTPUTS;
+            }
+        }
+    }
+}
+
+inline void output_row(i32* out, const i64* totals, u32 h, const QueryState& query) {
+    const u64 denominator = static_cast<u64>(sum_of(query.denominator));
+    const i32 b = bit_length(denominator);
+    const Lanes reciprocal = all_lanes(static_cast<i64>((1ull << (b + 22)) / (127 * denominator)));
+    for (u32 i = 0; i < h; i += LANES)
+        store_lanes(out + i, saturated(rounded(long_product(load_lanes(totals + i), reciprocal), b + 18 - query.shift)));
+}
+
+inline void attend(const Model& model, const Batch& batch, Workspace& work, const Crew& crew, const QueryTile& queries) {
+    const u32 h = model.head_width, group = model.heads / model.kv_heads, count = queries.count;
+    const i32* pages = batch.page_table + static_cast<u64>(batch.sequence[queries.run_begin]) * batch.pages_per_sequence;
+    const u64 base = (static_cast<u64>(queries.kv_head) * batch.rows + queries.run_begin) * group + queries.first;
+    QueryState state[QUERIES_MAX];
+    u32 positions_max = 0;
+    for (u32 q = 0; q < count; ++q) {
+        const u32 row = queries.run_begin + (queries.first + q) / group;
+        const u32 positions = static_cast<u32>(batch.position[row]) + 1;
+        i32* scores = work.scores + (static_cast<u64>(crew.index) * QUERIES_MAX + q) * score_stride(model);
+        state[q] = {work.query_scale[base + q], positions, scores, all_lanes(NEVER), all_lanes(NEVER), all_lanes(0), 0, 0};
+        positions_max = positions > positions_max ? positions : positions_max;
+    }
+
+    const u8* queried = work.queries + base * h;
+    alignas(64) i32 dots[QUERIES_MAX * BLOCK_OUTPUTS];
+    const u32 pages_here = page_count(positions_max);
+    for (u32 page = 0; page < pages_here; ++page) {
+        const PageView view = page_view(work.cache, model, static_cast<u64>(pages[page]), queries.layer, queries.kv_head);
+        const Block block = {view.keys, BLOCK_OUTPUTS * STEP_INPUTS};
+        for (u32 q = 0; q < count; q += TILE_ROWS) {
+            const u32 here = count - q < TILE_ROWS ? count - q : TILE_ROWS;
+            tile_of<TILE_ROWS, CHUNKS, Sums::FRESH>(here, dots + q * BLOCK_OUTPUTS, {queried + q * h, h, h}, block);
+        }
+        for (u32 q = 0; q < count; ++q) score_page(state[q], view, dots + q * BLOCK_OUTPUTS, page * PAGE_POSITIONS);
+    }
+    for (u32 q = 0; q < count; ++q) {
+        const i64 largest = largest_of(state[q].score_max), lambda = largest_of(state[q].lambda);
+        state[q].largest = static_cast<i32>(largest);
+        state[q].shift = 5 + static_cast<i32>((lambda - largest + 65535) >> 16);
+    }
+
+    alignas(64) u8 weights[2 * QUERIES_MAX * PAGE_POSITIONS];
+    alignas(64) i32 sums[2 * QUERIES_MAX * HEAD_WIDTH_MAX];
+    i64 totals[QUERIES_MAX][HEAD_WIDTH_MAX] = {};
+    for (u32 begin = 0; begin < pages_here; begin += PAGES_PER_SUM_MAX) {
+        const u32 end = pages_here - begin < PAGES_PER_SUM_MAX ? pages_here : begin + PAGES_PER_SUM_MAX;
+        __builtin_memset(sums, 0, sizeof(sums[0]) * 2 * QUERIES_MAX * ((h + BLOCK_OUTPUTS - 1) / BLOCK_OUTPUTS * BLOCK_OUTPUTS));
+        for (u32 page = begin; page < end; ++page) {
+            const PageView view = page_view(work.cache, model, static_cast<u64>(pages[page]), queries.layer, queries.kv_head);
+            for (u32 q = 0; q < count; ++q)
+                weigh_page(model, state[q], view, weights + 2 * q * PAGE_POSITIONS, page * PAGE_POSITIONS);
+            add_values(sums, 2 * count, weights, view.values, h);
+        }
+        for (u32 q = 0; q < count; ++q) {
+            for (u32 i = 0; i < h; ++i) {
+                const i32* high = sums + (i / BLOCK_OUTPUTS * 2 * QUERIES_MAX + 2 * q) * BLOCK_OUTPUTS + i % BLOCK_OUTPUTS;
+                totals[q][i] += 256ll * high[0] + high[BLOCK_OUTPUTS];
+            }
+        }
+    }
+    for (u32 q = 0; q < count; ++q) {
+        const u32 index = queries.first + q, row = queries.run_begin + index / group;
+        const u32 head = queries.kv_head * group + index % group;
+        output_row(work.attended + (static_cast<u64>(row) * model.heads + head) * h, totals[q], h, state[q]);
+    }
+}
+
+// All queries of a batch, dealt out in tiles; small batches in smaller tiles, so that everybody has some.
+inline void attend_all(const Model& model, const Batch& batch, Workspace& work, const Crew& crew, u32 layer) {
+    const u32 group = model.heads / model.kv_heads;
+    u32 per_tile = crew.size == 1 ? QUERIES_MAX : batch.rows * model.heads / (4 * crew.size);
+    per_tile = per_tile < 1 ? 1 : per_tile > QUERIES_MAX ? QUERIES_MAX : per_tile;
+    u32 item = 0;
+    for (u32 begin = 0, end; begin < batch.rows; begin = end) {
+        for (end = begin + 1; end < batch.rows && batch.sequence[end] == batch.sequence[begin]; ++end) {}
+        const u32 queries = (end - begin) * group;
+        for (u32 first = 0; first < queries; first += per_tile) {
+            const u32 count = queries - first < per_tile ? queries - first : per_tile;
+            for (u32 head = 0; head < model.kv_heads; ++head)
+                if (mine(crew, item++)) attend(model, batch, work, crew, {layer, head, begin, first, count});
+        }
+    }
+}
+
+}  // namespace WG_EXACT_NAMESPACE
