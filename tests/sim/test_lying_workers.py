@@ -17,7 +17,7 @@ from core.hashing import keccak256
 from core.jobs.request import JobRequest, request_hash
 from protos.messages import SubmitJob
 from tests.sim.network.exact_jobs import Claim, ExactWorld, GrindingRunner, SimulatedEngine
-from tests.sim.network.virtual_time import simulate
+from tests.sim.network.virtual_time import pass_time, simulate
 from tests.sim.network.world import SimulatedWorker
 from tests.sim.test_jobs import Running
 from tests.unit.worker.inference.exact_models import write_model
@@ -254,27 +254,33 @@ def wrong_units(engine: SimulatedEngine, claim: Claim) -> int:
     return len(verdict.findings)
 
 
+class Watching:
+    """Opens honestly, and remembers which units were asked for."""
+
+    def __init__(self, engine: SimulatedEngine) -> None:
+        self._engine = engine
+        self.asked: list[list[Unit]] = []
+
+    async def open(
+        self, request: JobRequest, request_hash: bytes, answer: Sequence[int], units: Sequence[Unit]
+    ) -> tuple[Digests, list[AuditOpening]]:
+        self.asked.append(list(units))
+        return await self._engine.open(request, request_hash, answer, units)
+
+
 def test_the_draw_is_unknown_before_the_receipt_and_fixed_after_it(tmp_path: Path, model: ExactModel) -> None:
     """The same answer under another receipt is challenged elsewhere; under the same one, at the same places."""
 
-    async def scene() -> list[bytes]:
-        drawn = []
-        for folder, number in (("a", 1), ("b", 1), ("c", 2)):
-            world = ExactWorld(tmp_path / folder, model, units=8)
-            seen: list[bytes] = []
-            engine = SimulatedEngine(model)
+    async def scene(folder: Path, delay_s: float) -> list[list[Unit]]:
+        world = ExactWorld(folder, model, units=8)
+        engine = SimulatedEngine(model)
+        watching = Watching(engine)
+        await pass_time(delay_s)  # the receipt's times change, and nothing else
+        async with Running(world, world.exact_worker(1, engine, opener=watching)):
+            assert await world.finished(world.order(1, np.random.default_rng(7))) == "agreed"
+        return watching.asked
 
-            class Watching:
-                async def open(
-                    self, request: JobRequest, asked: bytes, answer: Sequence[int], units: Sequence[Unit]
-                ) -> tuple[Digests, list[AuditOpening]]:
-                    seen.append(keccak256(repr(units).encode()))  # noqa: B023 - awaited within this turn of the loop
-                    return await engine.open(request, asked, answer, units)  # noqa: B023
-
-            async with Running(world, world.exact_worker(1, engine, opener=Watching())):
-                assert await world.finished(world.order(number, np.random.default_rng(7))) == "agreed"
-            drawn += seen
-        return drawn
-
-    first, again, other = simulate(scene())
-    assert first == again != other
+    delays_s = (0.0, 0.0, 1.0)
+    first, again, later = (simulate(scene(tmp_path / str(at), delay)) for at, delay in enumerate(delays_s))
+    assert first == again != later
+    assert len(first[0]) == 8
