@@ -15,11 +15,25 @@ from core.chain_rules import Commitments
 from core.execution import BlockContext, ExecutionOutcome, Rejection, Withdrawal
 from core.fork import Fork
 from core.jobs.receipt import Receipt
-from core.jobs.request import OUTPUT_TOKENS_MAX, JobRequest
+from core.jobs.request import JobRequest
 from core.receipts import ReceiptColumns
 from core.state import StateDifference
 from core.transaction import TransactionColumns
 from protos.errors import MalformedMessage
+from protos.limits import (
+    TEXT_BYTES_MAX,
+    Address,
+    CountMax,
+    Hash,
+    OptionalAddress,
+    OptionalHash,
+    Signature,
+    Size,
+    SizeMax,
+    Text,
+    Tokens,
+)
+from protos.openings import AUDIT_UNITS_MAX, AnswerOpened, OpenAnswer, Product, UnitOpening
 
 __all__ = [
     "AUDIT_ATTEMPT",
@@ -87,53 +101,13 @@ __all__ = [
 
 PROTOCOL_VERSION = 1
 
-TEXT_BYTES_MAX = 1024
 OUTPUT_PIECE_BYTES_MAX = 16 * 1024
 OUTPUT_BYTES_MAX = 1024 * 1024
 BLOCKS_MAX = 256
-AUDIT_UNITS_MAX = 64
 AUDIT_ATTEMPT = 2**31
 """The attempt number of every second opinion, so that it never meets a real attempt's; that of openings is the next."""
 OPEN_ATTEMPT = AUDIT_ATTEMPT + 1
 WITHDRAWALS_MAX = 16
-
-# Of openings: the largest model of docs/exact-inference.md, section 2.
-_LEAVES_BYTES_MAX = 32 * 1024
-_RESIDUAL_BYTES_MAX = 4 * 16_384
-_PRODUCT_BYTES_MAX = 5 * 262_144
-_EARLIER_BYTES_MAX = 32 * 1024 * 1024
-_POSITION_ROOTS_BYTES_MAX = 32 * 131_072
-
-
-@dataclass(frozen=True, slots=True)
-class Size:
-    """Exactly this many bytes; `or_empty` permits none at all."""
-
-    bytes: int
-    or_empty: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class SizeMax:
-    """At most this many bytes (of UTF-8, for text)."""
-
-    bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class CountMax:
-    """At most this many elements."""
-
-    count: int
-
-
-Hash = Annotated[bytes, Size(32)]
-OptionalHash = Annotated[bytes, Size(32, or_empty=True)]
-Address = Annotated[bytes, Size(20)]
-OptionalAddress = Annotated[bytes, Size(20, or_empty=True)]
-Signature = Annotated[bytes, Size(65)]
-Text = Annotated[str, SizeMax(TEXT_BYTES_MAX)]
-Tokens = Annotated[bytes, SizeMax(4 * OUTPUT_TOKENS_MAX)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -442,42 +416,6 @@ class JobFailed:
     attempt: int
     code: Text
     detail: Text
-
-
-@dataclass(frozen=True, slots=True)
-class OpenAnswer:
-    version: int
-    job_id: Hash
-    request: JobRequest
-    salt: Hash
-    model_hash: Hash
-    answer: Tokens
-    units: Annotated[bytes, SizeMax(8 * AUDIT_UNITS_MAX)]
-    deadline_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class Product:
-    name: Text
-    value_bytes: int
-    values: Annotated[bytes, SizeMax(_PRODUCT_BYTES_MAX)]
-
-
-@dataclass(frozen=True, slots=True)
-class UnitOpening:
-    leaves: Annotated[bytes, SizeMax(_LEAVES_BYTES_MAX)]
-    residual: Annotated[bytes, SizeMax(_RESIDUAL_BYTES_MAX)]
-    earlier: Annotated[bytes, SizeMax(_EARLIER_BYTES_MAX)]
-    paths: Annotated[bytes, SizeMax(_EARLIER_BYTES_MAX)]
-    products: Annotated[tuple[Product, ...], CountMax(4)]
-
-
-@dataclass(frozen=True, slots=True)
-class AnswerOpened:
-    version: int
-    job_id: Hash
-    position_roots: Annotated[bytes, SizeMax(_POSITION_ROOTS_BYTES_MAX)]
-    openings: Annotated[tuple[UnitOpening, ...], CountMax(AUDIT_UNITS_MAX)]
 
 
 @dataclass(frozen=True, slots=True)
