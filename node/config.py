@@ -17,6 +17,7 @@ from typing import Annotated, Any, TypeVar, cast
 import typer
 
 from node.errors import ConfigError
+from node.options import taking
 
 __all__ = [
     "CONFIG_FILE_HELP",
@@ -175,32 +176,16 @@ def example_toml(role: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def with_flags(role: type[Role]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Decorate a command body so that it takes --config and one flag for each setting of `role`.
+def with_flags(role: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Decorate a command's body so that it takes --config and one flag for each setting of `role`.
 
     The body's first parameter gets the settings; further ones stay options of its own.
     """
-
-    def decorate(body: Callable[..., None]) -> Callable[..., None]:
-        own = list(inspect.signature(body).parameters.values())[1:]
-
-        def command(config: Path | None = None, **flags: Any) -> None:
-            options = {one.name: flags.pop(one.name) for one in own}
-            body(load(role, config, flags, os.environ), **options)
-
-        parameters = [_parameter("config", Path, CONFIG_FILE_HELP)]
-        for one in fields(cast(Any, role)):
-            default = one.default if str(one.default) else "none"
-            parameters.append(
-                _parameter(one.name, cast(type, one.type), f"{one.metadata['sentence']} [default: {default}]")
-            )
-        parameters += [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own]
-        command.__doc__ = body.__doc__
-        command.__name__ = body.__name__
-        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        return command
-
-    return decorate
+    shared = [_parameter("config", Path, CONFIG_FILE_HELP)]
+    for one in fields(role):
+        default = one.default if str(one.default) else "none"
+        shared.append(_parameter(one.name, cast(type, one.type), f"{one.metadata['sentence']} [default: {default}]"))
+    return taking(shared, lambda config, **flags: load(role, config, flags, os.environ))
 
 
 def _parameter(name: str, kind: type, sentence: str) -> inspect.Parameter:

@@ -12,9 +12,9 @@ from prometheus_client import CollectorRegistry, Gauge
 
 from core.genesis import load_genesis
 from market.contracts import ESCROW_ADDRESS
-from node.client import RpcClient
+from node.client import RpcClient, parse_address
 from node.config import WorkerConfig
-from node.errors import ConfigError, ServiceUnreachable
+from node.errors import ServiceUnreachable
 from node.executors import make_executor
 from node.keys import IdentityKey, SequencerPin, WorkerTls
 from node.metrics import serving
@@ -27,19 +27,11 @@ from worker.joining import open_replica
 from worker.rpc import DialerConfig, GrpcDialer
 from worker.service import DUTY_REPLICA, DUTY_WATCHER, Worker, WorkerSettings
 
-__all__ = ["run_worker", "sequencer_address"]
+__all__ = ["run_worker"]
 
 _REGISTRATION_RETRY_S = 2.0
 
 _log = structlog.get_logger(__name__)
-
-
-def sequencer_address(text: str) -> tuple[str, int]:
-    """Host and port of a `host:port` setting. Raises ConfigError."""
-    host, _, port = text.rpartition(":")
-    if not host or not port.isdigit() or not 0 < int(port) < 65_536:
-        raise ConfigError(f"`sequencer` must be host:port, not {text!r}")
-    return host, int(port)
 
 
 def run_worker(config: WorkerConfig) -> None:
@@ -50,7 +42,7 @@ def run_worker(config: WorkerConfig) -> None:
 
 
 async def _run(config: WorkerConfig, registry: CollectorRegistry, resources: ExitStack) -> None:
-    host, port = sequencer_address(config.sequencer)
+    host, port = parse_address(config.sequencer)
     config.data_dir.mkdir(parents=True, exist_ok=True)
     identity = IdentityKey.load_or_create(identity_file(config.data_dir))
     tls = WorkerTls.load_or_create(keys_dir(config.data_dir))

@@ -1,12 +1,7 @@
-"""The limits that fields of messages carry in their types, and the types that many messages share.
-
-`protos.rpc` checks them when it decodes. Knows no message.
-"""
+"""Limits that a peer must keep, as parts of the messages' types; `protos.rpc` checks them when it decodes."""
 
 from dataclasses import dataclass
 from typing import Annotated
-
-from core.jobs.request import OUTPUT_TOKENS_MAX
 
 __all__ = [
     "TEXT_BYTES_MAX",
@@ -19,7 +14,6 @@ __all__ = [
     "Size",
     "SizeMax",
     "Text",
-    "Tokens",
 ]
 
 TEXT_BYTES_MAX = 1024
@@ -53,4 +47,3 @@ Address = Annotated[bytes, Size(20)]
 OptionalAddress = Annotated[bytes, Size(20, or_empty=True)]
 Signature = Annotated[bytes, Size(65)]
 Text = Annotated[str, SizeMax(TEXT_BYTES_MAX)]
-Tokens = Annotated[bytes, SizeMax(4 * OUTPUT_TOKENS_MAX)]

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from core.jobs.request import JobRequest, Message, Role, Sampling, Tier
 from node.inference.server import serve as serve_engine
+from worker.inference.cli_proofs import app as proofs_app
 from worker.inference.engine import Completion, Engine
 from worker.inference.exact.engine import ExactSettings, load_exact
 from worker.inference.exact.model import ExactModel, ModelStore
@@ -19,6 +20,7 @@ from worker.inference.llama import available_memory_bytes
 __all__ = ["app"]
 
 app = typer.Typer(help="Run a model on this machine, exactly.", no_args_is_help=True)
+app.add_typer(proofs_app)
 notes = Console(stderr=True)
 
 MODELS_DIR = Path(".warpgrid/models")

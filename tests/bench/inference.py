@@ -209,9 +209,8 @@ def engine() -> Iterator[dict[str, Any]]:
         logits = gpu.forward(rows).logits.get()
         expected = logits[0] if expected is None else expected
         assert (logits == expected).all(), f"batch {batch} differs from batch 1"
-        shape = next(reversed(gpu._graphs))
-        graph = gpu._graphs[shape][0]
-        graph_ms = median_ms(cupy, gpu._stream, lambda graph=graph: graph.launch(gpu._stream), 20)
+        shape, _ = shape_of(gpu.header, rows, traced=False)
+        graph_ms = median_ms(cupy, gpu._stream, lambda shape=shape: gpu._run(shape), 20)
         steps = []
         for _ in range(12):
             started = time.perf_counter()
@@ -266,7 +265,7 @@ def prefill(gpu: GpuEngine, prompt: list[int], first: NDArray[np.int32]) -> Iter
 def kernel_times(gpu: GpuEngine, rows: Rows) -> dict[str, float]:
     """Microseconds of each kind of kernel in one batch, launched one by one with events between."""
     cupy = gpu._cupy
-    shape, _ = shape_of(rows, traced=False)
+    shape, _ = shape_of(gpu.header, rows, traced=False)
     totals: dict[str, float] = {}
     with gpu._stream:
         launches = gpu._launches(shape)

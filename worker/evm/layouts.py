@@ -25,6 +25,7 @@ __all__ = [
     "NONE",
     "PRECOMPILE_ANSWER",
     "REJECTIONS",
+    "REQUEST",
     "RESULT",
     "SLOT_ENTRY",
     "SLOT_RECORD",

@@ -49,6 +49,11 @@ WG_OUTLINE(op_MCOPY, copy_memory_range)
 // Digest, as a stack word, of a range of a lane's memory.
 template <u32 LANES>
 WG_NOINLINE u256 keccak_range(const LaneMemory<LANES>& memory, u64 offset, u64 size) {
+    if constexpr (LANES == 1) {
+        u8 digest[32];
+        keccak256(digest, memory.base + offset, size);
+        return load_big_endian(digest);
+    }
     u64 state[25];
     WG_UNROLL
     for (u32 i = 0; i < 25; ++i) state[i] = 0;

@@ -101,8 +101,12 @@ WG_FN Halt compute_precompile(M& m, const PrecompileCall& call, const u8* input)
         const u64 scratch_at = scratch_words < m.sizes->region_bytes ? m.region.take(scratch_words * 8) : ~0ull;
         if (scratch_at == ~0ull) return Halt::Overflow;
         const Scratch scratch = {reinterpret_cast<u64*>(m.region.base + scratch_at), scratch_words};
-        status = run_precompile(call.precompile, input, call.input_bytes, m.fork(), m.region.base + output, size,
-                                scratch);
+        u8* const to = m.region.base + output;
+        if constexpr (requires { m.memo; }) {  // a host's machine
+            status = m.memo->run(call.precompile, input, call.input_bytes, m.fork(), to, size, scratch);
+        } else {
+            status = run_precompile(call.precompile, input, call.input_bytes, m.fork(), to, size, scratch);
+        }
     }
     if (size > m.sizes->return_bytes) return Halt::Overflow;
     if (status == PrecompileStatus::HostNeeded) {

@@ -56,13 +56,28 @@ WG_FN u32 find_slot(const World& world, u32 account_record, const u256& key) {
     }
 }
 
-// Answer to a precompile request, or null.
+// Answer to a precompile request, or null. Keys are digests, so that any word of one is its hash.
 WG_FN const PrecompileAnswer* find_answer(const World& world, const u256& key) {
-    for (u32 i = 0; i < world.answer_count; ++i) {
-        if (world.answers[i].key == key) return &world.answers[i];
+    if (world.answer_count == 0) return nullptr;
+    for (u64 i = key.w[0];; ++i) {
+        const PrecompileAnswer& answer = world.answers[i & (world.answer_count - 1)];
+        if (answer.status == ANSWER_FREE) return nullptr;
+        if (answer.key == key) return &answer;
     }
-    return nullptr;
 }
+
+// Whom a transaction asks for state that the base lacks. On a CPU the host answers in place, where it can; on a GPU
+// nobody does, and the transaction parks.
+template <u32 LANES>
+struct Asker {
+    WG_FN bool ask(const Request&) const { return false; }
+};
+template <>
+struct Asker<1> {
+    bool (*answer)(void* host, const Request& request) = nullptr;
+    void* host = nullptr;
+    bool ask(const Request& wanted) const { return answer && answer(host, wanted); }
+};
 
 // ---- entries ------------------------------------------------------------------------------------------------------------
 
@@ -140,6 +155,7 @@ struct State {
     Address coinbase;
     Halt fault;       // Park or Overflow, once the transaction cannot go on here
     Request request;  // when Park
+    [[no_unique_address]] Asker<LANES> asker;
 
     WG_FN void begin(const World* base, LaneMemory<LANES> lane, const ArenaSizes& sizes, const ArenaLayout* sections,
                      u32 number, const BlockEnvironment& block) {
@@ -201,10 +217,12 @@ struct State {
 
     WG_NOINLINE bool load_account_cold(u32 i) {
         AccountEntry entry = memory.template load_struct<AccountEntry>(account_at(i));
-        const u32 record = find_account(*world, world_number, entry.address);
-        if (record == NONE) {
-            if (!world->accounts_complete) return park(RequestKind::Account, entry.address, {});
-        } else {
+        u32 record = find_account(*world, world_number, entry.address);
+        if (record == NONE && !world->accounts_complete) {
+            if (!park(RequestKind::Account, entry.address, {})) return false;
+            record = find_account(*world, world_number, entry.address);
+        }
+        if (record != NONE) {
             const AccountRecord& base = world->accounts[record];
             if (base.code == CODE_UNKNOWN) return park(RequestKind::Code, entry.address, {});
             entry.base = record;
@@ -312,11 +330,11 @@ struct State {
         const u32 owner = account_field<u32>(entry.account, WG_OFFSET(AccountEntry, base));
         if (owner != NONE && !(owner_flags & ENTRY_CREATED)) {
             entry.base = find_slot(*world, owner, entry.key);
-            if (entry.base != NONE) {
-                entry.value = entry.original = world->slots[entry.base].value;
-            } else if (!(world->accounts[owner].flags & ACCOUNT_STORAGE_COMPLETE)) {
-                return park(RequestKind::Slot, address(entry.account), entry.key);
+            if (entry.base == NONE && !(world->accounts[owner].flags & ACCOUNT_STORAGE_COMPLETE)) {
+                if (!park(RequestKind::Slot, address(entry.account), entry.key)) return false;
+                entry.base = find_slot(*world, owner, entry.key);
             }
+            if (entry.base != NONE) entry.value = entry.original = world->slots[entry.base].value;
         }
         entry.flags |= ENTRY_LOADED;
         memory.store_struct(slot_at(i), entry);
@@ -373,12 +391,14 @@ struct State {
         }
     }
 
+    // Asks for what the base lacks: true once it holds that, false with `fault` when the transaction must wait.
     WG_FN bool park(RequestKind kind, const Address& who, const u256& key) {
-        fault = Halt::Park;
         request = {};
         request.kind = kind;
         request.address = who;
         request.key = key;
+        if (asker.ask(request)) return true;
+        fault = Halt::Park;
         return false;
     }
 };

@@ -20,10 +20,13 @@ WG_EXPORT u32 warpgrid_evm_trace_view(const TraceStream* stream, const u8** byte
 // Serial mode, traced: runs row `row` of a block and commits it. 0 when it needs the host or a larger class of arenas;
 // then nothing is committed, and the stream is as it was. The base's codes are decoded an instruction a block.
 WG_EXPORT u32 warpgrid_evm_trace_row(Session* session, Base* base, u32 accounts_complete, const Transactions* batch,
-                                     u64 row, BlockEnvironment* block, Result* results, TraceStream* stream) {
-    const World world = base->world_view(accounts_complete);
+                                     u64 row, BlockEnvironment* block, Result* results, TraceStream* stream,
+                                     Answer answer) {
+    World world = base->world_view(accounts_complete);
+    HostAnswers answers = {*base, world, answer};
     Worker& worker = *session->workers[0];
     TracedMachine m;
+    m.state.asker = answers.asker();
     m.world = &world;
     m.batch = batch;
     m.block = block;

@@ -100,6 +100,7 @@ struct PrecompileAnswer {
     u32 status;   // PrecompileStatus
 };
 static_assert(sizeof(PrecompileAnswer) == 48);
+constexpr u32 ANSWER_FREE = NONE;  // status of a place that holds none
 
 struct World {
     AccountRecord* accounts;
@@ -115,7 +116,7 @@ struct World {
     u64 slot_index_mask;
     u32 account_count;
     u32 slot_count;
-    u32 answer_count;
+    u32 answer_count;       // places in `answers`, a power of two at least twice what it holds, or 0
     u32 accounts_complete;  // 1: an account that is not in the table does not exist; 0: it is unknown
 };
 static_assert(sizeof(World) == 104);

@@ -15,7 +15,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.inference.errors import ContextExceeded, EngineBusy
+from worker.inference.errors import ContextExceeded, EngineBusy, TokenOutOfRange
 from worker.inference.exact.native import PAGE_POSITIONS, Rows
 from worker.inference.exact.sampling import Sampling
 from worker.inference.exact.specification import Header
@@ -158,11 +158,17 @@ class Batcher:
             return not self._running and not self._waiting
 
     def submit(self, sequence: Sequence) -> None:
-        """Let a sequence wait for its turn. Raises EngineBusy, and ContextExceeded when it could never run."""
+        """Let a sequence wait for its turn.
+
+        Raises EngineBusy, and ContextExceeded or TokenOutOfRange when it could never run.
+        """
         needed = pages_for(sequence.length_max)
         if needed > self._allocator.count or sequence.length_max > self._executor.header.context_max:
             raise ContextExceeded(f"{sequence.length_max} tokens exceed the cache or the model's context")
         assert 0 < len(sequence.tokens) < sequence.length_max
+        vocabulary = self._executor.header.vocabulary
+        if not 0 <= min(sequence.tokens) <= max(sequence.tokens) < vocabulary:
+            raise TokenOutOfRange(f"the prompt has a token outside the vocabulary of {vocabulary}")
         with self._lock:
             if len(self._waiting) >= self._waiting_max:
                 raise EngineBusy(f"{len(self._waiting)} requests are waiting, as many as may")

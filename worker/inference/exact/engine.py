@@ -200,7 +200,7 @@ def sampling_of(requested: RequestedSampling, vocabulary: int) -> Sampling:
 def _require_memory(model: ExactModel, pages: int, memory_bytes_max: int) -> None:
     header = model.header
     weights = sum(spec.bytes for spec in model.specs)
-    position = header.layers * header.key_value_heads * (2 * header.head_width + 12)
+    position = header.layers * header.key_value_heads * (2 * header.head_width + 20)
     needed = 2 * weights + pages * PAGE_POSITIONS * position  # mapped once, packed once
     if needed > memory_bytes_max:
         raise ModelTooLarge(

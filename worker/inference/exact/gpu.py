@@ -15,7 +15,27 @@ from numpy.typing import NDArray
 from core.gpu import Device
 from core.native import SOURCE_ROOT
 from worker.inference.errors import EngineUnavailable
-from worker.inference.exact.gpu_pass import DeviceModel, Launch, Layer, Matrix, Shape, launches, shape_of, sums_needed
+from worker.inference.exact.gpu_decode import (
+    DECODE_THREADS,
+    ROWS_MAX,
+    decode_shared_bytes,
+    decode_step,
+    decodes,
+    layer_views,
+)
+from worker.inference.exact.gpu_pass import (
+    BatchStructs,
+    DeviceModel,
+    Launch,
+    Layer,
+    Matrix,
+    Shape,
+    launches,
+    packed_shape,
+    quantised_bytes,
+    shape_of,
+    sums_needed,
+)
 from worker.inference.exact.native import PAGE_POSITIONS, Rows, native_choose
 from worker.inference.exact.reference import Weights
 from worker.inference.exact.sampling import Sampling
@@ -24,8 +44,12 @@ from worker.inference.exact.specification import Header, Role, exp2_table, sigmo
 __all__ = ["GpuEngine", "GpuForward"]
 
 SOURCE: Final = SOURCE_ROOT / "worker" / "inference" / "native" / "gpu" / "exact.cu"
+DECODE_SOURCE: Final = SOURCE.with_name("decode.cu")
 
 _SCORE_MAX: Final = 1 << 30
+_K_BLOCK: Final = 128  # layout.cuh
+_WEIGHT_ROWS: Final = 16
+_PACK_THREADS: Final = 128
 _LOGIT_ROWS_MAX: Final = 512
 _GRAPHS_MAX: Final = 64
 
@@ -60,7 +84,11 @@ class GpuEngine:
         if device.architecture != "sm_90":
             raise EngineUnavailable(f"{device.name} is {device.architecture}; the exact kernels need sm_90 (Hopper)")
         self._module = device.kernels(SOURCE, architecture="sm_90a").module
-        processors = int(cupy.cuda.Device(device.index).attributes["MultiProcessorCount"])
+        self._decode = device.kernels(DECODE_SOURCE, architecture="sm_90a", cooperative=True).module.get_function(
+            "decode"
+        )
+        self._decode_steps: dict[Shape, Any] = {}
+        self._processors = int(cupy.cuda.Device(device.index).attributes["MultiProcessorCount"])
         self._logit_rows_max = min(rows_max, _LOGIT_ROWS_MAX)
         self._kv_row_bytes = self.header.key_value_heads * (2 * self.header.head_width + 8)
         self._kernels: dict[str, Any] = {}
@@ -68,7 +96,8 @@ class GpuEngine:
         self._graphs: OrderedDict[Shape, Any] = OrderedDict()
         try:
             with self._stream:
-                self._model: DeviceModel | None = self._load(weights, processors)
+                self._model: DeviceModel | None = self._load(weights, self._processors)
+                self._layer_views = layer_views(self._loaded)
                 self._buffers = self._allocate()
             self._stream.synchronize()
         except cupy.cuda.memory.OutOfMemoryError as error:
@@ -77,6 +106,7 @@ class GpuEngine:
     def close(self) -> None:
         """Free the device's memory. Safe to call twice."""
         self._graphs.clear()
+        self._decode_steps.clear()
         self._buffers = {}
         self._model = None
         self._cupy.get_default_memory_pool().free_all_blocks()
@@ -84,7 +114,7 @@ class GpuEngine:
     def forward(self, rows: Rows, *, trace: bool = False) -> GpuForward:
         """Run one batch; the cache then holds the keys and values of these rows."""
         self._check(rows)
-        shape, tile_rows = shape_of(rows, traced=trace)
+        shape, tile_rows = shape_of(self.header, rows, traced=trace)
         with self._stream:
             self._upload(rows, shape, tile_rows)
             self._run(shape)
@@ -116,7 +146,7 @@ class GpuEngine:
             cosines=put(weights.tensor("rope.cos"), np.int16),
             sines=put(weights.tensor("rope.sin"), np.int16),
             exp2=put(exp2_table(), np.int32),
-            sigmoid=put(np.stack([sigmoid_table()[:-1], sigmoid_table()[1:]], axis=1), np.int32),
+            sigmoid=put(sigmoid_table()[:-1] * 256 + np.diff(sigmoid_table()), np.int32),
         )
 
     def _put(self, array: Any, dtype: type) -> Any:
@@ -125,17 +155,28 @@ class GpuEngine:
 
     def _matrix(self, weights: Weights, name: str, role: Role) -> Matrix:
         weight = self._put(weights.tensor(f"{name}.weight"), np.int8)
+        outputs, columns = (int(one) for one in weight.shape)
         exponent = self._put(weights.tensor(f"{name}.exponent"), np.int32)
         bias = weights.tensor(f"{name}.bias") if role == "qkv" and self.header.qkv_bias else None
         return Matrix(
-            weight,
+            self._packed(weight, paired=role == "gate_up"),
             self._put(weights.tensor(f"{name}.mantissa"), np.int32),
             -(8 + exponent + self.header.output_fraction(role)),
             None if bias is None else self._put(bias, np.int32),
-            int(weight.shape[0]),
-            int(weight.shape[1]),
+            outputs,
+            columns,
             self.header.bits(role),
         )
+
+    def _packed(self, weight: Any, *, paired: bool) -> Any:
+        """The matrix as products read it (layout.cuh); `paired`: its first half are gates, its second their ups."""
+        outputs, columns = (int(one) for one in weight.shape)
+        rows, width = packed_shape(outputs, columns)
+        packed = self._cupy.empty(rows * width, np.int8)
+        grid = (width // _K_BLOCK, rows // _WEIGHT_ROWS)
+        arguments = (packed, weight, np.uint32(outputs), np.uint32(columns), np.uint32(paired))
+        self._kernel("pack_weights", 0)(grid, (_PACK_THREADS,), arguments)
+        return packed
 
     def _allocate(self) -> dict[str, Any]:
         header, rows, empty = self.header, self.rows_max, self._cupy.empty
@@ -145,7 +186,7 @@ class GpuEngine:
         return {
             "residual": empty((rows, width), np.int32),
             "sums": empty(1, np.int32),
-            "quantised": empty(2 * rows * max(width, f, attention), np.int8),
+            "quantised": empty(quantised_bytes(2 * rows, max(width, f, attention)), np.int8),
             "scale": empty((rows, 2), np.int32),
             "hidden": empty((rows, f), np.int32),
             "hidden_max": empty(rows, np.int32),
@@ -159,6 +200,8 @@ class GpuEngine:
             "scores": empty(1, np.int32),
             "logits": empty((self._logit_rows_max, header.vocabulary), np.int32),
             "best": empty(rows, np.uint64),
+            "values": empty((min(rows, ROWS_MAX), header.qkv_width), np.int32),
+            "arrivals": self._cupy.zeros(2, np.uint32),
             "cache": empty(self.pages * PAGE_POSITIONS * position_bytes, np.uint8),
             "inputs": empty((5, rows + 1), np.int32),
             "page_table": empty(1, np.int32),
@@ -170,6 +213,7 @@ class GpuEngine:
         """The buffer, at least `count` long. Growing it throws the graphs away, which hold its address."""
         if self._buffers[name].size < count:
             self._graphs.clear()
+            self._decode_steps.clear()
             self._stream.synchronize()
             self._buffers[name] = self._cupy.empty(count, dtype)
         return self._buffers[name]
@@ -203,8 +247,11 @@ class GpuEngine:
             self._grow("kv_rows", shape.rows * header.layers * self._kv_row_bytes, np.uint8)
 
     def _run(self, shape: Shape) -> None:
-        """Launch the batch: as a graph where it is one of answers alone, else kernel by kernel."""
-        if shape.rows_of_tile > 1 or shape.traced:
+        """Launch the batch: a few answers in one piece, many as a graph, prompts kernel by kernel."""
+        if decodes(self.header, shape):
+            self._run_decode(shape)
+            return
+        if shape.rows_of_tile > 1:
             self._launch_all(self._launches(shape))
             return
         if shape not in self._graphs:
@@ -216,6 +263,15 @@ class GpuEngine:
                 self._graphs.popitem(last=False)
         self._graphs.move_to_end(shape)
         self._graphs[shape][0].launch(self._stream)
+
+    def _run_decode(self, shape: Shape) -> None:
+        if shape not in self._decode_steps:
+            structs = BatchStructs(self._loaded, self._buffers, shape)
+            step = decode_step(self._loaded, self._layer_views, self._buffers, shape, structs)
+            self._decode_steps[shape] = self._cupy.asarray(step.view(np.uint8))
+        shared_bytes = decode_shared_bytes(self.header, shape.rows)
+        self._decode.max_dynamic_shared_size_bytes = shared_bytes
+        self._decode((self._processors,), (DECODE_THREADS,), (self._decode_steps[shape],), shared_mem=shared_bytes)
 
     @staticmethod
     def _launch_all(launches: list[Launch]) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.native import load
-from worker.inference.errors import EngineUnavailable
+from worker.inference.errors import EngineUnavailable, TokenOutOfRange
 from worker.inference.exact.reference import Weights
 from worker.inference.exact.sampling import Sampling
 from worker.inference.exact.specification import Header, Role, exp2_table, sigmoid_table
@@ -185,7 +185,7 @@ class NativeEngine:
             self._handle = None
 
     def forward(self, rows: Rows, *, trace: bool = False) -> Forward:
-        """Run one batch; the cache then holds the keys and values of these rows."""
+        """Run one batch; the cache then holds the keys and values of these rows. Raises TokenOutOfRange."""
         header, count = self.header, len(rows.tokens)
         assert 0 < count <= self.rows_max, f"{count} rows; this engine takes {self.rows_max}"
         logits = np.empty((len(rows.logit_rows), header.vocabulary), np.int32)
@@ -200,7 +200,11 @@ class NativeEngine:
         batch.logits = _address(logits) if len(logits) else None
         batch.boundaries, batch.kv_rows = _address(boundaries), _address(kv_rows)
         failed = _library().warpgrid_exact_forward(self._handle, ctypes.byref(batch))
-        assert not failed, f"row {failed - 1} has a token, position or page out of range"
+        if failed:
+            token = int(rows.tokens[failed - 1])
+            if not 0 <= token < header.vocabulary:
+                raise TokenOutOfRange(f"token {token} is outside the vocabulary of {header.vocabulary}")
+            raise AssertionError(f"row {failed - 1} has a position or page out of range")
         return Forward(logits, boundaries, kv_rows)
 
     def _source(self, weights: Weights) -> _ModelSource:

@@ -27,23 +27,15 @@ struct Isa {
     bool available;
 };
 
-bool cpu_has_avx2() {
 #if defined(__x86_64__)
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2");
-#else
-    return false;
-#endif
-}
+bool cpu_has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2"); }
 
 bool cpu_has_avx512vnni() {
-#if defined(__x86_64__)
     return __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512dq") &&
            __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-           __builtin_cpu_supports("avx512cd");
-#else
-    return false;
-#endif
+           __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("bmi2");
 }
+#endif
 
 // Fastest first.
 std::vector<Isa> instruction_sets() {

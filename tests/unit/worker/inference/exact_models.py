@@ -1,5 +1,6 @@
 """Small exact models on disk, with a tokenizer for every byte and a chat template, for tests of whole engines."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.unit.worker.inference.random_models import random_model
@@ -21,10 +22,14 @@ def _alphabet() -> list[str]:
     return [characters[byte] for byte in range(256)]
 
 
-def write_model(folder: Path, seed: int, **shape: int) -> ExactModel:
-    """A random model of 258 tokens: `<s>`, `<e>` (which ends an answer), then the bytes."""
+def write_model(folder: Path, seed: int, merges: Sequence[tuple[str, str]] = (), **shape: int) -> ExactModel:
+    """A random model of 258 tokens: `<s>`, `<e>` (which ends an answer), then the bytes. Each pair in `merges` is a
+    further token of the tokenizer that the model lacks."""
     model = random_model(seed, vocabulary=258, **shape)
-    tokenizer = byte_pair_tokenizer(["<s>", "<e>", *_alphabet()], [], "gpt-2", ["<s>", "<e>"], [])
+    tokens = ["<s>", "<e>", *_alphabet(), *(first + second for first, second in merges)]
+    tokenizer = byte_pair_tokenizer(
+        tokens, [f"{first} {second}" for first, second in merges], "gpt-2", ["<s>", "<e>"], []
+    )
     folder.mkdir()
     writer = ModelWriter(folder, model.header)
     for spec in tensor_specs(model.header):

@@ -1,9 +1,12 @@
 """The llama.cpp engine on the model that the local network serves: right answers, not only plumbing."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Event as ThreadEvent
+from threading import Semaphore, get_ident
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -107,21 +110,58 @@ async def test_a_prompt_longer_than_the_context_is_refused(loaded: LlamaEngine) 
     assert (await answer(loaded, ask("What is the capital of France?")))[0].endswith("Paris.")
 
 
-async def test_the_event_loop_runs_on_while_tokens_are_made(loaded: LlamaEngine) -> None:
-    """The loop turns between two pieces; how often is the scheduler's business."""
-    turns = 0
+class ScriptedServer:
+    """Stands in for llama.cpp's server: makes a piece only once the event loop has turned since the last one, and
+    the last one was received. Were the answer made on the event loop, or handed over when complete, it would wait
+    for ever; the limit just ends a test that has failed.
+    """
 
-    async def spin() -> None:
-        nonlocal turns
+    PIECES = 8
+    LIMIT_S = 60
+
+    def __init__(self) -> None:
+        self.turned = ThreadEvent()  # set by a task on the event loop, and by nothing else
+        self.received = Semaphore(0)  # released by whoever reads the answer
+        self.thread = 0
+        self.made = 0
+
+    def handle_completions(self, _: dict[str, Any], on_chunk: Callable[[dict[str, Any]], bool]) -> None:
+        self.thread = get_ident()
+        while self.made < self.PIECES:
+            self.turned.clear()
+            if not self.turned.wait(self.LIMIT_S):
+                return  # without a last chunk, which the engine reports as a failure
+            last = self.made + 1 == self.PIECES
+            choice = {"text": f"{self.made} ", "finish_reason": "length" if last else None}
+            usage = {"prompt_tokens": 1, "completion_tokens": self.PIECES}
+            self.made += 1
+            if on_chunk({"choices": [choice], "usage": usage}) or not self.received.acquire(timeout=self.LIMIT_S):
+                return
+
+
+async def test_the_event_loop_runs_on_while_tokens_are_made(
+    loaded: LlamaEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = ScriptedServer()
+    monkeypatch.setattr(loaded, "_server", server)
+
+    async def turn() -> None:
         while True:
-            turns += 1
+            server.turned.set()
             await asyncio.sleep(0)
 
-    spinner = asyncio.create_task(spin())
-    pieces_at = [turns async for _ in loaded.generate(ask("Tell me a story.", tokens_max=8))]
-    spinner.cancel()
-    assert len(pieces_at) == 9
-    assert pieces_at[-1] > 9 * len(pieces_at)
+    turning = asyncio.create_task(turn())
+    made_at, texts = [], []
+    async for part in loaded.generate(ask("Tell me a story.")):
+        if isinstance(part, Piece):
+            made_at.append(server.made)
+            texts.append(part.text)
+            server.received.release()
+    turning.cancel()
+    assert "".join(texts) == "0 1 2 3 4 5 6 7 "
+    assert made_at == [1, 2, 3, 4, 5, 6, 7, 8]  # each piece arrives before the next is made
+    assert part == Completion(FinishReason.LENGTH, input_tokens=1, output_tokens=8)
+    assert server.thread != get_ident()
 
 
 async def test_closing_the_stream_frees_the_engine(loaded: LlamaEngine) -> None:

@@ -216,9 +216,10 @@ inline void attend(const Model& model, const Batch& batch, Workspace& work, cons
             add_values(sums, 2 * count, weights, view.values, h);
         }
         for (u32 q = 0; q < count; ++q) {
-            for (u32 i = 0; i < h; ++i) {
+            for (u32 i = 0; i < h; i += LANES) {
                 const i32* high = sums + (i / BLOCK_OUTPUTS * 2 * QUERIES_MAX + 2 * q) * BLOCK_OUTPUTS + i % BLOCK_OUTPUTS;
-                totals[q][i] += 256ll * high[0] + high[BLOCK_OUTPUTS];
+                const Lanes sum = (load_lanes(high) << 8) + load_lanes(high + BLOCK_OUTPUTS);
+                store_lanes(totals[q] + i, load_lanes(totals[q] + i) + sum);
             }
         }
     }

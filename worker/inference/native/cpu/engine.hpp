@@ -26,9 +26,8 @@ inline void linear_blocks(const Crew& crew, const Matrix& matrix, i32* out, u64 
             const u8* from = activations + static_cast<u64>(row) * LIMBS * matrix.columns;
             tile_of<TILE_ROWS, CHUNKS, Sums::FRESH>(here * LIMBS, sums, {from, matrix.columns, matrix.columns}, block);
             for (u32 r = 0; r < here; ++r) {
-                const i32* high = sums + r * LIMBS * BLOCK_OUTPUTS;
-                finish<target, LIMBS == 2>(out + (row + r) * out_stride + first, high, high + BLOCK_OUTPUTS, matrix, first,
-                                           count, scales[row + r]);
+                finish_block<target, LIMBS == 2>(out + (row + r) * out_stride + first, sums + r * LIMBS * BLOCK_OUTPUTS, matrix,
+                                                 first, count, scales[row + r]);
             }
         }
     }

@@ -38,6 +38,27 @@ WG_FN Lanes load_lanes(const T* from) {
     return __builtin_convertvector(narrow, Lanes);
 }
 
+// g++ widens 16 bits to 64 one lane at a time.
+#if defined(__AVX512VNNI__)
+template <>
+WG_FN Lanes load_lanes(const i16* from) {
+    return reinterpret_cast<Lanes>(_mm512_cvtepi16_epi64(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))));
+}
+template <>
+WG_FN Lanes load_lanes(const u16* from) {
+    return reinterpret_cast<Lanes>(_mm512_cvtepu16_epi64(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))));
+}
+#elif defined(__AVX2__)
+template <>
+WG_FN Lanes load_lanes(const i16* from) {
+    return reinterpret_cast<Lanes>(_mm256_cvtepi16_epi64(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from))));
+}
+template <>
+WG_FN Lanes load_lanes(const u16* from) {
+    return reinterpret_cast<Lanes>(_mm256_cvtepu16_epi64(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from))));
+}
+#endif
+
 // The low bits of each lane.
 template <class T>
 WG_FN void store_lanes(T* to, Lanes x) {

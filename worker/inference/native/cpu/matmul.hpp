@@ -15,7 +15,6 @@ constexpr u32 BLOCK_OUTPUTS = 64;
 constexpr u32 STEP_INPUTS = 4;
 constexpr u32 CHUNK_OUTPUTS = 16;  // what one register holds
 constexpr u32 CHUNKS = BLOCK_OUTPUTS / CHUNK_OUTPUTS;
-constexpr u32 PREFETCH_BYTES = 4096;  // how far ahead of use weights are fetched that a small batch only reads once
 
 // Unsigned factors: rows of `columns` bytes, `stride` bytes apart.
 struct Activations {
@@ -31,6 +30,7 @@ struct Block {
 };
 
 // sums[r][c] (+)= products of C * 16 outputs with activation rows r = 0 .. R-1. Rows of sums are 64 apart.
+// Never inlined: it needs every register.
 enum class Sums { FRESH, ADDED };
 
 #if defined(__AVX512VNNI__)
@@ -38,28 +38,25 @@ enum class Sums { FRESH, ADDED };
 constexpr u32 TILE_ROWS = 6;  // 6 x 4 accumulators, 4 weight and 1 activation register: 29 of 32
 
 template <u32 R, u32 C, Sums kind>
-inline void tile(i32* sums, Activations activations, Block block) {
+WG_NOINLINE void tile(i32* sums, Activations activations, Block block) {
     __m512i acc[R][C];
-    for (u32 r = 0; r < R; ++r)
-        for (u32 c = 0; c < C; ++c)
+    WG_UNROLL for (u32 r = 0; r < R; ++r)
+        WG_UNROLL for (u32 c = 0; c < C; ++c)
             acc[r][c] = kind == Sums::ADDED ? _mm512_loadu_si512(sums + r * BLOCK_OUTPUTS + CHUNK_OUTPUTS * c)
                                             : _mm512_setzero_si512();
     const i8* step = block.values;
     for (u32 k = 0; k < activations.columns; k += STEP_INPUTS, step += block.step_bytes) {
         __m512i weights[C];
-        for (u32 c = 0; c < C; ++c) {
-            weights[c] = _mm512_loadu_si512(step + 64 * c);
-            if constexpr (R <= 2) _mm_prefetch(step + 64 * c + PREFETCH_BYTES, _MM_HINT_T0);
-        }
-        for (u32 r = 0; r < R; ++r) {
+        WG_UNROLL for (u32 c = 0; c < C; ++c) weights[c] = _mm512_loadu_si512(step + 64 * c);
+        WG_UNROLL for (u32 r = 0; r < R; ++r) {
             i32 four;
             __builtin_memcpy(&four, activations.values + r * activations.stride + k, 4);
             const __m512i inputs = _mm512_set1_epi32(four);
-            for (u32 c = 0; c < C; ++c) acc[r][c] = _mm512_dpbusd_epi32(acc[r][c], inputs, weights[c]);
+            WG_UNROLL for (u32 c = 0; c < C; ++c) acc[r][c] = _mm512_dpbusd_epi32(acc[r][c], inputs, weights[c]);
         }
     }
-    for (u32 r = 0; r < R; ++r)
-        for (u32 c = 0; c < C; ++c) _mm512_storeu_si512(sums + r * BLOCK_OUTPUTS + CHUNK_OUTPUTS * c, acc[r][c]);
+    WG_UNROLL for (u32 r = 0; r < R; ++r)
+        WG_UNROLL for (u32 c = 0; c < C; ++c) _mm512_storeu_si512(sums + r * BLOCK_OUTPUTS + CHUNK_OUTPUTS * c, acc[r][c]);
 }
 
 #elif defined(__AVX2__)
@@ -70,23 +67,23 @@ constexpr u32 TILE_ROWS = 2;  // 2 x 4 accumulators, 4 weight and 1 activation r
 template <u32 R, Sums kind>
 inline void chunk_tile(i32* sums, Activations activations, Block block) {
     __m256i acc[R][4];
-    for (u32 r = 0; r < R; ++r)
-        for (u32 c = 0; c < 4; ++c) acc[r][c] = _mm256_setzero_si256();
+    WG_UNROLL for (u32 r = 0; r < R; ++r)
+        WG_UNROLL for (u32 c = 0; c < 4; ++c) acc[r][c] = _mm256_setzero_si256();
     const i8* step = block.values;
     for (u32 k = 0; k < activations.columns; k += STEP_INPUTS, step += block.step_bytes) {
         __m256i weights[4];
-        for (u32 c = 0; c < 4; ++c)
+        WG_UNROLL for (u32 c = 0; c < 4; ++c)
             weights[c] = _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(step + 16 * c)));
-        for (u32 r = 0; r < R; ++r) {
+        WG_UNROLL for (u32 r = 0; r < R; ++r) {
             i32 four;
             __builtin_memcpy(&four, activations.values + r * activations.stride + k, 4);
             const __m256i inputs = _mm256_cvtepu8_epi16(_mm_set1_epi32(four));
-            for (u32 c = 0; c < 4; ++c)
+            WG_UNROLL for (u32 c = 0; c < 4; ++c)
                 acc[r][c] = _mm256_add_epi32(acc[r][c], _mm256_madd_epi16(inputs, weights[c]));
         }
     }
-    for (u32 r = 0; r < R; ++r) {
-        for (u32 c = 0; c < 4; c += 2) {
+    WG_UNROLL for (u32 r = 0; r < R; ++r) {
+        WG_UNROLL for (u32 c = 0; c < 4; c += 2) {
             // hadd pairs up within 128-bit halves; the permutation puts the outputs back in order.
             const __m256i pairs = _mm256_hadd_epi32(acc[r][c], acc[r][c + 1]);
             const __m256i outputs = _mm256_permute4x64_epi64(pairs, 0xD8);
@@ -97,8 +94,8 @@ inline void chunk_tile(i32* sums, Activations activations, Block block) {
 }
 
 template <u32 R, u32 C, Sums kind>
-inline void tile(i32* sums, Activations activations, Block block) {
-    for (u32 c = 0; c < C; ++c)
+WG_NOINLINE void tile(i32* sums, Activations activations, Block block) {
+    WG_UNROLL for (u32 c = 0; c < C; ++c)
         chunk_tile<R, kind>(sums + CHUNK_OUTPUTS * c, activations,
                             {block.values + CHUNK_OUTPUTS * STEP_INPUTS * c, block.step_bytes});
 }
@@ -108,7 +105,7 @@ inline void tile(i32* sums, Activations activations, Block block) {
 constexpr u32 TILE_ROWS = 2;
 
 template <u32 R, u32 C, Sums kind>
-inline void tile(i32* sums, Activations activations, Block block) {
+WG_NOINLINE void tile(i32* sums, Activations activations, Block block) {
     constexpr u32 outputs = C * CHUNK_OUTPUTS;
     for (u32 r = 0; r < R; ++r) {
         i32 acc[outputs] = {};

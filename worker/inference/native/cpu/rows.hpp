@@ -60,8 +60,7 @@ inline Scale plain_row(u8* out, const i32* z, u32 n, u32 bits, i32 fraction) {
 
 enum class Target { VALUES, BIASED, RESIDUAL };
 
-// Values of `count` outputs of one row from the matmul's sums of 64, to out[0 .. count). `low` matters with TWO_LIMBS
-// alone. Only the vocabulary may end inside a vector.
+// Values of 64 outputs of one row from the matmul's sums. `low` matters with TWO_LIMBS alone.
 template <Target target, bool TWO_LIMBS>
 inline void finish(i32* __restrict out, const i32* __restrict high, const i32* __restrict low, const Matrix& matrix,
                    u32 first, u32 count, Scale scale) {
@@ -75,13 +74,19 @@ inline void finish(i32* __restrict out, const i32* __restrict high, const i32* _
         Lanes v = rounded(long_product(rounded(product, 8), scale_mantissa), shift);
         if constexpr (target == Target::RESIDUAL) v += load_lanes(out + n);
         if constexpr (target == Target::BIASED) v += load_lanes(matrix.bias + first + n);
-        v = saturated(v);
-        if (n + LANES <= count) {
-            store_lanes(out + n, v);
-        } else {
-            for (u32 i = 0; n + i < count; ++i) out[n + i] = static_cast<i32>(v[i]);
-        }
+        store_lanes(out + n, saturated(v));
     }
+}
+
+// `finish` for a block of which `count` outputs exist. The vocabulary alone may end inside a vector.
+template <Target target, bool TWO_LIMBS>
+inline void finish_block(i32* out, const i32* sums, const Matrix& matrix, u32 first, u32 count, Scale scale) {
+    const i32* low = sums + BLOCK_OUTPUTS;
+    if (count % LANES == 0) return finish<target, TWO_LIMBS>(out, sums, low, matrix, first, count, scale);
+    i32 whole[BLOCK_OUTPUTS];
+    __builtin_memcpy(whole, out, sizeof(i32) * count);
+    finish<target, TWO_LIMBS>(whole, sums, low, matrix, first, BLOCK_OUTPUTS, scale);
+    __builtin_memcpy(out, whole, sizeof(i32) * count);
 }
 
 inline void head_norm(const Model& model, i32* z, const i32* gain) {
