@@ -5,6 +5,7 @@ A token stream is decoded incrementally: bytes of an unfinished character wait f
 
 import re
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Final
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
@@ -37,12 +38,17 @@ class ChatTokenizer:
             raise ModelCorrupt(f"the tokenizer cannot be read: {error}") from error
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
-        self._plain = Tokenizer.from_str(self._tokenizer.to_str())
-        self._plain.encode_special_tokens = True  # the library's name for encoding them as the text that they are
         added = self._tokenizer.get_added_tokens_decoder().items()
         self._special = {token: one.content for token, one in added if one.special}
         # An exact model's template names its own special tokens (checkpoint.self_contained_template).
         self._template = ChatTemplate(chat_template, bos_token="", eos_token="") if chat_template else None
+
+    @cached_property
+    def _plain(self) -> Tokenizer:
+        """The same tokenizer, which reads special tokens as the text that they are; few conversations need it."""
+        plain = Tokenizer.from_str(self._tokenizer.to_str())
+        plain.encode_special_tokens = True  # so the library calls it
+        return plain
 
     @property
     def vocabulary(self) -> int:
