@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from worker.inference.errors import ContextExceeded, TokenOutOfRange
 from worker.inference.exact.devices import DeviceChoice, open_executor
 from worker.inference.exact.native import PAGE_POSITIONS, sequence_rows
 from worker.inference.exact.reference import Weights
@@ -38,6 +39,7 @@ class ProofEngine:
         device: DeviceChoice = DeviceChoice.CPU,
     ) -> None:
         self._root, self._chunk_rows = model_root, chunk_rows
+        self._header, self._tokens_max = weights.header, tokens_max
         pages = -(-tokens_max // PAGE_POSITIONS)
         self._engine = open_executor(weights, device, threads=threads, rows_max=chunk_rows, pages=pages)
         self._pages = range(pages)
@@ -51,7 +53,13 @@ class ProofEngine:
         self._engine.close()
 
     def prefill(self, statement: Statement) -> Iterator[PrefillRows]:
+        """See `PrefillEngine.prefill`. Raises TokenOutOfRange, ContextExceeded or SamplingInvalid for a statement that
+        this model has not."""
         tokens, sampling = statement.tokens[:-1], Sampling(*statement.sampling)
+        if any(token >= self._header.vocabulary for token in statement.tokens):
+            raise TokenOutOfRange(f"the vocabulary has {self._header.vocabulary} tokens; the statement has others")
+        if len(statement.tokens) > min(self._header.context_max, self._tokens_max):
+            raise ContextExceeded(f"{len(statement.tokens)} tokens exceed the model's context")
         first = len(statement.prompt) - 1
         for start in range(0, len(tokens), self._chunk_rows):
             chunk = tokens[start : start + self._chunk_rows]

@@ -157,12 +157,12 @@ class ExactEngine:
         self._executor.close()
 
     def _encode(self, request: JobRequest) -> list[int]:
-        text = self._tokenizer.render(request.messages)
-        if len(text) > self._model.context_tokens * _CHARACTERS_PER_TOKEN_MAX:
+        length = sum(len(one.content) for one in request.messages)
+        if length > self._model.context_tokens * _CHARACTERS_PER_TOKEN_MAX:
             raise ContextExceeded(
-                f"the prompt has {len(text)} characters; the model's context is {self._model.context_tokens} tokens"
+                f"the prompt has {length} characters; the model's context is {self._model.context_tokens} tokens"
             )
-        return self._tokenizer.encode_rendered(text)
+        return self._tokenizer.encode_chat(request.messages)
 
     def _submit(self, sequence: Sequence) -> None:
         with self._condition:
