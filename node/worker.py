@@ -21,7 +21,7 @@ from node.errors import ServiceUnreachable
 from node.executors import make_executor
 from node.keys import IdentityKey, SequencerPin, WorkerTls
 from node.metrics import serving
-from node.models import load_model
+from node.models import LoadedModel, engine_device, load_model
 from node.paths import chain_dir, identity_file, keys_dir
 from node.registration import ensure_registered, public_key_der
 from node.wallet import Wallet
@@ -55,20 +55,18 @@ async def _run(config: WorkerConfig, registry: CollectorRegistry, resources: Exi
     sequencer = SequencerPin(keys_dir(config.data_dir) / "sequencer.crt", config.sequencer_fingerprint)
     genesis = load_genesis(config.genesis)
     dialer = GrpcDialer(DialerConfig(host, port), genesis.config.chain_id, identity, tls, sequencer)
-    chain = await open_replica(chain_dir(config.data_dir), genesis, dialer, states_kept=config.states_kept or None)
+    async with asyncio.TaskGroup() as starting:  # a model is read and verified while the replica waits for the network
+        loading = starting.create_task(_loaded(config))
+        states_kept = config.states_kept or None
+        opening = starting.create_task(
+            open_replica(chain_dir(config.data_dir), genesis, dialer, states_kept=states_kept)
+        )
+    chain, loaded = opening.result(), loading.result()
     resources.callback(chain.close)
-    models = []
     wallet = Wallet(identity, RpcClient(config.rpc_url))
-    defenders = []
-    if config.model:
-        loaded = await load_model(config.model, config.engine_threads)
-        if loaded.exact is not None:
-            files = JobFiles(config.data_dir / "jobs")
-            files.drop_kept(time.time() - _KEEP_ANSWERS_S)
-            disputable = {loaded.engine.model.model_hash: loaded.exact}
-            defenders.append(Defender(RpcClient(config.rpc_url), wallet, files, disputable))
-        prices = (config.price_per_token_wei, config.price_per_token_wei)
-        models.append(OfferedModel(loaded.engine, *prices, loaded.opener))
+    defenders = [_defender(config, wallet, one) for one in loaded if one.exact is not None]
+    prices = (config.price_per_token_wei, config.price_per_token_wei)
+    models = [OfferedModel(one.engine, *prices, one.opener) for one in loaded]
     worker = Worker(
         WorkerSettings(
             config.data_dir,
@@ -101,6 +99,20 @@ async def _run(config: WorkerConfig, registry: CollectorRegistry, resources: Exi
             beside = [group.create_task(_register(*membership))]
             beside += [group.create_task(defend(one)) for one in defenders]
             working.add_done_callback(lambda _: [one.cancel() for one in beside])
+
+
+async def _loaded(config: WorkerConfig) -> list[LoadedModel]:
+    if not config.model:
+        return []
+    return [await load_model(config.model, config.engine_threads, engine_device(config.engine_device))]
+
+
+def _defender(config: WorkerConfig, wallet: Wallet, loaded: LoadedModel) -> Defender:
+    """Who answers challenges of this model's answers, from what was kept of them."""
+    assert loaded.exact is not None, "only exact answers can be challenged"
+    files = JobFiles(config.data_dir / "jobs")
+    files.drop_kept(time.time() - _KEEP_ANSWERS_S)
+    return Defender(RpcClient(config.rpc_url), wallet, files, {loaded.engine.model.model_hash: loaded.exact})
 
 
 async def _register(

@@ -12,9 +12,11 @@ from zk.instruction import TILE, Instruction, Operand, Operation, RowMode, pad32
 from zk.merkle import depth_of
 from zk.trace import key_value_leaf, residual_leaf
 
-__all__ = ["BY_COUNT", "BY_WEIGHT", "SEARCH_PASSES", "assemble", "chunks_of", "tile_of_head"]
+__all__ = ["BY_COUNT", "BY_WEIGHT", "MANTISSAS_PER_CHUNK", "SEARCH_PASSES", "assemble", "chunks_of", "tile_of_head"]
 
 CHUNK: Final = 1024
+MANTISSAS_PER_CHUNK: Final = 512
+EXPONENTS_PER_CHUNK: Final = 1024
 FIRST_TENSOR: Final = 3  # the model's tree starts with header, tokenizer and chat template
 SEARCH_PASSES: Final = 32  # one for each bit of a logit
 BY_COUNT: Final = 0
@@ -214,12 +216,15 @@ class _Assembler:
         self._add(Operation.ROW_DIGEST, 1, groups)
 
     def _embedding(self) -> None:
-        weight, *scales = self._tensors("embedding")
-        scale = self._add(Operation.TOKEN_SCALE, 1, tensors=scales, row=(RowMode.OWN, 0))
+        weight, mantissas, exponents = self._tensors("embedding")
+        scales = [
+            self._add(Operation.TOKEN_SCALE, 1, tensors=[tensor], row=(RowMode.OWN, 0), parameters=(entries,))
+            for tensor, entries in ((mantissas, MANTISSAS_PER_CHUNK), (exponents, EXPONENTS_PER_CHUNK))
+        ]
         x = self._add(
             Operation.EMBEDDING,
             self._shape.model_width // TILE,
-            [self._at(scale)],
+            [self._at(scale) for scale in scales],
             tensors=[weight],
             parameters=(self._shape.residual_fraction,),
         )

@@ -289,7 +289,7 @@ def _chunk_place(
         case Operation.EMBEDDING:
             return token, outer // TILE
         case Operation.TOKEN_SCALE:
-            return 0, token // (512, 1024)[i]
+            return 0, token // instruction.parameters[0]
         case _:
             return 0, 0
 

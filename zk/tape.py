@@ -14,7 +14,7 @@ import numpy as np
 
 from core.crypto import keccak256_batch
 from zk.arithmetic import ExactArithmetic, Ints, KeyValueRows, unpack_key_values
-from zk.assembler import chunks_of
+from zk.assembler import MANTISSAS_PER_CHUNK, chunks_of
 from zk.audit import CommittedRows
 from zk.choice import Choice
 from zk.instruction import TILE, Instruction, Operation, RowMode
@@ -272,7 +272,9 @@ class _Filler:
     def token_scale(self, instruction: Instruction) -> Cells:
         token = self._statement.tokens[self._position]
         linear = self._arithmetic.linear("embedding")
-        return self.scalars(instruction, np.array([[token, linear.mantissas[token], linear.exponents[token]]]))
+        is_mantissa = instruction.parameters[0] == MANTISSAS_PER_CHUNK
+        values = linear.mantissas if is_mantissa else linear.exponents
+        return self.scalars(instruction, np.array([[token, values[token]]]))
 
     def embedding(self, instruction: Instruction) -> Cells:
         token = self._statement.tokens[self._position]

@@ -28,7 +28,8 @@ def dispute(
 ) -> None:
     """Compute an exact answer anew and, if the receipt is wrong, prove it on chain.
 
-    The worker then pays, and the client is refunded. Needs the model here, and a bond, which a wrong challenge loses. The exit status is 1 when the worker won.
+    The worker then pays, and the client is refunded. Needs the model here, and a bond, which a wrong challenge loses.
+    The exit status is 1 when the worker won.
     Example:  warpgrid job dispute 0x5f0a...
     """
     known = network.records.load(job_id)

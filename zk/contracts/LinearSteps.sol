@@ -166,11 +166,12 @@ library LinearSteps {
         }
     }
 
-    /// @dev Cell: the token, its row's mantissa and exponent.
+    /// @dev Parameter: entries of a chunk, 512 for mantissas and 1,024 for exponents. Cell: the token, and its row's.
     function tokenScale(StepInput memory input) internal pure returns (bytes memory) {
         uint256 token = input.token();
-        int256 mantissa = input.chunks[0].uint16At(token % 512);
-        return Integers.scalars(int256(token), mantissa, input.chunks[1].int8At(token % 1024));
+        bool isMantissa = input.parameter(0) == 512;
+        bytes memory chunk = input.chunks[0];
+        return Integers.scalars(int256(token), isMantissa ? chunk.uint16At(token % 512) : chunk.int8At(token % 1024));
     }
 
     /// @notice The token whose embedding is taken.
@@ -178,11 +179,11 @@ library LinearSteps {
         return input.operands[0].int64At(0);
     }
 
-    /// @dev Parameter: residual fraction. Operand: a cell of `tokenScale`.
+    /// @dev Parameter: residual fraction. Operands: the cells of `tokenScale`, mantissa and exponent.
     function embedding(StepInput memory input) internal pure returns (bytes memory) {
         unchecked {
             int256 scale = input.operands[0].int64At(1);
-            int256 shift = -(input.operands[0].int64At(2) + input.parameter(0));
+            int256 shift = -(input.operands[1].int64At(1) + input.parameter(0));
             int256[] memory tile = new int256[](32);
             for (uint256 i = 0; i < 32; i++) {
                 int256 weight = input.chunks[0].int8At((32 * input.outer) % 1024 + i);

@@ -142,7 +142,7 @@ contract Steps {
         if (operation == 23) return (0, LinearSteps.firstRow(input) / (i == 0 ? 512 : i == 1 ? 1024 : 256));
         if (operation == 9) return (input.position, 0);
         if (operation == 18) return (uint256(LinearSteps.tokenOf(input)), input.outer / 32);
-        if (operation == 24) return (0, input.token() / (i == 0 ? 512 : 1024));
+        if (operation == 24) return (0, input.token() / uint256(input.parameter(0)));
         return (0, 0);
     }
 
