@@ -90,7 +90,7 @@ bool same_effects(const Run& one, const Run& other) {
 }
 
 struct Bench {
-    Bench() : session(SIZES, 1, 64 * MIB) {}
+    Bench() : session(SIZES, 1, 64 * MIB, 1) {}
     Session session;
 
     Run run(Granularity granularity, Fork fork, const u8* data, u64 size) {
@@ -105,7 +105,7 @@ struct Bench {
         BlockEnvironment block = {};
         block.base_fee = make_u256(7);
         block.chain_id = 1;
-        block.number = 10;
+        block.number = 0;  // no ancestors, whose hashes would have to be asked for
         block.timestamp = 1000;
         block.gas_limit = block.gas_available = 30'000'000;
         block.fork = static_cast<u32>(fork);
