@@ -130,21 +130,15 @@ class Device:
         """As the driver names it."""
         return str(self.cupy.cuda.runtime.getDeviceProperties(self.index)["name"].decode())
 
-    def kernels(
-        self, source: Path, definitions: Sequence[str] = (), *, architecture: str = "", cooperative: bool = False
-    ) -> Kernels:
+    def kernels(self, source: Path, definitions: Sequence[str] = (), *, architecture: str = "") -> Kernels:
         """The kernels of a source file, from a cubin where there is one, compiled (seconds to minutes) where not.
 
         `architecture` is the device's if left out; sm_90a, for one, allows instructions that sm_90 does not.
-        `cooperative` kernels are launched only when all their blocks can run at once, so that these may wait for each
-        other.
         """
         key = f"{source}:{kernel_hash(source, definitions)}"
         if key not in self._loaded:
             cubin = self._cubin(source, definitions, architecture or self.architecture)
-            self._loaded[key] = Kernels(
-                self, self.cupy.RawModule(path=str(cubin), enable_cooperative_groups=cooperative)
-            )
+            self._loaded[key] = Kernels(self, self.cupy.RawModule(path=str(cubin)))
         return self._loaded[key]
 
     def _cubin(self, source: Path, definitions: Sequence[str], architecture: str) -> Path:

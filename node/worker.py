@@ -18,7 +18,7 @@ from node.errors import ServiceUnreachable
 from node.executors import make_executor
 from node.keys import IdentityKey, SequencerPin, WorkerTls
 from node.metrics import serving
-from node.models import load_model
+from node.models import engine_device, load_model
 from node.paths import chain_dir, identity_file, keys_dir
 from node.registration import ensure_registered, public_key_der
 from node.wallet import Wallet
@@ -49,13 +49,14 @@ async def _run(config: WorkerConfig, registry: CollectorRegistry, resources: Exi
     sequencer = SequencerPin(keys_dir(config.data_dir) / "sequencer.crt", config.sequencer_fingerprint)
     genesis = load_genesis(config.genesis)
     dialer = GrpcDialer(DialerConfig(host, port), genesis.config.chain_id, identity, tls, sequencer)
-    chain = await open_replica(chain_dir(config.data_dir), genesis, dialer, states_kept=config.states_kept or None)
+    async with asyncio.TaskGroup() as starting:  # a model is read and verified while the replica waits for the network
+        loading = starting.create_task(_offered(config))
+        states_kept = config.states_kept or None
+        opening = starting.create_task(
+            open_replica(chain_dir(config.data_dir), genesis, dialer, states_kept=states_kept)
+        )
+    chain, models = opening.result(), loading.result()
     resources.callback(chain.close)
-    models = []
-    if config.model:
-        loaded = await load_model(config.model, config.engine_threads)
-        prices = (config.price_per_token_wei, config.price_per_token_wei)
-        models.append(OfferedModel(loaded.engine, *prices, loaded.opener))
     worker = Worker(
         WorkerSettings(
             config.data_dir,
@@ -85,6 +86,14 @@ async def _run(config: WorkerConfig, registry: CollectorRegistry, resources: Exi
             public_key = public_key_der(tls.key_pem)
             joining = group.create_task(_register(config.rpc_url, identity, chain.config.chain_id, public_key))
             working.add_done_callback(lambda _: joining.cancel())
+
+
+async def _offered(config: WorkerConfig) -> list[OfferedModel]:
+    if not config.model:
+        return []
+    loaded = await load_model(config.model, config.engine_threads, engine_device(config.engine_device))
+    prices = (config.price_per_token_wei, config.price_per_token_wei)
+    return [OfferedModel(loaded.engine, *prices, loaded.opener)]
 
 
 async def _register(rpc_url: str, identity: IdentityKey, chain_id: int, public_key: bytes) -> None:

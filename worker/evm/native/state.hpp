@@ -82,7 +82,7 @@ template <>
 struct Asker<1> {
     bool (*answer)(void* host, const Request& request) = nullptr;
     void* host = nullptr;
-    bool ask(const Request& wanted) const { return answer && answer(host, wanted); }
+    WG_FN bool ask(const Request& wanted) const { return answer && answer(host, wanted); }
 };
 
 // ---- entries ------------------------------------------------------------------------------------------------------------
