@@ -21,6 +21,7 @@ from worker.evm import library
 from worker.evm.base_state import BaseState
 from worker.evm.batch import Batch, Outcomes
 from worker.evm.engine import Engine, NothingMissing, Resolver
+from worker.evm.errors import EngineLimit
 from worker.evm.gpu_launch import THREADS_PER_BLOCK, ArenaClass, Launch, upload_world
 from worker.evm.layouts import ARENA_SECTIONS, HALT_LATE, ArenaSizes, NativeFork, RequestKind, Status, World
 
@@ -114,7 +115,7 @@ class GpuEngine:
         self.incidents: list[Incident] = []
 
     def run(self, base: BaseState, batch: Batch, resolver: Resolver | None = None) -> Outcomes:
-        """See `Engine.run`."""
+        """See `Engine.run`. Raises EngineLimit where the device's memory does not hold the batch."""
         resolver = resolver or NothingMissing()
         self.kernel_ms, self.incidents = [], []
         if self._broken:
@@ -127,6 +128,11 @@ class GpuEngine:
             return self._run_after_failure(error, launch, base, batch, resolver)
         except self._device.cupy.cuda.driver.CUDADriverError as error:
             return self._run_after_failure(error, launch, base, batch, resolver)
+        except self._device.cupy.cuda.memory.OutOfMemoryError as error:
+            raise EngineLimit(
+                f"the GPU has too little memory for {len(batch)} transactions ({error}): run fewer transactions at a "
+                "time, give the engine fewer `heavy_bytes`, or end what else uses the GPU (`nvidia-smi` shows it)"
+            ) from error
         return self._merge_fallback(base, batch, outcomes, resolver)
 
     def prepare(self, base: BaseState, batch: Batch) -> Launch:
