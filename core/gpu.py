@@ -29,6 +29,7 @@ CUBIN_DIR = LIBRARY_DIR / "cubin"
 
 _OPTIONS = ("-std=c++20", "-default-device", "--device-int128", f"-I{SOURCE_ROOT}")
 _THREADS_PER_BLOCK = 128
+_INSUFFICIENT_DRIVER = 35  # cudaErrorInsufficientDriver
 _INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.MULTILINE)
 
 
@@ -105,6 +106,11 @@ class Device:
         try:
             count = cupy.cuda.runtime.getDeviceCount()
         except cupy.cuda.runtime.CUDARuntimeError as error:
+            if error.status == _INSUFFICIENT_DRIVER:
+                raise GpuUnavailable(
+                    f"the NVIDIA driver is too old for CUDA {cupy.cuda.runtime.runtimeGetVersion() // 1000}: "
+                    "update it (`nvidia-smi` shows which one is installed)"
+                ) from error
             raise GpuUnavailable(f"the NVIDIA driver does not answer ({error}); try `nvidia-smi`") from error
         if self.index >= count:
             raise GpuUnavailable(f"there is no GPU number {self.index}: this machine has {count}")

@@ -1,13 +1,16 @@
 """Who signed a transaction: ECDSA recovery on secp256k1, in batches (EIP-2, EIP-155, EIP-7702).
 
-Uses libsecp256k1 through coincurve. Knows nothing of nonces or balances.
+Batches go to the native core (`core.crypto`), on all cores; a single signature to libsecp256k1 through coincurve, which
+also is what the tests hold the native one to. Knows nothing of nonces or balances.
 """
 
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 from coincurve import PublicKey
 
+from core.crypto import recover_batch
 from core.errors import TransactionError
 from core.hashing import keccak256
 from core.rlp import encode, encode_int
@@ -43,18 +46,22 @@ def recover_address(digest: bytes, y_parity: int, r: int, s: int, *, s_max: int 
 
     Raises TransactionError when r or s is out of range, s is above `s_max`, or no point fits.
     """
-    if not 0 < r < SECP256K1_ORDER:
-        raise TransactionError("signature r is out of range")
-    if not 0 < s <= s_max:
-        raise TransactionError("signature s is out of range or in the upper half of the curve order (EIP-2)")
-    if y_parity not in (0, 1):
-        raise TransactionError("signature parity is neither 0 nor 1")
+    _check_ranges(y_parity, r, s, s_max)
     signature = r.to_bytes(32, "big") + s.to_bytes(32, "big") + bytes([y_parity])
     try:
         key = PublicKey.from_signature_and_message(signature, digest, hasher=None)
     except Exception as error:  # coincurve raises bare Exception for a point that is not on the curve
         raise TransactionError("the signature matches no public key") from error
     return keccak256(key.format(compressed=False)[1:])[12:]
+
+
+def _check_ranges(y_parity: int, r: int, s: int, s_max: int) -> None:
+    if not 0 < r < SECP256K1_ORDER:
+        raise TransactionError("signature r is out of range")
+    if not 0 < s <= s_max:
+        raise TransactionError("signature s is out of range or in the upper half of the curve order (EIP-2)")
+    if y_parity not in (0, 1):
+        raise TransactionError("signature parity is neither 0 nor 1")
 
 
 def attach_signature(tx: Transaction, signature: bytes) -> Transaction:
@@ -74,14 +81,28 @@ def recover_sender(tx: Transaction, *, s_max: int = S_MAX) -> bytes:
 
 
 def recover_senders(transactions: Sequence[Transaction]) -> list[bytes]:
-    """`recover_sender` of each; raises TransactionError naming the index of the first bad one."""
-    senders = []
+    """`recover_sender` of each, all at once; raises TransactionError naming the index of the first bad one."""
+    count = len(transactions)
+    digests, signatures, parities = bytearray(), bytearray(), bytearray()
     for index, tx in enumerate(transactions):
         try:
-            senders.append(recover_sender(tx))
+            _check_ranges(tx.y_parity, tx.r, tx.s, S_MAX)
         except TransactionError as error:
+            recover_senders(transactions[:index])  # an earlier one may match no key
             raise TransactionError(f"transaction {index}: {error}") from error
-    return senders
+        digests += signing_hash(tx)
+        signatures += tx.r.to_bytes(32, "big") + tx.s.to_bytes(32, "big")
+        parities.append(tx.y_parity)
+    recovered = recover_batch(
+        np.frombuffer(digests, "u1").reshape(count, 32),
+        np.frombuffer(signatures, "u1").reshape(count, 64),
+        np.frombuffer(parities, "u1"),
+    )
+    unmatched = np.flatnonzero(~recovered.valid)
+    if len(unmatched):
+        raise TransactionError(f"transaction {unmatched[0]}: the signature matches no public key")
+    raw = recovered.addresses.tobytes()
+    return [raw[20 * row : 20 * row + 20] for row in range(count)]
 
 
 def authorization_hash(one: Authorization) -> bytes:

@@ -2,96 +2,99 @@
 
 import json
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
-from rich.console import Console
 
 from core.errors import WarpgridError
-from node.config import ROLES, SequencerConfig, WorkerConfig, example_toml, with_flags
-from node.doctor import examine, show
+from node.config import ROLES, example_toml
 from node.errors import ConfigError
-from node.inference.cli import app as inference_app
-from node.jobs.cli import app as job_app
-from node.logs import configure
-from node.sequencer import run_sequencer
-from node.testnet.cli import app as testnet_app
-from node.worker import run_worker
-from worker.doctor import report
-from worker.evm.cli import app as evm_app
-from worker.inference.cli_model import app as model_app
-from worker.inference.cli_proofs import app as proofs_app
+from node.lazy import LazyGroup, defer
 
 __all__ = ["app", "main"]
 
 EXIT_ERROR = 1
 EXIT_INTERRUPTED = 130
+_E = TypeVar("_E", bound=BaseException)
 
 app = typer.Typer(
+    cls=LazyGroup,
     name="warpgrid",
     help="A GPU network: an Ethereum L2 executed by CUDA kernels, and an open market for AI compute.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-config_app = typer.Typer(help="Settings files.", no_args_is_help=True)
-sequencer_app = typer.Typer(help="Operate a sequencer.", no_args_is_help=True)
-worker_app = typer.Typer(help="Operate a worker.", no_args_is_help=True)
-app.add_typer(testnet_app, name="testnet")
-app.add_typer(sequencer_app, name="sequencer")
-app.add_typer(worker_app, name="worker")
-app.add_typer(job_app, name="job")
-inference_app.add_typer(proofs_app)
-app.add_typer(inference_app, name="inference")
-app.add_typer(model_app, name="model")
-app.add_typer(evm_app, name="evm")
-app.add_typer(config_app, name="config")
 
 
-@sequencer_app.callback()
-def _sequencer() -> None:
-    """Operate a sequencer."""
+def _group(name: str, sentence: str, commands: Mapping[str, tuple[str, str]]) -> typer.Typer:
+    """A group of deferred commands: for each its target and its sentence."""
+    group = typer.Typer(cls=LazyGroup, help=sentence, no_args_is_help=True)
+    for command, (target, what) in commands.items():
+        defer(group, command, target, what)
+    app.add_typer(group, name=name)
+    return group
 
 
-@sequencer_app.command("start")
-@with_flags(SequencerConfig)
-def sequencer_start(config: SequencerConfig) -> None:
-    """Order transactions, coordinate workers and jobs, serve JSON-RPC, until Ctrl-C.
-
-    Example:  warpgrid sequencer start --config sequencer.toml --rpc-port 8545
-    """
-    configure("sequencer", config.log_level)
-    run_sequencer(config)
-
-
-@worker_app.command("start")
-@with_flags(WorkerConfig)
-def worker_start(config: WorkerConfig) -> None:
-    """Join a network: keep a replica, execute blocks, run AI jobs, until Ctrl-C.
-
-    Example:  warpgrid worker start --sequencer 10.0.0.5:8550 --genesis genesis.json --model smollm2
-    """
-    configure("worker", config.log_level)
-    run_worker(config)
-
-
-@worker_app.command("doctor")
-@with_flags(WorkerConfig)
-def worker_doctor(
-    config: WorkerConfig, as_json: Annotated[bool, typer.Option("--json", help="one JSON object")] = False
-) -> None:
-    """Check keys, disk, GPU, model, connection, clock and chain, and say how to mend what is wrong.
-
-    The exit status is 1 when something keeps the worker from working.
-    Example:  warpgrid worker doctor --config worker.toml
-    """
-    findings = examine(config)
-    if as_json:
-        sys.stdout.write(json.dumps(report(findings)) + "\n")
-    else:
-        show(findings)
-    if not report(findings)["healthy"]:
-        raise typer.Exit(EXIT_ERROR)
+_group(
+    "testnet",
+    "A local network on this machine: sequencer, workers and watcher, each a real process.",
+    {
+        "up": ("node.testnet.up:up", "Start a local network, or go on with the one in --data-dir."),
+        "status": ("node.testnet.cli:status", "Which processes run, and what the chain, the workers and the jobs do."),
+        "logs": ("node.testnet.cli:logs", "The log of one process, or the end of each."),
+        "down": ("node.testnet.cli:down", "Stop every process of the network; its chain stays on disk."),
+    },
+)
+_group(
+    "job",
+    "Ask a model, pay for the answer, and check it.",
+    {
+        "submit": (
+            "node.jobs.submit_command:submit",
+            "Fund a job in escrow, have a worker answer it, and stream the answer as it is made.",
+        ),
+        "status": (
+            "node.jobs.cli:status",
+            "What the coordinator knows of a job; with its answer where it was submitted from here.",
+        ),
+        "list": ("node.jobs.cli:list_jobs", "The newest jobs that the coordinator knows, whoever submitted them."),
+        "cancel": ("node.jobs.cli:cancel", "End a job that has no receipt yet; its money goes back."),
+        "verify": (
+            "node.jobs.verify_command:verify",
+            "Check a job again from chain data alone: order, signature, stake, inclusion, payment, and the hashes.",
+        ),
+    },
+)
+_group(
+    "sequencer",
+    "Operate a sequencer.",
+    {
+        "start": (
+            "node.operate:sequencer_start",
+            "Order transactions, coordinate workers and jobs, serve JSON-RPC, until Ctrl-C.",
+        ),
+    },
+)
+_group(
+    "worker",
+    "Operate a worker.",
+    {
+        "start": (
+            "node.operate:worker_start",
+            "Join a network: keep a replica, execute blocks, run AI jobs, until Ctrl-C.",
+        ),
+        "doctor": (
+            "node.operate:worker_doctor",
+            "Check keys, disk, GPU, model, connection, clock and chain, and say how to mend what is wrong.",
+        ),
+    },
+)
+defer(app, "inference", "node.inference.cli:app", "Run a model on this machine, exactly.")
+defer(app, "model", "worker.inference.cli_model:app", "Models that every machine runs to the same bytes.")
+defer(app, "evm", "worker.evm.cli:app", "The EVM: state tests, programs.")
+config_app = _group("config", "Settings files.", {})
 
 
 @config_app.command("init")
@@ -121,26 +124,36 @@ def config_init(
 
 def main() -> int:
     """Run the command line. A typed error becomes one sentence on standard error and exit status 1."""
+    status = 0
     try:
         app()
-    except WarpgridError as error:
-        _tell(error.code, str(error))
-        return EXIT_ERROR
-    except OSError as error:  # a folder that cannot be written, a full disk: the user's to mend, and told as such
-        _tell("system", f"{error.filename}: {error.strerror}" if error.filename else str(error))
-        return EXIT_ERROR
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
-    return 0
+    except* WarpgridError as errors:  # a role that runs several things at once ends with a group of them
+        for error in _each(errors):
+            _tell(error.code, str(error))
+        status = EXIT_ERROR
+    except* OSError as errors:  # a folder that cannot be written, a full disk: the user's to mend, and told as such
+        for failure in _each(errors):
+            _tell("system", f"{failure.filename}: {failure.strerror}" if failure.filename else str(failure))
+        status = EXIT_ERROR
+    except* KeyboardInterrupt:
+        status = EXIT_INTERRUPTED
+    return status
+
+
+def _each(group: BaseExceptionGroup[_E]) -> Iterator[_E]:
+    for one in group.exceptions:
+        if isinstance(one, BaseExceptionGroup):
+            yield from _each(one)
+        else:
+            yield one
 
 
 def _tell(code: str, message: str) -> None:
     if "--json" in sys.argv:
         sys.stdout.write(json.dumps({"error": {"code": code, "message": message}}) + "\n")
         return
-    notes = Console(stderr=True, soft_wrap=True)
-    notes.print(f"[bold red]error[/] {code}: ", end="", highlight=False)
-    notes.print(message, markup=False, highlight=False)
+    typer.secho("error", fg="red", bold=True, nl=False, err=True)
+    typer.echo(f" {code}: {message}", err=True)
 
 
 if __name__ == "__main__":

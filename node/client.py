@@ -7,9 +7,9 @@ from typing import Any
 
 import orjson
 
-from node.errors import ServiceError, ServiceUnreachable
+from node.errors import ConfigError, ServiceError, ServiceUnreachable
 
-__all__ = ["RpcClient"]
+__all__ = ["RpcClient", "parse_address"]
 
 TIMEOUT_S = 10.0
 _RESPONSE_BYTES_MAX = 64 << 20
@@ -48,6 +48,14 @@ class RpcClient:
         if not isinstance(reply, dict) or "result" not in reply:
             raise ServiceError(f"{self.url} did not answer with JSON-RPC")
         return reply["result"]
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """Host and port of `host:port`. Raises ConfigError."""
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65_536:
+        raise ConfigError(f"the address must be host:port, not {text!r}")
+    return host, int(port)
 
 
 def _bytes(data: object) -> bytes:

@@ -17,6 +17,7 @@ from typing import Annotated, Any, TypeVar, cast
 import typer
 
 from node.errors import ConfigError
+from node.options import taking
 
 __all__ = [
     "CONFIG_FILE_HELP",
@@ -91,6 +92,7 @@ class WorkerConfig:
     price_per_token_wei: int = setting(1_000_000_000, "asking price of one output token, wei", least=0)
     jobs_max: int = setting(1, "jobs run at the same time", least=1, most=1_024)
     engine_threads: int = setting(0, "threads of the inference engine; 0 takes the number of cores", least=0)
+    engine_device: str = setting("auto", "where an exact model runs: gpu, cpu, or auto (a GPU that can, else the CPU)")
     metrics_port: int = setting(0, "port of Prometheus metrics on 127.0.0.1; 0 switches them off", least=0, most=65_535)
     states_kept: int = setting(256, "blocks whose state can be queried; 0 keeps every state", least=0)
     log_level: str = setting("info", "debug, info, warning or error")
@@ -175,32 +177,16 @@ def example_toml(role: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def with_flags(role: type[Role]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Decorate a command body so that it takes --config and one flag for each setting of `role`.
+def with_flags(role: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Decorate a command's body so that it takes --config and one flag for each setting of `role`.
 
     The body's first parameter gets the settings; further ones stay options of its own.
     """
-
-    def decorate(body: Callable[..., None]) -> Callable[..., None]:
-        own = list(inspect.signature(body).parameters.values())[1:]
-
-        def command(config: Path | None = None, **flags: Any) -> None:
-            options = {one.name: flags.pop(one.name) for one in own}
-            body(load(role, config, flags, os.environ), **options)
-
-        parameters = [_parameter("config", Path, CONFIG_FILE_HELP)]
-        for one in fields(cast(Any, role)):
-            default = one.default if str(one.default) else "none"
-            parameters.append(
-                _parameter(one.name, cast(type, one.type), f"{one.metadata['sentence']} [default: {default}]")
-            )
-        parameters += [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own]
-        command.__doc__ = body.__doc__
-        command.__name__ = body.__name__
-        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        return command
-
-    return decorate
+    shared = [_parameter("config", Path, CONFIG_FILE_HELP)]
+    for one in fields(role):
+        default = one.default if str(one.default) else "none"
+        shared.append(_parameter(one.name, cast(type, one.type), f"{one.metadata['sentence']} [default: {default}]"))
+    return taking(shared, lambda config, **flags: load(role, config, flags, os.environ))
 
 
 def _parameter(name: str, kind: type, sentence: str) -> inspect.Parameter:

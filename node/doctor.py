@@ -9,11 +9,11 @@ from rich.table import Table
 
 from core.genesis import Genesis, load_genesis
 from core.store.reader import ReplicaReader
+from node.client import parse_address
 from node.config import WorkerConfig
 from node.keys import IdentityKey, SequencerPin, WorkerTls
 from node.models import model_file
 from node.paths import chain_dir, identity_file, keys_dir
-from node.worker import sequencer_address
 from protos.messages import BlockReference
 from worker.doctor import Doctor, DoctorSettings, Finding, Severity
 from worker.rpc import DialerConfig, GrpcDialer
@@ -26,7 +26,7 @@ _STYLES = {Severity.OK: "green", Severity.WARN: "yellow", Severity.FAIL: "red"}
 def examine(config: WorkerConfig) -> list[Finding]:
     """Every finding about the worker of these settings. Raises GenesisError or ConfigError for unusable settings."""
     genesis = load_genesis(config.genesis)
-    host, port = sequencer_address(config.sequencer)
+    host, port = parse_address(config.sequencer)
     config.data_dir.mkdir(parents=True, exist_ok=True)
     keys = keys_dir(config.data_dir)
     probe = GrpcDialer(

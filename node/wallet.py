@@ -14,7 +14,7 @@ from node.client import RpcClient
 from node.errors import ServiceError
 from protos.handshake import Signer
 
-__all__ = ["Mined", "Wallet"]
+__all__ = ["Mined", "Wallet", "read_contract"]
 
 RECEIPT_TIMEOUT_S = 60.0
 _POLL_INTERVAL_S = 0.05
@@ -43,10 +43,8 @@ class Wallet:
         return self._signer.address
 
     def read(self, contract: Artifact, address: bytes, function: str, *arguments: object) -> Any:
-        """What a view function returns now. Raises ServiceError with the contract's error when it reverts."""
-        call = {"to": _hex(address), "data": _hex(contract.encode_call(function, *arguments))}
-        output = bytes.fromhex(self._rpc.call("eth_call", call, "latest")[2:])
-        return contract.decode_result(function, output)
+        """As `read_contract`."""
+        return read_contract(self._rpc, contract, address, function, *arguments)
 
     def transact(
         self, contract: Artifact, address: bytes, function: str, *arguments: object, value_wei: int = 0
@@ -94,6 +92,12 @@ class Wallet:
                 return Mined(transaction_hash, int(receipt["blockNumber"], 16), int(receipt["gasUsed"], 16))
             time.sleep(_POLL_INTERVAL_S)
         raise ServiceError(f"transaction {_hex(transaction_hash)} is not in a block after {RECEIPT_TIMEOUT_S:.0f} s")
+
+
+def read_contract(rpc: RpcClient, contract: Artifact, address: bytes, function: str, *arguments: object) -> Any:
+    """What a view function returns now. Raises ServiceError with the contract's error when it reverts."""
+    call = {"to": _hex(address), "data": _hex(contract.encode_call(function, *arguments))}
+    return contract.decode_result(function, bytes.fromhex(rpc.call("eth_call", call, "latest")[2:]))
 
 
 def _hex(raw: bytes) -> str:

@@ -12,13 +12,13 @@ from prometheus_client import CollectorRegistry, Gauge
 
 from core.genesis import load_genesis
 from market.contracts import ESCROW_ADDRESS
-from node.client import RpcClient
+from node.client import RpcClient, parse_address
 from node.config import WorkerConfig
-from node.errors import ConfigError, ServiceUnreachable
+from node.errors import ServiceUnreachable
 from node.executors import make_executor
 from node.keys import IdentityKey, SequencerPin, WorkerTls
 from node.metrics import serving
-from node.models import load_model
+from node.models import engine_device, load_model
 from node.paths import chain_dir, identity_file, keys_dir
 from node.registration import ensure_registered, public_key_der
 from node.wallet import Wallet
@@ -27,19 +27,11 @@ from worker.joining import open_replica
 from worker.rpc import DialerConfig, GrpcDialer
 from worker.service import DUTY_REPLICA, DUTY_WATCHER, Worker, WorkerSettings
 
-__all__ = ["run_worker", "sequencer_address"]
+__all__ = ["run_worker"]
 
 _REGISTRATION_RETRY_S = 2.0
 
 _log = structlog.get_logger(__name__)
-
-
-def sequencer_address(text: str) -> tuple[str, int]:
-    """Host and port of a `host:port` setting. Raises ConfigError."""
-    host, _, port = text.rpartition(":")
-    if not host or not port.isdigit() or not 0 < int(port) < 65_536:
-        raise ConfigError(f"`sequencer` must be host:port, not {text!r}")
-    return host, int(port)
 
 
 def run_worker(config: WorkerConfig) -> None:
@@ -50,20 +42,21 @@ def run_worker(config: WorkerConfig) -> None:
 
 
 async def _run(config: WorkerConfig, registry: CollectorRegistry, resources: ExitStack) -> None:
-    host, port = sequencer_address(config.sequencer)
+    host, port = parse_address(config.sequencer)
     config.data_dir.mkdir(parents=True, exist_ok=True)
     identity = IdentityKey.load_or_create(identity_file(config.data_dir))
     tls = WorkerTls.load_or_create(keys_dir(config.data_dir))
     sequencer = SequencerPin(keys_dir(config.data_dir) / "sequencer.crt", config.sequencer_fingerprint)
     genesis = load_genesis(config.genesis)
     dialer = GrpcDialer(DialerConfig(host, port), genesis.config.chain_id, identity, tls, sequencer)
-    chain = await open_replica(chain_dir(config.data_dir), genesis, dialer, states_kept=config.states_kept or None)
+    async with asyncio.TaskGroup() as starting:  # a model is read and verified while the replica waits for the network
+        loading = starting.create_task(_offered(config))
+        states_kept = config.states_kept or None
+        opening = starting.create_task(
+            open_replica(chain_dir(config.data_dir), genesis, dialer, states_kept=states_kept)
+        )
+    chain, models = opening.result(), loading.result()
     resources.callback(chain.close)
-    models = []
-    if config.model:
-        loaded = await load_model(config.model, config.engine_threads)
-        prices = (config.price_per_token_wei, config.price_per_token_wei)
-        models.append(OfferedModel(loaded.engine, *prices, loaded.opener))
     worker = Worker(
         WorkerSettings(
             config.data_dir,
@@ -93,6 +86,14 @@ async def _run(config: WorkerConfig, registry: CollectorRegistry, resources: Exi
             public_key = public_key_der(tls.key_pem)
             joining = group.create_task(_register(config.rpc_url, identity, chain.config.chain_id, public_key))
             working.add_done_callback(lambda _: joining.cancel())
+
+
+async def _offered(config: WorkerConfig) -> list[OfferedModel]:
+    if not config.model:
+        return []
+    loaded = await load_model(config.model, config.engine_threads, engine_device(config.engine_device))
+    prices = (config.price_per_token_wei, config.price_per_token_wei)
+    return [OfferedModel(loaded.engine, *prices, loaded.opener)]
 
 
 async def _register(rpc_url: str, identity: IdentityKey, chain_id: int, public_key: bytes) -> None:

@@ -1,8 +1,8 @@
 """What travels between nodes, as frozen dataclasses: the form that everything but the codec sees.
 
 Each class mirrors the message of the same name in protos/warpgrid/v1 field by field; units and meanings stand there.
-Limits that a peer must keep are part of the type (`Annotated`), and `protos.rpc` checks them when it decodes. Knows
-nothing of protobuf, gRPC or who handles what.
+Limits that a peer must keep are part of the type (`protos.limits`). Those about jobs stand in `protos.job_messages`.
+Knows nothing of protobuf, gRPC or who handles what.
 """
 
 from dataclasses import dataclass
@@ -14,12 +14,36 @@ from core.block import Header
 from core.chain_rules import Commitments
 from core.execution import BlockContext, ExecutionOutcome, Rejection, Withdrawal
 from core.fork import Fork
-from core.jobs.receipt import Receipt
-from core.jobs.request import OUTPUT_TOKENS_MAX, JobRequest
 from core.receipts import ReceiptColumns
 from core.state import StateDifference
 from core.transaction import TransactionColumns
 from protos.errors import MalformedMessage
+from protos.job_messages import (
+    AUDIT_ATTEMPT,
+    AUDIT_UNITS_MAX,
+    OPEN_ATTEMPT,
+    OUTPUT_BYTES_MAX,
+    OUTPUT_PIECE_BYTES_MAX,
+    AnswerOpened,
+    AssignJob,
+    CancelJob,
+    JobEvent,
+    JobFailed,
+    JobFinished,
+    JobList,
+    JobOutput,
+    JobQuery,
+    JobRecord,
+    JobStarted,
+    ListJobs,
+    OpenAnswer,
+    Product,
+    ReceiptStored,
+    SignedReceipt,
+    SubmitJob,
+    UnitOpening,
+)
+from protos.limits import TEXT_BYTES_MAX, Address, CountMax, Hash, Signature, SizeMax, Text
 
 __all__ = [
     "AUDIT_ATTEMPT",
@@ -29,7 +53,6 @@ __all__ = [
     "OUTPUT_BYTES_MAX",
     "OUTPUT_PIECE_BYTES_MAX",
     "PROTOCOL_VERSION",
-    "Address",
     "AnnounceBlock",
     "AnswerOpened",
     "AssignJob",
@@ -44,7 +67,6 @@ __all__ = [
     "Capabilities",
     "Certificate",
     "Challenge",
-    "CountMax",
     "DescribeRequest",
     "Description",
     "EnrolRequest",
@@ -54,7 +76,6 @@ __all__ = [
     "GetBlocks",
     "Goodbye",
     "Gpu",
-    "Hash",
     "Heartbeat",
     "Hello",
     "JobEvent",
@@ -75,8 +96,6 @@ __all__ = [
     "SequencerMessage",
     "SignedFinding",
     "SignedReceipt",
-    "Size",
-    "SizeMax",
     "SnapshotBase",
     "SnapshotRequest",
     "SnapshotState",
@@ -87,53 +106,8 @@ __all__ = [
 
 PROTOCOL_VERSION = 1
 
-TEXT_BYTES_MAX = 1024
-OUTPUT_PIECE_BYTES_MAX = 16 * 1024
-OUTPUT_BYTES_MAX = 1024 * 1024
 BLOCKS_MAX = 256
-AUDIT_UNITS_MAX = 64
-AUDIT_ATTEMPT = 2**31
-"""The attempt number of every second opinion, so that it never meets a real attempt's; that of openings is the next."""
-OPEN_ATTEMPT = AUDIT_ATTEMPT + 1
 WITHDRAWALS_MAX = 16
-
-# Of openings: the largest model of docs/exact-inference.md, section 2.
-_LEAVES_BYTES_MAX = 32 * 1024
-_RESIDUAL_BYTES_MAX = 4 * 16_384
-_PRODUCT_BYTES_MAX = 5 * 262_144
-_EARLIER_BYTES_MAX = 32 * 1024 * 1024
-_POSITION_ROOTS_BYTES_MAX = 32 * 131_072
-
-
-@dataclass(frozen=True, slots=True)
-class Size:
-    """Exactly this many bytes; `or_empty` permits none at all."""
-
-    bytes: int
-    or_empty: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class SizeMax:
-    """At most this many bytes (of UTF-8, for text)."""
-
-    bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class CountMax:
-    """At most this many elements."""
-
-    count: int
-
-
-Hash = Annotated[bytes, Size(32)]
-OptionalHash = Annotated[bytes, Size(32, or_empty=True)]
-Address = Annotated[bytes, Size(20)]
-OptionalAddress = Annotated[bytes, Size(20, or_empty=True)]
-Signature = Annotated[bytes, Size(65)]
-Text = Annotated[str, SizeMax(TEXT_BYTES_MAX)]
-Tokens = Annotated[bytes, SizeMax(4 * OUTPUT_TOKENS_MAX)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,160 +304,6 @@ class SnapshotBase:
 class SnapshotState:
     difference: StateDifference
     last: bool
-
-
-@dataclass(frozen=True, slots=True)
-class SignedReceipt:
-    receipt: Receipt
-    signature: Signature
-
-
-@dataclass(frozen=True, slots=True)
-class SubmitJob:
-    job_id: Hash
-    request: JobRequest
-    salt: Hash
-
-
-@dataclass(frozen=True, slots=True)
-class JobQuery:
-    job_id: Hash
-    salt: OptionalHash
-
-
-@dataclass(frozen=True, slots=True)
-class ListJobs:
-    offset: int
-    count_max: int
-
-
-@dataclass(frozen=True, slots=True)
-class JobEvent:
-    index: int
-    state: Text
-    text: Annotated[str, SizeMax(OUTPUT_PIECE_BYTES_MAX)]
-    attempt: int
-    detail: Text
-    receipt: SignedReceipt | None
-    at_ms: int
-    answer: Tokens = b""
-
-
-@dataclass(frozen=True, slots=True)
-class JobRecord:
-    job_id: Hash
-    state: Text
-    attempt: int
-    worker: OptionalAddress
-    detail: Text
-    request: JobRequest | None
-    output: Annotated[str, SizeMax(OUTPUT_BYTES_MAX)] | None
-    receipt: SignedReceipt | None
-    settlement: OptionalHash
-    audit: Text
-    submitted_at_ms: int
-    deadline_ms: int
-    answer: Tokens = b""
-
-
-@dataclass(frozen=True, slots=True)
-class JobList:
-    jobs: Annotated[tuple[JobRecord, ...], CountMax(256)]
-
-
-@dataclass(frozen=True, slots=True)
-class AssignJob:
-    job_id: Hash
-    attempt: int
-    request: JobRequest
-    salt: Hash
-    model_hash: Hash
-    deadline_ms: int
-    input_token_wei: int
-    output_token_wei: int
-    price_max_wei: int
-    audit: bool
-    expected: Tokens = b""
-
-
-@dataclass(frozen=True, slots=True)
-class CancelJob:
-    job_id: Hash
-    attempt: int
-    reason: Text
-
-
-@dataclass(frozen=True, slots=True)
-class JobStarted:
-    job_id: Hash
-    attempt: int
-
-
-@dataclass(frozen=True, slots=True)
-class JobOutput:
-    job_id: Hash
-    attempt: int
-    index: int
-    text: Annotated[str, SizeMax(OUTPUT_PIECE_BYTES_MAX)]
-
-
-@dataclass(frozen=True, slots=True)
-class JobFinished:
-    job_id: Hash
-    attempt: int
-    output: Annotated[str, SizeMax(OUTPUT_BYTES_MAX)]
-    signed: SignedReceipt
-    answer: Tokens = b""
-
-
-@dataclass(frozen=True, slots=True)
-class JobFailed:
-    job_id: Hash
-    attempt: int
-    code: Text
-    detail: Text
-
-
-@dataclass(frozen=True, slots=True)
-class OpenAnswer:
-    version: int
-    job_id: Hash
-    request: JobRequest
-    salt: Hash
-    model_hash: Hash
-    answer: Tokens
-    units: Annotated[bytes, SizeMax(8 * AUDIT_UNITS_MAX)]
-    deadline_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class Product:
-    name: Text
-    value_bytes: int
-    values: Annotated[bytes, SizeMax(_PRODUCT_BYTES_MAX)]
-
-
-@dataclass(frozen=True, slots=True)
-class UnitOpening:
-    leaves: Annotated[bytes, SizeMax(_LEAVES_BYTES_MAX)]
-    residual: Annotated[bytes, SizeMax(_RESIDUAL_BYTES_MAX)]
-    earlier: Annotated[bytes, SizeMax(_EARLIER_BYTES_MAX)]
-    paths: Annotated[bytes, SizeMax(_EARLIER_BYTES_MAX)]
-    products: Annotated[tuple[Product, ...], CountMax(4)]
-
-
-@dataclass(frozen=True, slots=True)
-class AnswerOpened:
-    version: int
-    job_id: Hash
-    position_roots: Annotated[bytes, SizeMax(_POSITION_ROOTS_BYTES_MAX)]
-    openings: Annotated[tuple[UnitOpening, ...], CountMax(AUDIT_UNITS_MAX)]
-
-
-@dataclass(frozen=True, slots=True)
-class ReceiptStored:
-    job_id: Hash
-    attempt: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,8 @@ from core.errors import InvalidInput
 from core.jobs.request import Message as ChatMessage
 from protos.errors import MalformedMessage, MessageTooLarge, SequenceBroken
 from protos.gen.warpgrid.v1 import chain_pb2, jobs_pb2, network_pb2
-from protos.messages import CountMax, SequencerMessage, Size, SizeMax, WorkerMessage
+from protos.limits import CountMax, Size, SizeMax
+from protos.messages import SequencerMessage, WorkerMessage
 
 __all__ = [
     "FRAME_BYTES_MAX",

@@ -49,6 +49,7 @@ from protos.messages import (
 )
 from worker.client import SequencerClient
 from worker.errors import ChainRejected
+from worker.evm.native_executor import NativeExecutor
 
 __all__ = ["Replica", "ReplicaChain"]
 
@@ -255,6 +256,8 @@ class Replica:
 
     def _append(self, sealed: SealedBlock, outcome: ExecutionOutcome) -> None:
         self._chain.append(sealed, outcome.receipts, outcome.difference)
+        if isinstance(self._executor, NativeExecutor):
+            self._executor.keep(outcome.difference, sealed.block.header.state_root)
         self._head = sealed
         self._hashes.append(sealed.hash)
         self._executions.clear()

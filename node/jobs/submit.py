@@ -6,7 +6,7 @@ Money goes first: a job is handed in once its escrow holds the maximum price, an
 import secrets
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,16 +15,15 @@ from market.contracts import ESCROW_ADDRESS, JOB_ESCROW
 from market.pricing import input_tokens_max
 from node.accounts import development_accounts
 from node.client import RpcClient
-from node.errors import ServiceError, TestnetError
+from node.errors import ServiceError
+from node.jobs.network import JobNetwork
 from node.jobs.records import ClientJob, JobRecords
 from node.jobs.rpc import JobsClient
 from node.keys import IdentityKey
-from node.paths import keys_dir
-from node.testnet.layout import Testnet
 from node.wallet import Wallet
 from protos.messages import JobEvent, SubmitJob
 
-__all__ = ["Submission", "find_model", "follow_job", "open_submission", "submit_job"]
+__all__ = ["Submission", "development_payer", "find_model", "follow_job", "open_submission", "submit_job"]
 
 _ANY_WORKER = bytes(20)
 
@@ -39,18 +38,16 @@ class Submission:
     records: JobRecords
 
 
+def development_payer() -> IdentityKey:
+    """The first development account: who pays on a local network when nobody is named."""
+    return IdentityKey(development_accounts()[0].secret_key)
+
+
 @contextmanager
-def open_submission(network: Testnet, signer: IdentityKey | None = None) -> Iterator[Submission]:
-    """A local network's chain and coordinator. Without a `signer`, the first development account pays."""
-    rpc = RpcClient(network.rpc_url)
-    host, _, port = network.grpc_address.rpartition(":")
-    try:
-        certificate = (keys_dir(network.data_dir / "sequencer") / "tls.crt").read_bytes()
-    except FileNotFoundError as error:
-        raise TestnetError(f"the network in {network.data_dir} never ran: `warpgrid testnet up` starts it") from error
-    payer = signer or IdentityKey(development_accounts()[0].secret_key)
-    with closing(JobsClient(host, int(port), certificate)) as coordinator:
-        yield Submission(rpc, Wallet(payer, rpc), coordinator, JobRecords(network.data_dir / "client" / "jobs"))
+def open_submission(network: JobNetwork, payer: IdentityKey) -> Iterator[Submission]:
+    """A network's chain and coordinator, with the account that pays."""
+    with network.coordinator() as coordinator:
+        yield Submission(network.rpc, Wallet(payer, network.rpc), coordinator, network.records)
 
 
 def find_model(rpc: RpcClient, name: str) -> dict[str, Any]:

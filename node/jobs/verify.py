@@ -16,7 +16,7 @@ from node.client import RpcClient
 from node.errors import ServiceError
 from node.jobs.records import ClientJob
 from node.models import load_model
-from node.wallet import Wallet
+from node.wallet import read_contract
 from worker.inference.engine import Completion, Piece
 from worker.inference.errors import ModelNotFound
 from worker.inference.exact.model import ModelStore
@@ -24,9 +24,7 @@ from worker.inference.exact.model import ModelStore
 __all__ = ["verify_job"]
 
 
-def verify_job(
-    rpc: RpcClient, wallet: Wallet, job_id: bytes, known: ClientJob | None, models_dir: Path
-) -> tuple[Check, ...]:
+def verify_job(rpc: RpcClient, job_id: bytes, known: ClientJob | None, models_dir: Path) -> tuple[Check, ...]:
     """Every check of this job, in order. An exact one is run again with the model in `models_dir`, if it is there.
 
     Raises ServiceError when no such job was ever opened on this chain.
@@ -42,7 +40,7 @@ def verify_job(
             logs += _logs(rpc, topics)
         record = read_record(domain, job_id, logs) or record
         worker = record.accepted.arguments["worker"] if record.accepted else bytes(20)
-        signer = wallet.read(WORKER_REGISTRY, REGISTRY_ADDRESS, "signerOf", worker)
+        signer = read_contract(rpc, WORKER_REGISTRY, REGISTRY_ADDRESS, "signerOf", worker)
     if known is None:
         return verify(record, signer, ClientSide(recomputed=Recomputed(detail="only who has the request can tell")))
     again = recompute(known, record.opened.arguments["order"][5], models_dir)

@@ -13,12 +13,28 @@ import socket
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from node.errors import TestnetError
 from node.testnet.processes import Member, running_pid
 
-__all__ = ["BASE_PORT", "BASE_PORT_MAX", "CHAIN_ID", "WORKERS_MAX", "Founding", "Testnet", "find", "prepare"]
+__all__ = [
+    "BASE_PORT",
+    "BASE_PORT_MAX",
+    "CHAIN_ID",
+    "DATA_DIR",
+    "WORKERS_MAX",
+    "DataDir",
+    "Founding",
+    "Testnet",
+    "find",
+    "prepare",
+]
+
+DATA_DIR = Path(".warpgrid/testnet")
+DataDir = Annotated[Path, typer.Option("--data-dir", help="folder of the network")]
 
 CHAIN_ID = 31_337  # what wallets and tools expect of a local development chain
 BASE_PORT = 8_545
@@ -77,8 +93,8 @@ class Testnet:
                 "rpc_port": self.base_port,
                 "grpc_port": self.base_port + _GRPC_PORT_OFFSET,
                 "attach_port": self.base_port + _ATTACH_PORT_OFFSET,
-                "watchers": "0x" + watcher.hex(),
                 "audit_models": str(Path(self.model).parent) if Path(self.model).is_dir() else "",
+                "watchers": "0x" + watcher.hex(),
             }
         if member.name == "watcher":
             return common | {"sequencer": self.grpc_address, "duty": "watcher", "executor": "reference"}

@@ -1,5 +1,6 @@
-"""What `warpgrid testnet up` shows: which processes run, blocks made, jobs answered. Draws; decides nothing."""
+"""A local network as it is now: which processes run, blocks made, jobs answered. Asks and draws; decides nothing."""
 
+import contextlib
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -7,35 +8,20 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from node.accounts import DEVELOPMENT_BALANCE_WEI, DEVELOPMENT_MNEMONIC, development_accounts
-from node.testnet.layout import CHAIN_ID, Testnet
+from node.client import RpcClient
+from node.errors import ServiceError
+from node.testnet.layout import Testnet
 from node.testnet.processes import running_pid
 
-__all__ = ["WEI_PER_ETHER", "banner", "dashboard", "members_table"]
-
-WEI_PER_ETHER = 10**18
+__all__ = ["dashboard", "members_table", "network_status"]
 
 
-def banner(network: Testnet) -> Text:
-    """Accounts, keys and addresses, as anvil prints them."""
-    lines = ["", "Development accounts (public keys and mnemonic: test money only)", ""]
-    accounts = development_accounts()
-    balance = DEVELOPMENT_BALANCE_WEI // WEI_PER_ETHER
-    lines += [f"  ({i}) 0x{one.address.hex()}  {balance} ETH" for i, one in enumerate(accounts)]
-    lines += ["", "Private keys", ""]
-    lines += [f"  ({i}) 0x{one.secret_key.hex()}" for i, one in enumerate(accounts)]
-    lines += [
-        "",
-        f"  Mnemonic   {DEVELOPMENT_MNEMONIC}",
-        f"  Chain id   {CHAIN_ID}",
-        f"  JSON-RPC   {network.rpc_url}   (WebSocket on the same port)",
-        f"  Workers    {network.grpc_address}   (gRPC, mutual TLS)",
-        f"  Data       {network.data_dir}",
-        "",
-        f'  Ask it     warpgrid job submit --data-dir {network.data_dir} --model smollm2 --prompt "..."',
-        "",
-    ]
-    return Text("\n".join(lines))
+def network_status(network: Testnet) -> dict[str, Any] | None:
+    """The sequencer's warpgrid_status; None while it does not answer."""
+    with contextlib.suppress(ServiceError):
+        status: dict[str, Any] = RpcClient(network.rpc_url).call("warpgrid_status")
+        return status
+    return None
 
 
 def members_table(network: Testnet) -> Table:
@@ -51,7 +37,7 @@ def members_table(network: Testnet) -> Table:
 
 
 def dashboard(network: Testnet, status: dict[str, Any] | None) -> RenderableType:
-    """One frame of the live view; `status` is the sequencer's warpgrid_status, None while it does not answer."""
+    """One frame of the live view; `status` is `network_status`."""
     if status is None:
         return Panel(members_table(network), title="waiting for the sequencer")
     head, transactions = status["head"], status["transactions"]

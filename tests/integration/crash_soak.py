@@ -29,6 +29,7 @@ from market.contracts import JOB_ESCROW
 from node.accounts import DEVELOPMENT_BALANCE_WEI, development_accounts
 from node.client import RpcClient
 from node.errors import ServiceError
+from node.jobs.network import JobNetwork
 from node.jobs.submit import open_submission, submit_job
 from node.keys import IdentityKey
 from node.testnet import layout, processes
@@ -178,7 +179,7 @@ class CrashSoak:
         identity = IdentityKey(development_accounts()[account].secret_key)
         request = JobRequest("smollm2", (Message(Role.USER, "Say a word."),), Sampling(tokens_max=4))
         while not self.stopping.is_set():
-            with contextlib.suppress(ServiceError), open_submission(self.network, identity) as to:
+            with contextlib.suppress(ServiceError), open_submission(JobNetwork.local(self.network), identity) as to:
                 for job, event in submit_job(to, request, 10**15, 60, lambda _: None):
                     self.ledger.jobs[job.job_id] = job.salt  # its first event acknowledged it
                     if event.receipt is not None or event.state in ("failed", "cancelled"):
@@ -226,10 +227,10 @@ class CrashSoak:
             seen |= set(block["transactions"])
 
     def _audit_jobs(self) -> None:
-        with open_submission(self.network) as to:
+        with JobNetwork.local(self.network).coordinator() as coordinator:
 
             def records() -> list[JobRecord]:
-                return [to.coordinator.status(JobQuery(one, salt)) for one, salt in self.ledger.jobs.items()]
+                return [coordinator.status(JobQuery(one, salt)) for one, salt in self.ledger.jobs.items()]
 
             self._wait(
                 lambda: {one.state for one in records()} <= _ENDED,

@@ -115,6 +115,18 @@ class BaseState:
             self.add_slots(owners, limbs_from_ints(storage.keys()), limbs_from_ints(storage.values()))
         return int(record[0])
 
+    def put_account(self, address: bytes, nonce: int, balance: int, code: int, flags: int, *, world: int = 0) -> int:
+        """`add_account` without slots, for one account at a time: ten times as quick."""
+        self.version += 1
+        wei = balance.to_bytes(32, "little")
+        put = self._library.warpgrid_evm_base_put_account
+        return int(put(self.handle, world, address, nonce, wei, code, flags))
+
+    def put_slot(self, account: int, key: bytes, value: int) -> None:
+        """`add_slots` for one slot; the key is 32 little-endian bytes."""
+        self.version += 1
+        self._library.warpgrid_evm_base_put_slot(self.handle, account, key, value.to_bytes(32, "little"))
+
     def add_block_hashes(self, hashes: Sequence[bytes]) -> int:
         """Add 32-byte block hashes, ascending; where the first of them is kept."""
         self.version += 1
@@ -150,8 +162,8 @@ class BaseState:
         self._library.warpgrid_evm_base_view(self.handle, self.accounts_complete, ctypes.byref(world), sizes)
         return world, (sizes[0], sizes[1], sizes[2], sizes[3])
 
-    def take_changes(self) -> Changes:
-        """What serial runs changed since the last call, which starts a new count."""
+    def changes(self) -> Changes:
+        """What serial runs changed since they were last accepted or undone."""
         accounts, slots = ctypes.c_uint64(), ctypes.c_uint64()
         self._library.warpgrid_evm_base_change_counts(self.handle, ctypes.byref(accounts), ctypes.byref(slots))
         changes = Changes(
@@ -168,5 +180,22 @@ class BaseState:
             pointer(changes.slots),
             pointer(changes.slots_before),
         )
-        self._library.warpgrid_evm_base_forget_changes(self.handle)
         return changes
+
+    def accept_changes(self) -> None:
+        """Start a new count of changes."""
+        self._library.warpgrid_evm_base_forget_changes(self.handle)
+
+    def undo_changes(self) -> None:
+        """Go back to the state before the changes."""
+        self.version += 1
+        self._library.warpgrid_evm_base_undo_changes(self.handle)
+
+    def clear_state(self) -> None:
+        """Forget accounts and slots. Codes keep their numbers: a code is the same in every state."""
+        self.version += 1
+        self._library.warpgrid_evm_base_clear_state(self.handle)
+
+    def clear_block_hashes(self) -> None:
+        """Forget the block hashes of an earlier block."""
+        self._library.warpgrid_evm_base_clear_block_hashes(self.handle)

@@ -11,7 +11,6 @@ from core.errors import BlockError
 from core.execution import BlockContext
 from core.fork import Fork
 from core.receipts import ReceiptColumns
-from core.state import StateReader
 from core.system_contracts import (
     BEACON_ROOTS,
     CONSOLIDATION_REQUESTS,
@@ -43,12 +42,12 @@ _DEPOSIT_REQUEST, _WITHDRAWAL_REQUEST, _CONSOLIDATION_REQUEST = b"\x00", b"\x01"
 class BlockRun:
     """One block on the engine, over a state. Its methods follow the order of a block: begin, transact, finish."""
 
-    def __init__(self, engine: Engine, state: StateReader, context: BlockContext, *, single_step: bool = False) -> None:
-        """`single_step` is for `trace`: codes are decoded so that each instruction can be told."""
+    def __init__(self, engine: Engine, context: BlockContext, base: BaseState, resolver: StateResolver) -> None:
+        """`base` and `resolver` are the state's; for `trace` the base decodes codes so that each step can be told."""
         self._engine = engine
         self._context = context
-        self.base = BaseState(accounts_complete=False, single_step=single_step)
-        self._resolver = StateResolver(state)
+        self.base = base
+        self._resolver = resolver
         self._blocks = block_environments([context], self.base)
         self._blob_gas_available = self._blob_gas_left()
         self._resolver.load_account(self.base, context.coinbase)

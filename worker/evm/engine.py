@@ -6,6 +6,7 @@ the base does not hold, precompiles that the back end does not compute) through 
 """
 
 import ctypes
+import struct
 from os import cpu_count
 from typing import Protocol
 
@@ -16,12 +17,15 @@ from worker.evm import library
 from worker.evm.base_state import BaseState, pointer
 from worker.evm.batch import Batch, Outcomes
 from worker.evm.errors import EngineLimit
-from worker.evm.layouts import RESULT, ArenaSizes, Status
+from worker.evm.layouts import REQUEST, RESULT, ArenaSizes, RequestKind, Status
 from worker.evm.trace_stream import TraceStream
 
 __all__ = ["Engine", "NothingMissing", "Resolver"]
 
 _GIB = 1 << 30
+_REQUEST = struct.Struct("<32s20sI")  # the fields of REQUEST that an answer needs
+assert REQUEST.names is not None
+assert REQUEST.names[:3] == ("key", "address", "kind")
 
 # Address space, not memory: pages are taken from the system as a transaction touches them.
 CPU_ARENAS = ArenaSizes(
@@ -37,7 +41,9 @@ CPU_ARENAS = ArenaSizes(
     region_bytes=2 * _GIB,
     codes=1 << 18,
 )
+PRECOMPILE_MEMO_ENTRIES = 256
 OUTPUT_BYTES = 16 * _GIB
+_NO_ARENA = np.zeros(0, "u1")
 OUTPUT_BYTES_KEPT = 256 << 20  # beyond this, memory goes back to the system after a run
 
 
@@ -47,6 +53,10 @@ class Resolver(Protocol):
     def resolve(self, base: BaseState, batch: Batch, outcomes: Outcomes, rows: list[int]) -> None:
         """Add to `base` what the requests of these rows name. Each must make progress, or the run would never end."""
 
+    def answer(self, base: BaseState, kind: RequestKind, address: bytes, key: bytes) -> None:
+        """Add to `base` one account, or one of its slots (`key`: 32 little-endian bytes), which a running transaction
+        of world 0 waits for."""
+
 
 class NothingMissing:
     """The resolver for a base that holds everything."""
@@ -55,19 +65,47 @@ class NothingMissing:
         request = outcomes.results["request"][rows[0]]
         raise AssertionError(f"the base is complete, yet transaction {rows[0]} asks for {request}")
 
+    def answer(self, base: BaseState, kind: RequestKind, address: bytes, key: bytes) -> None:
+        raise AssertionError(f"the base is complete, yet a transaction asks for {kind.name} of 0x{address.hex()}")
+
+
+class _Answers:
+    """A resolver as the native side calls it in the middle of a transaction. Keeps what the resolver raised."""
+
+    def __init__(self, resolver: Resolver, base: BaseState) -> None:
+        self._resolver, self._base = resolver, base
+        self._raised: BaseException | None = None
+        self.native = library.Answer(self._answer)
+
+    def _answer(self, request: "ctypes._Pointer[ctypes.c_uint8]") -> int:
+        key, address, kind = _REQUEST.unpack(ctypes.string_at(request, _REQUEST.size))
+        try:
+            self._resolver.answer(self._base, RequestKind(kind), address, key)
+        except BaseException as error:  # noqa: BLE001 - a process edge to native code; `check` raises
+            self._raised = error
+            return 0
+        return 1
+
+    def check(self) -> None:
+        """Raise what the resolver raised."""
+        if self._raised is not None:
+            raise self._raised
+
 
 class Engine:
     """The EVM on this machine's cores. Not to be shared between threads: it has one set of arenas.
 
-    `threads` is how many cores instances mode uses (default: all).
+    `threads` is how many cores instances mode uses (default: all). Each remembers up to `memo_entries` answers of dear
+    precompiles (a power of two, or 0), found by their whole input.
     """
 
     name = "cpu"
 
-    def __init__(self, threads: int | None = None) -> None:
+    def __init__(self, threads: int | None = None, *, memo_entries: int = PRECOMPILE_MEMO_ENTRIES) -> None:
+        assert memo_entries & (memo_entries - 1) == 0
         self._library = library.load()
         self._session = self._library.warpgrid_evm_session_create(
-            ctypes.byref(CPU_ARENAS), threads or cpu_count() or 1, OUTPUT_BYTES
+            ctypes.byref(CPU_ARENAS), threads or cpu_count() or 1, OUTPUT_BYTES, memo_entries
         )
         if not self._session:
             raise EngineLimit("the system gives no address space for the EVM's arenas: raise `ulimit -v`")
@@ -110,10 +148,11 @@ class Engine:
         `block` is a BLOCK_ENVIRONMENT[1] of the caller's: the gas and blob gas it has available are taken off.
         """
         resolver = resolver or NothingMissing()
-        native, results = batch.native(), np.zeros(len(batch), RESULT)
+        count, native = len(batch), batch.native()
+        results, answers = np.zeros(count, RESULT), _Answers(resolver, base)
         self._clear()
         row = 0
-        while row < len(batch):
+        while row < count:
             row = self._library.warpgrid_evm_run_serial(
                 self._session,
                 base.handle,
@@ -122,9 +161,11 @@ class Engine:
                 row,
                 pointer(block),
                 pointer(results),
+                answers.native,
             )
+            answers.check()
             self._refuse_overflow(results)
-            if row < len(batch):
+            if row < count:
                 resolver.resolve(base, batch, self._outcomes(results), [row])
         return self._outcomes(results)
 
@@ -143,7 +184,7 @@ class Engine:
         """
         assert base.single_step
         resolver = resolver or NothingMissing()
-        native, results = batch.native(), np.zeros(len(batch), RESULT)
+        native, results, answers = batch.native(), np.zeros(len(batch), RESULT), _Answers(resolver, base)
         self._clear()
         while not self._library.warpgrid_evm_trace_row(
             self._session,
@@ -154,14 +195,16 @@ class Engine:
             pointer(block),
             pointer(results),
             stream.handle,
+            answers.native,
         ):
+            answers.check()
             self._refuse_overflow(results)
             resolver.resolve(base, batch, self._outcomes(results), [row])
         return self._outcomes(results)
 
     def _outcomes(self, results: Array) -> Outcomes:
         """Results with a copy of the arena, which the next run overwrites."""
-        ends = results["output"] + _sections_bytes(results)
+        ends = results["output"] + Outcomes(results, _NO_ARENA).section_bytes()
         self._used = int(ends.max(initial=0))
         raw = ctypes.string_at(self._library.warpgrid_evm_session_output(self._session), self._used)
         return Outcomes(results, np.frombuffer(raw, "u1"))
@@ -175,10 +218,3 @@ class Engine:
         overflown = np.flatnonzero(results["status"] == Status.OVERFLOW)
         if len(overflown):
             raise EngineLimit(f"transaction {overflown[0]} needs more memory than the engine's arenas can hold")
-
-
-def _sections_bytes(results: Array) -> Array:
-    entries = results["accounts"] * np.uint64(128) + results["slots"] * np.uint64(112)
-    padded = (results["return_bytes"] + np.uint64(15)) & ~np.uint64(15)
-    total: Array = entries + results["log_bytes"] + padded + results["code_bytes"]
-    return total

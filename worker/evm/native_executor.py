@@ -20,6 +20,7 @@ from core.execution import (
     Rejection,
     TransactionTrace,
 )
+from core.overlay import OverlaidState
 from core.receipts import ReceiptColumns
 from core.state import EMPTY_ACCOUNT, Account, AccountChange, StateDifference, StateReader
 from core.transaction import AccessListEntry, Transaction, TransactionColumns, TransactionType
@@ -28,7 +29,9 @@ from worker.evm.batch import Outcomes, is_supported
 from worker.evm.block_steps import BlockRun
 from worker.evm.engine import Engine
 from worker.evm.errors import ForkNotSupported
+from worker.evm.kept_base import KeptBase
 from worker.evm.layouts import HALTS, REJECTIONS, AccountFlag, EntryFlag, MessageKind, Status
+from worker.evm.state_resolver import StateResolver
 from worker.evm.trace_stream import TraceStream, TraceWish
 
 __all__ = ["NativeExecutor"]
@@ -45,6 +48,7 @@ class NativeExecutor:
     def __init__(self, engine: Engine | None = None, fallback: Executor | None = None) -> None:
         self._engine = engine or Engine(threads=1)
         self._fallback = fallback
+        self._kept = KeptBase()
         self.name = self._engine.name
 
     def execute_block(
@@ -53,13 +57,21 @@ class NativeExecutor:
         """See `Executor`. Raises BlockError where a system contract that the fork demands is missing or fails."""
         if not is_supported(context):
             return self._other(context).execute_block(state, context, transactions)
-        run = BlockRun(self._engine, state, context)
+        run = self._open(state, context)
         run.begin()
         outcomes = run.transact(transactions)
         included = _included(outcomes)
         receipts = _receipts(outcomes, transactions, included)
         run.finish(receipts)
-        return _outcome(run, outcomes, included, receipts)
+        outcome = _outcome(run, outcomes, included, receipts)
+        self._kept.executed(outcome.difference)
+        return outcome
+
+    def keep(self, difference: StateDifference, root: bytes) -> None:
+        """The state after `difference`, which the last executed block made, has this root: the next block on it finds
+        what this one brought and changed. Never needed for a right answer, and without effect for any other difference.
+        """
+        self._kept.keep(difference, root)
 
     def execute_transactions(
         self, state: StateReader, context: BlockContext, transactions: TransactionColumns
@@ -67,7 +79,7 @@ class NativeExecutor:
         """See `Executor`."""
         if not is_supported(context):
             return self._other(context).execute_transactions(state, context, transactions)
-        run = BlockRun(self._engine, state, context)
+        run = self._open(state, context)
         outcomes = run.transact(transactions)
         included = _included(outcomes)
         return _outcome(run, outcomes, included, _receipts(outcomes, transactions, included))
@@ -76,7 +88,7 @@ class NativeExecutor:
         """See `Executor` and `CallRequest`."""
         if not is_supported(context):
             return self._other(context).call(state, context, request)
-        run = BlockRun(self._engine, state, _context_of_call(context, request))
+        run = self._open(state, _context_of_call(context, request))
         outcomes = run.transact(_columns_of_call(state, context, request), _kind_of_call(request))
         rejections = _rejections(outcomes)
         if rejections:
@@ -106,7 +118,7 @@ class NativeExecutor:
         """See `Executor`. Raises BlockError when a row that was asked for may not be included."""
         if not is_supported(context):
             return self._other(context).trace(state, context, transactions, rows, struct_logs=struct_logs)
-        run = BlockRun(self._engine, state, context, single_step=True)
+        run = self._open_traced(state, context)
         run.begin()
         traces = {}
         for row, outcomes, stream in run.trace(transactions, rows, _wishes(struct_logs)):
@@ -123,13 +135,22 @@ class NativeExecutor:
         """See `Executor`. Raises BlockError when the request could not start at all."""
         if not is_supported(context):
             return self._other(context).trace_call(state, context, request, struct_logs=struct_logs)
-        run = BlockRun(self._engine, state, _context_of_call(context, request), single_step=True)
+        run = self._open_traced(state, _context_of_call(context, request))
         columns, kind = _columns_of_call(state, context, request), _kind_of_call(request)
         ((_, outcomes, stream),) = run.trace(columns, [0], _wishes(struct_logs), kind)
         rejections = _rejections(outcomes)
         if rejections:
             raise BlockError(f"the call cannot start: {rejections[0].detail}")
         return _trace(bytes(32), request.gas_limit, outcomes, stream, struct_logs)
+
+    def _open(self, state: StateReader, context: BlockContext) -> BlockRun:
+        # An overlay would have to update a trie to know its root.
+        root = None if isinstance(state, OverlaidState) else state.root
+        return BlockRun(self._engine, context, *self._kept.open(state, root))
+
+    def _open_traced(self, state: StateReader, context: BlockContext) -> BlockRun:
+        base = BaseState(accounts_complete=False, single_step=True)
+        return BlockRun(self._engine, context, base, StateResolver(state))
 
     def _other(self, context: BlockContext) -> Executor:
         if self._fallback is None:
@@ -180,7 +201,7 @@ def _receipts(outcomes: Outcomes, transactions: TransactionColumns, included: Ar
 
 def _difference(base: BaseState) -> StateDifference:
     """What really changed on `base` since it was filled."""
-    taken = base.take_changes()
+    taken = base.changes()
     changes: dict[int, tuple[bytes, AccountChange]] = {}
     changed: set[int] = set()
     for row, record in enumerate(taken.records.tolist()):

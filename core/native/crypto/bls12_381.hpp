@@ -225,9 +225,13 @@ struct BlsTerm {
     SignedDigits<G::PART_BITS> parts[G::PARTS];
 
     WG_FN void prepare(const Affine<typename G::F>& p, const u64 (&scalar)[4]) {
+        odd_multiples<CurveA::Zero>(multiples, p);
+        prepare_scalar(scalar);
+    }
+    // For multiples that are there already.
+    WG_FN void prepare_scalar(const u64 (&scalar)[4]) {
         u64 digits[4], part[G::PART_BITS / 64];
         bls_base_x(digits, scalar);
-        odd_multiples<CurveA::Zero>(multiples, p);
         for (u32 k = 0; k < G::PARTS; ++k) {
             G::part(part, digits, k);
             parts[k].template recode<5>(part);

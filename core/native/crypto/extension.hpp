@@ -128,6 +128,12 @@ struct Fp12 {
         return {low + high.times_v(), (c0 + c1).times_01(b0, b1 + b4) - low - high};
     }
 
+    // Times b0 + b1 v + v w: such a line, scaled.
+    WG_NOINLINE Fp12 times_01_unit(const F2& b0, const F2& b1) const {
+        const F6 low = c0.times_01(b0, b1), high = c1.times_v();
+        return {low + high.times_v(), (c0 + c1).times_01(b0, b1 + F2::one()) - low - high};
+    }
+
     // The power p: coefficient of w^i conjugated and multiplied by xi^(i (p - 1) / 6).
     WG_NOINLINE Fp12 frobenius() const {
         const F2 g1 = C::frobenius_constant(), g2 = g1.squared(), g3 = g2 * g1, g4 = g2.squared(), g5 = g4 * g1;

@@ -64,6 +64,63 @@ WG_FN Affine<Fp2<Bls12Field>> kzg_setup_g2() {
     return {{X0, X1}, {Y0, Y1}};
 }
 
+// The lines of the pairing's loop for a fixed point q: line i at p = (x, y), times a factor that the final exponentiation
+// removes, is one[i] / y + (by_x[i] x / y) v + v w.
+struct FixedLines {
+    static constexpr u32 COUNT_MAX = 2 * Bls12::LOOP_DIGITS;
+    Fp2<Bls12Field> one[COUNT_MAX], by_x[COUNT_MAX];
+
+    explicit FixedLines(const Affine<Fp2<Bls12Field>>& q) {
+        PairingState<Bls12> s;
+        s.q = q;
+        begin_running<Bls12>(s);
+        u32 count = 0;
+        for (u32 i = Bls12::LOOP_DIGITS - 1; i-- > 0;) {
+            set(count++, double_running<Bls12>(s));
+            if (Bls12::loop_digit(i)) set(count++, add_running<Bls12>(s, q));
+        }
+    }
+
+   private:
+    void set(u32 i, const PairingLine<Bls12>& line) {
+        const Fp2<Bls12Field> scale = line.a.inverse();
+        one[i] = line.c * scale;
+        by_x[i] = line.b * scale;
+    }
+};
+
+// What KZG proofs have in common; made once, on the first proof.
+struct KzgConstants {
+    FixedLines minus_generator{-bls_generator_g2()}, setup{kzg_setup_g2()};
+    BlsTerm<BlsG1> minus_generator_g1;
+    KzgConstants() { odd_multiples<CurveA::Zero>(minus_generator_g1.multiples, -bls_generator_g1()); }
+};
+inline const KzgConstants& kzg_constants() {
+    static const KzgConstants constants;
+    return constants;
+}
+
+// e(p, -G2) e(w, tau G2) = 1, for p and w that are not infinity?
+WG_NOINLINE inline bool kzg_pairings_cancel(const Jacobian<Bls12Field>& p, const Affine<Bls12Field>& w) {
+    const KzgConstants& constants = kzg_constants();
+    const Bls12Field inverse = (p.y * w.y).inverse();
+    const Bls12Field p_y = inverse * w.y, w_one = inverse * p.y;  // 1 / Y of p, whose y is Y / Z^3, and 1 / y of w
+    const Bls12Field p_x = p.x * p.z * p_y, p_one = p.z.squared() * p.z * p_y, w_x = w.x * w_one;
+    Fp12<Bls12> f = Fp12<Bls12>::one();
+    u32 line = 0;
+    const auto multiply_by_lines = [&] {
+        f = f.times_01_unit(constants.minus_generator.one[line] * p_one, constants.minus_generator.by_x[line] * p_x);
+        f = f.times_01_unit(constants.setup.one[line] * w_one, constants.setup.by_x[line] * w_x);
+        ++line;
+    };
+    for (u32 i = Bls12::LOOP_DIGITS - 1; i-- > 0;) {
+        f = f.squared();
+        multiply_by_lines();
+        if (Bls12::loop_digit(i)) multiply_by_lines();
+    }
+    return Bls12::final_exponentiation(f.conjugate()) == Fp12<Bls12>::one();
+}
+
 // Does p(z) = y hold for the polynomial committed to? e(C - y G1 + z proof, -G2) e(proof, tau G2) = 1.
 WG_NOINLINE inline bool kzg_verify(const u8* commitment, const u8* proof, const u64 (&z)[4], const u64 (&y)[4]) {
     constexpr Limbs<4> R = modulus_limbs<Bls12Order>();
@@ -71,22 +128,14 @@ WG_NOINLINE inline bool kzg_verify(const u8* commitment, const u8* proof, const 
     const PointKind c_kind = bls_load_compressed_g1(c, commitment), w_kind = bls_load_compressed_g1(w, proof);
     if (c_kind == PointKind::Invalid || w_kind == PointKind::Invalid) return false;
     if (!less_than_limbs(z, R.w) || !less_than_limbs(y, R.w)) return false;
-    BlsTerm<BlsG1> terms[2];
-    terms[0].prepare(-bls_generator_g1(), y);
+    BlsTerm<BlsG1> terms[2] = {kzg_constants().minus_generator_g1, {}};
+    terms[0].prepare_scalar(y);
     if (w_kind == PointKind::Finite) terms[1].prepare(w, z);
     Jacobian<Bls12Field> left = bls_sum(terms, w_kind == PointKind::Finite ? 2 : 1);
     if (c_kind == PointKind::Finite) add_affine<CurveA::Zero>(left, c);
-    PairingState<Bls12> states[2];
-    u64 count = 0;
-    if (!left.is_infinity()) {
-        states[count].p = to_affine(left);
-        states[count++].q = -bls_generator_g2();
-    }
-    if (w_kind == PointKind::Finite) {
-        states[count].p = w;
-        states[count++].q = kzg_setup_g2();
-    }
-    return pairing_product_is_one<Bls12>(states, count);
+    // The pairing of an infinite point is one, and that of two others is not.
+    if (left.is_infinity() || w_kind == PointKind::Infinity) return left.is_infinity() && w_kind == PointKind::Infinity;
+    return kzg_pairings_cancel(left, w);
 }
 
 // `input` is versioned hash (32), z (32), y (32), commitment (48), proof (48).

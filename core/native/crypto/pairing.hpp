@@ -19,19 +19,25 @@ struct PairingState {
     F2 x, y, z;  // the running multiple of q
 };
 
-// f *= the line (a, b, c), scaled by the coordinates of p.
-template <class C, class F2 = Fp2<typename C::Fp>>
-WG_FN void multiply_by_line(Fp12<C>& f, const Affine<typename C::Fp>& p, const F2& a, const F2& b, const F2& c) {
+// A line through points of the twist; at p = (x, y) its value is made of y * a, x * b and c.
+template <class C>
+struct PairingLine {
+    Fp2<typename C::Fp> a, b, c;
+};
+
+// f *= the line at p.
+template <class C>
+WG_FN void multiply_by_line(Fp12<C>& f, const Affine<typename C::Fp>& p, const PairingLine<C>& line) {
     if constexpr (C::D_TWIST) {
-        f = f.times_034(a * p.y, b * p.x, c);
+        f = f.times_034(line.a * p.y, line.b * p.x, line.c);
     } else {
-        f = f.times_014(c, b * p.x, a * p.y);
+        f = f.times_014(line.c, line.b * p.x, line.a * p.y);
     }
 }
 
-// T = 2T, and the tangent at T into f.
+// T = 2T; the tangent at T.
 template <class C>
-WG_NOINLINE inline void double_step(Fp12<C>& f, PairingState<C>& s) {
+WG_FN PairingLine<C> double_running(PairingState<C>& s) {
     using F2 = Fp2<typename C::Fp>;
     const F2 a = (s.x * s.y).halved();
     const F2 b = s.y.squared(), c = s.z.squared();
@@ -43,12 +49,12 @@ WG_NOINLINE inline void double_step(Fp12<C>& f, PairingState<C>& s) {
     s.x = a * (b - e3);
     s.y = g.squared() - e.squared().tripled();
     s.z = b * h;
-    multiply_by_line<C>(f, s.p, -h, line_x, line_one);
+    return {-h, line_x, line_one};
 }
 
-// T += q, and the line through both into f.
+// T += q; the line through both.
 template <class C>
-WG_NOINLINE inline void add_step(Fp12<C>& f, PairingState<C>& s, const Affine<Fp2<typename C::Fp>>& q) {
+WG_FN PairingLine<C> add_running(PairingState<C>& s, const Affine<Fp2<typename C::Fp>>& q) {
     using F2 = Fp2<typename C::Fp>;
     const F2 theta = s.y - q.y * s.z, lambda = s.x - q.x * s.z;
     const F2 d = lambda.squared(), e = lambda * d;
@@ -56,18 +62,30 @@ WG_NOINLINE inline void add_step(Fp12<C>& f, PairingState<C>& s, const Affine<Fp
     s.x = lambda * h;
     s.y = theta * (g - h) - e * s.y;
     s.z = s.z * e;
-    multiply_by_line<C>(f, s.p, lambda, -theta, theta * q.x - lambda * q.y);
+    return {lambda, -theta, theta * q.x - lambda * q.y};
+}
+
+template <class C>
+WG_NOINLINE inline void double_step(Fp12<C>& f, PairingState<C>& s) {
+    multiply_by_line<C>(f, s.p, double_running<C>(s));
+}
+template <class C>
+WG_NOINLINE inline void add_step(Fp12<C>& f, PairingState<C>& s, const Affine<Fp2<typename C::Fp>>& q) {
+    multiply_by_line<C>(f, s.p, add_running<C>(s, q));
+}
+
+template <class C>
+WG_FN void begin_running(PairingState<C>& s) {
+    s.x = s.q.x;
+    s.y = s.q.y;
+    s.z = Fp2<typename C::Fp>::one();
 }
 
 // The product of the Miller loops of `count` pairs, none of them infinity, before the final exponentiation.
 template <class C>
 WG_NOINLINE inline Fp12<C> miller_loop(PairingState<C>* states, u64 count) {
     Fp12<C> f = Fp12<C>::one();
-    for (u64 k = 0; k < count; ++k) {
-        states[k].x = states[k].q.x;
-        states[k].y = states[k].q.y;
-        states[k].z = Fp2<typename C::Fp>::one();
-    }
+    for (u64 k = 0; k < count; ++k) begin_running<C>(states[k]);
     for (u32 i = C::LOOP_DIGITS - 1; i-- > 0;) {  // the top digit is 1
         f = f.squared();
         const i32 digit = C::loop_digit(i);

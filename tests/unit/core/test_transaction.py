@@ -124,6 +124,22 @@ def test_no_second_signature_means_the_same() -> None:
         recover_senders([tx, replace(tx, r=0)])
 
 
+def test_a_batch_recovers_what_coincurve_does_and_names_the_first_bad_one() -> None:
+    batch = [decode_transaction(signed(type=2, **{**FEES, "nonce": nonce})) for nonce in range(20)]
+    assert recover_senders(batch) == [recover_sender(tx) for tx in batch]
+    assert recover_senders([]) == []
+    off_curve = replace(batch[3], r=5)  # 5^3 + 7 has no square root
+    with pytest.raises(TransactionError, match="matches no public key"):
+        recover_sender(off_curve)
+    for bad, index in (
+        ({7: off_curve}, 7),
+        ({9: replace(batch[9], s=0), 4: off_curve}, 4),
+        ({2: replace(PLAIN, r=0)}, 2),
+    ):
+        with pytest.raises(TransactionError, match=f"^transaction {index}: "):
+            recover_senders([bad.get(row, tx) for row, tx in enumerate(batch)])
+
+
 PLAIN = decode_transaction(signed(type=2, **FEES))
 GRANT = Authorization(1337, bytes(20), 0, 0, 1, 1)
 

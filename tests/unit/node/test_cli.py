@@ -11,19 +11,37 @@ import typer.main
 from typer.testing import CliRunner
 
 from node.cli import app, main
+from node.lazy import Deferred
+from worker.errors import ChainRejected
 
 JOB_ID = "0x" + "5f" * 32
 
 
+SENTENCES: dict[tuple[str, ...], str] = {}
+
+
 def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every command, loaded; what deferred ones are said to be goes into SENTENCES."""
     for name, command in group.commands.items():
+        if isinstance(command, Deferred):
+            SENTENCES[(*path, name)] = command.help or ""
+            command = command.load()
+        LOADED[(*path, name)] = command
         if hasattr(command, "commands"):
             yield from commands(command, (*path, name))
         else:
             yield (*path, name), command
 
 
+LOADED: dict[tuple[str, ...], Any] = {}
 COMMANDS = dict(commands(typer.main.get_command(app)))
+
+
+def test_a_deferred_commands_sentence_is_its_own() -> None:
+    assert len(SENTENCES) >= 10
+    assert {path: LOADED[path].help.splitlines()[0].partition(". ")[0].rstrip(".") for path in SENTENCES} == {
+        path: sentence.rstrip(".") for path, sentence in SENTENCES.items()
+    }
 
 
 def test_the_commands() -> None:
@@ -62,7 +80,7 @@ MISTAKES = [
     (("testnet", "status"), "testnet", "no local network in .warpgrid/testnet"),
     (("testnet", "logs"), "testnet", "start one with `warpgrid testnet up`"),
     (("testnet", "down"), "testnet", "no local network"),
-    (("testnet", "up", "--model", "none.gguf"), "invalid_config", "give the path of a GGUF file"),
+    (("testnet", "up", "--model", "none.gguf"), "invalid_config", "does not exist: give an exact model"),
     (("testnet", "up", "--executor", "abacus"), "invalid_config", "there is no executor `abacus`"),
     (("testnet", "up", "--model", "key", "--data-dir", "/proc/none"), "system", "/proc/none"),
     (("job", "status", "xyz"), "invalid_config", "`xyz` is not a job id: it must be 0x and 64 hex digits"),
@@ -71,10 +89,10 @@ MISTAKES = [
     (("job", "verify", JOB_ID), "testnet", "no local network"),
     (("job", "list", "--rpc", "http://127.0.0.1:1"), "invalid_config", "--rpc and --grpc go together"),
     (("job", "list", "--grpc", "127.0.0.1:1"), "invalid_config", "--rpc and --grpc go together"),
-    (("job", "list", *ELSEWHERE), "invalid_config", "--key-file is missing"),
-    (("job", "list", *ELSEWHERE, "--key-file", "none"), "invalid_config", "none does not exist"),
-    (("job", "list", *ELSEWHERE, "--key-file", "key"), "service_unreachable", "no coordinator at 127.0.0.1:1"),
-    (("job", "list", "--rpc", "x", "--grpc", "x", "--key-file", "key"), "invalid_config", "must be host:port"),
+    (("job", "list", *ELSEWHERE), "service_unreachable", "no coordinator at 127.0.0.1:1"),
+    (("job", "list", "--rpc", "x", "--grpc", "x"), "invalid_config", "must be host:port"),
+    (("job", "submit", "--prompt", "x", *ELSEWHERE), "invalid_config", "--key-file is missing"),
+    (("job", "submit", "--prompt", "x", *ELSEWHERE, "--key-file", "none"), "invalid_config", "none does not exist"),
     (("job", "submit", "hello"), "invalid_config", '--prompt "hello"'),
     (("config", "init", "miner"), "invalid_config", "roles are sequencer, worker"),
     (("config", "init", "worker", "-o", "key"), "invalid_config", "key exists"),
@@ -106,6 +124,18 @@ def test_a_mistake_gets_a_sentence(
     assert said.err.startswith(f"error {code}: ")
     assert words in said.err
     assert "Traceback" not in said.err
+
+
+def test_what_ends_a_role_of_many_parts_is_told_in_sentences(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def ended() -> None:
+        inner = ExceptionGroup("worker", [ChainRejected("block 7 of the sequencer: gas_used is 1, expected 2")])
+        raise ExceptionGroup("process", [inner])
+
+    monkeypatch.setattr("node.cli.app", ended)
+    assert run(monkeypatch, "worker", "start") == 1
+    assert capsys.readouterr().err == "error chain_rejected: block 7 of the sequencer: gas_used is 1, expected 2\n"
 
 
 @pytest.mark.parametrize(

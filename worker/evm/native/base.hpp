@@ -6,6 +6,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "worker/evm/native/reservation.hpp"
 #include "worker/evm/native/results.hpp"
 
 namespace warpgrid::evm {
@@ -70,7 +71,9 @@ class Base {
     std::vector<u256>& block_hashes() { return block_hashes_; }
 
     void add_answer(const u256& key, const u8* output, u32 size, u32 status) {
-        answers_.push_back({key, answer_blob_.size(), size, status});
+        if (answer_count_ * 2 >= answers_.size()) grow_answers();
+        insert_answer({key, answer_blob_.size(), size, status});
+        ++answer_count_;
         answer_blob_.insert(answer_blob_.end(), output, output + size);
     }
 
@@ -150,6 +153,27 @@ class Base {
         changed_slots_.clear();
     }
 
+    // Goes back to what was there before the first commit since `forget_changes`.
+    void undo_changes() {
+        for (const Saved& saved : changed_accounts_) accounts_[saved.record] = saved.account;
+        for (const SavedSlot& saved : changed_slots_) {
+            slots_[saved.record].value = saved.value;
+            slots_[saved.record].flags &= ~SLOT_DIRTY;
+        }
+        changed_accounts_.clear();
+        changed_slots_.clear();
+    }
+
+    // Forgets accounts and slots; codes and answers are true of every state.
+    void clear_state() {
+        changed_accounts_.clear();
+        changed_slots_.clear();
+        accounts_.clear();
+        slots_.clear();
+        rebuild_accounts(64);
+        rebuild_slots(64);
+    }
+
     World world_view(u32 accounts_complete) {
         World world;
         world.accounts = accounts_.data();
@@ -174,11 +198,24 @@ class Base {
     u64 answer_blob_bytes() const { return answer_blob_.size(); }
 
    private:
-    static void insert(std::vector<u32>& index, u64 hash, u32 number) {
+    void insert_answer(const PrecompileAnswer& answer) {
+        const u64 mask = answers_.size() - 1;
+        u64 i = answer.key.w[0];
+        while (answers_[i & mask].status != ANSWER_FREE) ++i;
+        answers_[i & mask] = answer;
+    }
+    void grow_answers() {
+        std::vector<PrecompileAnswer> before(answers_.empty() ? 64 : answers_.size() * 2, {{}, 0, 0, ANSWER_FREE});
+        before.swap(answers_);
+        for (const PrecompileAnswer& answer : before) {
+            if (answer.status != ANSWER_FREE) insert_answer(answer);
+        }
+    }
+    static void insert(std::vector<IndexPlace>& index, u64 hash, u32 number) {
         const u64 mask = index.size() - 1;
         u64 i = hash;
         while (index[i & mask]) ++i;
-        index[i & mask] = number;
+        index[i & mask] = make_place(hash, number);
     }
     void rebuild_accounts(u64 size) {
         account_index_.assign(size, 0);
@@ -270,14 +307,15 @@ class Base {
 
     Granularity granularity_;
     std::vector<AccountRecord> accounts_;
-    std::vector<u32> account_index_;
+    std::vector<IndexPlace> account_index_;
     std::vector<SlotRecord> slots_;
-    std::vector<u32> slot_index_;
+    std::vector<IndexPlace> slot_index_;
     std::vector<Code> codes_;
-    std::vector<u8> code_blob_;
+    GrowingBytes code_blob_;  // stays where it is: a transaction that runs one code may bring another
     std::unordered_map<u64, u32> code_numbers_;
     std::vector<u256> block_hashes_;
-    std::vector<PrecompileAnswer> answers_;
+    std::vector<PrecompileAnswer> answers_;  // as find_answer reads it
+    u64 answer_count_ = 0;
     std::vector<u8> answer_blob_;
     std::vector<Saved> changed_accounts_;
     std::vector<SavedSlot> changed_slots_;

@@ -10,18 +10,20 @@ using namespace warpgrid::evm;
 
 namespace {
 
+struct HostMachine : Machine<HostContext> {
+    PrecompileMemo* memo;
+};
+
 void run_one(Worker& worker, const World& world, const Transactions& batch, const BlockEnvironment& block, u64 index,
-             Granularity granularity, const Outputs& outputs) {
-    Machine<1, Reach::Everything> m;
-    m.world = &world;
-    m.batch = &batch;
+             Granularity granularity, const Outputs& outputs, const Asker<1>& asker = {}) {
+    HostMachine m;
+    m.memo = &worker.memo;
+    m.state.context = {&world, &batch, &worker.sizes, &worker.layout};
+    m.state.asker = asker;
     m.block = &block;
     m.granularity = granularity;
-    m.sizes = &worker.sizes;
-    m.layout = &worker.layout;
     Registers<1> r;
-    Result result;
-    const Rejection rejection = open_machine(m, r, index, {worker.lanes.base()}, worker.region.base(), result);
+    const Rejection rejection = open_machine(m, r, index, {worker.lanes.base()}, worker.region.base());
     if (rejection == Rejection::None && m.state.fault == Halt::None) {
         do {
             Registers<1> running = r;
@@ -29,7 +31,7 @@ void run_one(Worker& worker, const World& world, const Transactions& batch, cons
             r = running;
         } while (leave_frame(m, r));
     }
-    write_result(m, r, rejection, outputs, result);
+    write_result(m, r, rejection, outputs);
 }
 
 }  // namespace
@@ -55,6 +57,25 @@ WG_EXPORT void warpgrid_evm_base_add_accounts(Base* base, u64 count, const u32* 
         account.code = codes[i];
         account.flags = flags[i] | (account.flags & (ACCOUNT_DIRTY | ACCOUNT_CLEARED));
     }
+}
+
+// One account, its balance as 32 little-endian bytes; its record's number.
+WG_EXPORT u32 warpgrid_evm_base_put_account(Base* base, u32 world, const u8* address, u64 nonce, const u8* balance,
+                                            u32 code, u32 flags) {
+    const u32 record = base->enter_account(world, load_address(address));
+    AccountRecord& account = base->account(record);
+    account.nonce = nonce;
+    std::memcpy(&account.balance, balance, 32);
+    account.code = code;
+    account.flags = flags | (account.flags & (ACCOUNT_DIRTY | ACCOUNT_CLEARED));
+    return record;
+}
+
+// One slot, key and value as 32 little-endian bytes.
+WG_EXPORT void warpgrid_evm_base_put_slot(Base* base, u32 account, const u8* key, const u8* value) {
+    u256 aligned;
+    std::memcpy(&aligned, key, 32);
+    std::memcpy(&base->slot(base->enter_slot(account, aligned)).value, value, 32);
 }
 
 WG_EXPORT void warpgrid_evm_base_add_slots(Base* base, u64 count, const u32* accounts, const u256* keys,
@@ -85,8 +106,10 @@ WG_EXPORT void warpgrid_evm_base_view(Base* base, u32 accounts_complete, World* 
     sizes[3] = base->block_hashes().size();
 }
 
-WG_EXPORT Session* warpgrid_evm_session_create(const ArenaSizes* sizes, u32 threads, u64 output_bytes) {
-    auto* session = new Session(*sizes, threads, output_bytes);
+// `memo_entries`: how many answers of precompiles each thread remembers; a power of two, or 0.
+WG_EXPORT Session* warpgrid_evm_session_create(const ArenaSizes* sizes, u32 threads, u64 output_bytes,
+                                               u32 memo_entries) {
+    auto* session = new Session(*sizes, threads, output_bytes, memo_entries);
     if (session->usable()) return session;
     delete session;
     return nullptr;
@@ -99,7 +122,7 @@ WG_EXPORT void warpgrid_evm_session_clear(Session* session, u32 release) {
     session->used = 0;
     if (!release) return;
     session->output.forget();
-    for (Worker* worker : session->workers) {
+    for (const auto& worker : session->workers) {
         worker->lanes.forget();
         worker->region.forget();
     }
@@ -122,20 +145,22 @@ WG_EXPORT void warpgrid_evm_run_instances(Session* session, Base* base, u32 acco
         }
     };
     std::vector<std::thread> threads;
-    for (u64 i = 1; i < session->workers.size(); ++i) threads.emplace_back(work, session->workers[i]);
-    work(session->workers[0]);
+    for (u64 i = 1; i < session->workers.size(); ++i) threads.emplace_back(work, session->workers[i].get());
+    work(session->workers[0].get());
     for (std::thread& thread : threads) thread.join();
 }
 
 // Serial mode: runs rows `first`.. of a block in order, each on the state that the one before left, until the end or
 // until one needs the host or a larger class of arenas; returns the row to go on with (`count` at the end). `block` is
-// the running block, whose gas it takes off.
+// the running block, whose gas it takes off. Accounts and slots that the base lacks are asked for by `answer` (unless it
+// is null), so that no transaction runs twice for them.
 WG_EXPORT u64 warpgrid_evm_run_serial(Session* session, Base* base, u32 accounts_complete, const Transactions* batch,
-                                      u64 first, BlockEnvironment* block, Result* results) {
+                                      u64 first, BlockEnvironment* block, Result* results, Answer answer) {
     const Outputs outputs = {results, session->output.base(), &session->used, session->output.bytes()};
     for (u64 row = first; row < batch->count; ++row) {
-        const World world = base->world_view(accounts_complete);
-        run_one(*session->workers[0], world, *batch, *block, row, Granularity::Block, outputs);
+        World world = base->world_view(accounts_complete);
+        HostAnswers answers = {*base, world, answer};
+        run_one(*session->workers[0], world, *batch, *block, row, Granularity::Block, outputs, answers.asker());
         if (!base->commit_row(results[row], session->output.base(), *batch, row, *block)) return row;
     }
     return batch->count;
@@ -165,19 +190,25 @@ WG_EXPORT void warpgrid_evm_base_changes(Base* base, AccountRecord* before, Acco
 }
 
 WG_EXPORT void warpgrid_evm_base_forget_changes(Base* base) { base->forget_changes(); }
+WG_EXPORT void warpgrid_evm_base_undo_changes(Base* base) { base->undo_changes(); }
+WG_EXPORT void warpgrid_evm_base_clear_state(Base* base) { base->clear_state(); }
+WG_EXPORT void warpgrid_evm_base_clear_block_hashes(Base* base) { base->block_hashes().clear(); }
 WG_EXPORT u32 warpgrid_evm_base_code_size(const Base* base, u32 code) { return base->code(code).size; }
 WG_EXPORT const u8* warpgrid_evm_base_code(const Base* base, u32 code) { return base->code_bytes(code); }
 WG_EXPORT void warpgrid_evm_base_code_hash(const Base* base, u32 code, u8* hash) {
     std::memcpy(hash, base->code(code).hash, 32);
 }
 
-// How arenas of these sizes are divided: 11 offsets, then the bytes of a lane and of a region.
+// How arenas of these sizes are divided: 12 offsets, then the bytes of a lane and of a region.
 WG_EXPORT void warpgrid_evm_lay_out(const ArenaSizes* sizes, u64* layout) {
     const ArenaLayout sections = lay_out(*sizes);
     std::memcpy(layout, &sections, sizeof(sections));
-    layout[11] = (lane_bytes(*sizes) + 15) & ~15ull;
-    layout[12] = (region_bytes(*sizes) + 15) & ~15ull;
+    layout[12] = (lane_bytes(*sizes) + 15) & ~15ull;
+    layout[13] = (region_bytes(*sizes) + 15) & ~15ull;
 }
+
+// The sizes that the GPU's common class was built with.
+WG_EXPORT void warpgrid_evm_common_arenas(ArenaSizes* sizes) { *sizes = common_arenas(); }
 
 // Sizes of the shared structures, in the order of worker/evm/layouts.py.
 WG_EXPORT void warpgrid_evm_layout(u64* sizes) {

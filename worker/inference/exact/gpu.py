@@ -15,7 +15,18 @@ from numpy.typing import NDArray
 from core.gpu import Device
 from core.native import SOURCE_ROOT
 from worker.inference.errors import EngineUnavailable
-from worker.inference.exact.gpu_pass import DeviceModel, Launch, Layer, Matrix, Shape, launches, shape_of, sums_needed
+from worker.inference.exact.gpu_pass import (
+    DeviceModel,
+    Launch,
+    Layer,
+    Matrix,
+    Shape,
+    launches,
+    packed_shape,
+    quantised_bytes,
+    shape_of,
+    sums_needed,
+)
 from worker.inference.exact.native import PAGE_POSITIONS, Rows, native_choose
 from worker.inference.exact.reference import Weights
 from worker.inference.exact.sampling import Sampling
@@ -26,6 +37,9 @@ __all__ = ["GpuEngine", "GpuForward"]
 SOURCE: Final = SOURCE_ROOT / "worker" / "inference" / "native" / "gpu" / "exact.cu"
 
 _SCORE_MAX: Final = 1 << 30
+_K_BLOCK: Final = 128  # layout.cuh
+_WEIGHT_ROWS: Final = 16
+_PACK_THREADS: Final = 128
 _LOGIT_ROWS_MAX: Final = 512
 _GRAPHS_MAX: Final = 64
 
@@ -50,7 +64,8 @@ class GpuForward:
 class GpuEngine:
     """One model on one GPU, with a cache of `pages` pages and batches of at most `rows_max` rows.
 
-    Raises EngineUnavailable when the device is no Hopper GPU or lacks the memory, GpuUnavailable when there is none.
+    Raises EngineUnavailable when the device is no Hopper GPU, its driver is too old or memory too small, GpuUnavailable
+    when there is none.
     """
 
     def __init__(self, weights: Weights, device: Device, *, rows_max: int = 2048, pages: int = 1024) -> None:
@@ -59,8 +74,13 @@ class GpuEngine:
         cupy = self._cupy = device.cupy
         if device.architecture != "sm_90":
             raise EngineUnavailable(f"{device.name} is {device.architecture}; the exact kernels need sm_90 (Hopper)")
-        self._module = device.kernels(SOURCE, architecture="sm_90a").module
-        processors = int(cupy.cuda.Device(device.index).attributes["MultiProcessorCount"])
+        try:
+            self._module = device.kernels(SOURCE, architecture="sm_90a").module
+        except cupy.cuda.driver.CUDADriverError as error:
+            raise EngineUnavailable(
+                f"the driver of {device.name} cannot load the kernels ({error}): update it"
+            ) from error
+        self._processors = int(cupy.cuda.Device(device.index).attributes["MultiProcessorCount"])
         self._logit_rows_max = min(rows_max, _LOGIT_ROWS_MAX)
         self._kv_row_bytes = self.header.key_value_heads * (2 * self.header.head_width + 8)
         self._kernels: dict[str, Any] = {}
@@ -68,7 +88,7 @@ class GpuEngine:
         self._graphs: OrderedDict[Shape, Any] = OrderedDict()
         try:
             with self._stream:
-                self._model: DeviceModel | None = self._load(weights, processors)
+                self._model: DeviceModel | None = self._load(weights, self._processors)
                 self._buffers = self._allocate()
             self._stream.synchronize()
         except cupy.cuda.memory.OutOfMemoryError as error:
@@ -84,7 +104,7 @@ class GpuEngine:
     def forward(self, rows: Rows, *, trace: bool = False) -> GpuForward:
         """Run one batch; the cache then holds the keys and values of these rows."""
         self._check(rows)
-        shape, tile_rows = shape_of(rows, traced=trace)
+        shape, tile_rows = shape_of(self.header, rows, traced=trace)
         with self._stream:
             self._upload(rows, shape, tile_rows)
             self._run(shape)
@@ -116,7 +136,7 @@ class GpuEngine:
             cosines=put(weights.tensor("rope.cos"), np.int16),
             sines=put(weights.tensor("rope.sin"), np.int16),
             exp2=put(exp2_table(), np.int32),
-            sigmoid=put(np.stack([sigmoid_table()[:-1], sigmoid_table()[1:]], axis=1), np.int32),
+            sigmoid=put(sigmoid_table()[:-1] * 256 + np.diff(sigmoid_table()), np.int32),
         )
 
     def _put(self, array: Any, dtype: type) -> Any:
@@ -125,17 +145,28 @@ class GpuEngine:
 
     def _matrix(self, weights: Weights, name: str, role: Role) -> Matrix:
         weight = self._put(weights.tensor(f"{name}.weight"), np.int8)
+        outputs, columns = (int(one) for one in weight.shape)
         exponent = self._put(weights.tensor(f"{name}.exponent"), np.int32)
         bias = weights.tensor(f"{name}.bias") if role == "qkv" and self.header.qkv_bias else None
         return Matrix(
-            weight,
+            self._packed(weight, paired=role == "gate_up"),
             self._put(weights.tensor(f"{name}.mantissa"), np.int32),
             -(8 + exponent + self.header.output_fraction(role)),
             None if bias is None else self._put(bias, np.int32),
-            int(weight.shape[0]),
-            int(weight.shape[1]),
+            outputs,
+            columns,
             self.header.bits(role),
         )
+
+    def _packed(self, weight: Any, *, paired: bool) -> Any:
+        """The matrix as products read it (layout.cuh); `paired`: its first half are gates, its second their ups."""
+        outputs, columns = (int(one) for one in weight.shape)
+        rows, width = packed_shape(outputs, columns)
+        packed = self._cupy.empty(rows * width, np.int8)
+        grid = (width // _K_BLOCK, rows // _WEIGHT_ROWS)
+        arguments = (packed, weight, np.uint32(outputs), np.uint32(columns), np.uint32(paired))
+        self._kernel("pack_weights", 0)(grid, (_PACK_THREADS,), arguments)
+        return packed
 
     def _allocate(self) -> dict[str, Any]:
         header, rows, empty = self.header, self.rows_max, self._cupy.empty
@@ -145,7 +176,7 @@ class GpuEngine:
         return {
             "residual": empty((rows, width), np.int32),
             "sums": empty(1, np.int32),
-            "quantised": empty(2 * rows * max(width, f, attention), np.int8),
+            "quantised": empty(quantised_bytes(2 * rows, max(width, f, attention)), np.int8),
             "scale": empty((rows, 2), np.int32),
             "hidden": empty((rows, f), np.int32),
             "hidden_max": empty(rows, np.int32),
@@ -204,7 +235,7 @@ class GpuEngine:
 
     def _run(self, shape: Shape) -> None:
         """Launch the batch: as a graph where it is one of answers alone, else kernel by kernel."""
-        if shape.rows_of_tile > 1 or shape.traced:
+        if shape.rows_of_tile > 1:
             self._launch_all(self._launches(shape))
             return
         if shape not in self._graphs:

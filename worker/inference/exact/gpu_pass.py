@@ -15,79 +15,121 @@ from numpy.typing import NDArray
 from worker.inference.exact.native import PAGE_POSITIONS, Rows
 from worker.inference.exact.specification import Header
 
-__all__ = ["DeviceModel", "Launch", "Layer", "Matrix", "Shape", "launches", "product_plan", "shape_of", "sums_needed"]
+__all__ = [
+    "DeviceModel",
+    "Launch",
+    "Layer",
+    "Matrix",
+    "Shape",
+    "launches",
+    "packed_shape",
+    "product_plan",
+    "quantised_bytes",
+    "shape_of",
+    "sums_needed",
+]
 
 _SPLIT_PAGES_MAX: Final = 8
 _HEADS_OF_TILE: Final = 4
 _TILE_ROWS_MAX: Final = 4
-_K_STEP: Final = 128  # matmul.cuh
+_TENSOR_HEAD_WIDTHS: Final = (64, 128)  # attention_tensor.cuh, as are the next three
+_TENSOR_PAGES_MAX: Final = 65_536 // PAGE_POSITIONS
+_TENSOR_QUERIES: Final = 64
+_WARP_QUERIES: Final = 16
+_HEADS_OF_BLOCK: Final = 8  # exact.cu
+_K_BLOCK: Final = 128  # layout.cuh
+_WEIGHT_ROWS: Final = 16
 _ALIGNMENT_BYTES: Final = 1024
-_START_BYTES: Final = 16_384  # what a multiprocessor could read while a block starts
+_TILE_OUTPUTS: Final = 128  # matmul.cuh
+_PRODUCT_THREADS: Final = 384
+_PADDED_OUTPUTS: Final = 2 * _TILE_OUTPUTS  # of a cluster
+_PADDED_ROWS: Final = 256  # of the largest tile
+_TENSOR_PRODUCTS_PER_CLOCK: Final = 4096  # of a multiprocessor, as is the next
+_L2_BYTES_PER_CLOCK: Final = 27
+_START_BYTES: Final = 16_384  # what a multiprocessor could read while a tile starts
 _SPLITS_MAX: Final = 8  # rows.cuh
 _BLOCKS_OF_PROCESSOR: Final = 8
 _BLOCK_ITEMS: Final = 4 * 256  # exact.cu
 _ROW_ITEMS: Final = 16  # rows.cuh
 _ROWS_MANY: Final = 128
-_STEPS_OF_SPLIT_MIN: Final = 4
+_BLOCKS_OF_SPLIT_MIN: Final = 4
+_BYTE_BITS: Final = 8
 
 Kernel = Callable[..., None]
 
 
 class _Product(NamedTuple):
-    """A kernel of matmul.cuh: outputs and rows of its tile, pipeline stages, blocks that fit a multiprocessor."""
+    """A kernel of matmul.cuh: rows of its tile, stages of its ring, blocks of a cluster."""
 
     name: str
-    outputs: int
     rows: int
     stages: int
-    resident: int
-
-    @property
-    def threads(self) -> int:
-        return 2 * self.outputs
+    cluster: int
 
     @property
     def shared_bytes(self) -> int:
-        return (self.outputs + self.rows) * _K_STEP * self.stages + _ALIGNMENT_BYTES
+        return (_TILE_OUTPUTS + self.rows) * _K_BLOCK * self.stages + _ALIGNMENT_BYTES
+
+    @property
+    def step_clocks(self) -> float:
+        """What one block of K takes: by the tensor cores, or to arrive from the L2 cache."""
+        fetched_bytes = (_TILE_OUTPUTS + self.rows / self.cluster) * _K_BLOCK
+        return max(
+            _TILE_OUTPUTS * self.rows * _K_BLOCK / _TENSOR_PRODUCTS_PER_CLOCK, fetched_bytes / _L2_BYTES_PER_CLOCK
+        )
+
+    def tiles(self, rows: int, outputs: int) -> int:
+        """Units of work that one cluster does."""
+        return -(-rows // self.rows) * -(-outputs // (_TILE_OUTPUTS * self.cluster))
 
 
 _PRODUCTS: Final = (
-    _Product("product_8", 64, 8, 8, 3),
-    _Product("product_16", 64, 16, 8, 2),
-    _Product("product_32", 64, 32, 6, 3),
-    _Product("product_64", 64, 64, 6, 2),
-    _Product("product_128", 128, 128, 5, 1),
-    _Product("product_256", 128, 256, 4, 1),
+    _Product("product_8", 8, 12, 1),
+    _Product("product_16", 16, 11, 1),
+    _Product("product_32", 32, 10, 1),
+    _Product("product_64", 64, 8, 1),
+    _Product("product_128", 128, 6, 2),
+    _Product("product_256", 256, 4, 2),
 )
 
 
-def product_plan(rows: int, outputs: int, columns: int, processors: int) -> tuple[_Product, int, int]:
-    """(kernel, tiles, splits of K) for a matrix product with `rows` activation rows.
+def padded(count: int, multiple: int) -> int:
+    return -(-count // multiple) * multiple
+
+
+def packed_shape(outputs: int, columns: int) -> tuple[int, int]:
+    """Rows and columns of a weight matrix as layout.cuh has it."""
+    return padded(outputs, _PADDED_OUTPUTS), padded(columns, _K_BLOCK)
+
+
+def quantised_bytes(rows: int, columns: int) -> int:
+    """Room for `rows` activation rows, limbs counted, as layout.cuh has them."""
+    return padded(rows, _PADDED_ROWS) * padded(columns, _K_BLOCK)
+
+
+def product_plan(rows: int, outputs: int, columns: int, processors: int) -> tuple[_Product, int]:
+    """(kernel, splits of K) for a matrix product with `rows` activation rows.
 
     The smallest tile that holds all rows, or of the two largest the one that needs less time; K is split where the
     tiles alone would leave multiprocessors idle.
     """
-
-    def tiles(kernel: _Product) -> int:
-        return -(-outputs // kernel.outputs) * -(-rows // kernel.rows)
-
     kernel = next((one for one in _PRODUCTS if rows <= one.rows), _PRODUCTS[-1])
+    slots = processors // kernel.cluster
     if rows > _PRODUCTS[-2].rows:
-        kernel = min(_PRODUCTS[-2:], key=lambda one: (-(-tiles(one) // processors) * one.rows, -one.rows))
-    count, slots = tiles(kernel), processors * kernel.resident
+        kernel = min(_PRODUCTS[-2:], key=lambda one: -(-one.tiles(rows, outputs) // slots) * one.step_clocks)
 
     def cost(splits: int) -> float:
         """Bytes that the busiest multiprocessor moves: tiles in, sums out and in again, a start for each."""
-        waves = -(-count * splits // slots)
-        tile_bytes = (kernel.outputs + kernel.rows) * columns / splits + _START_BYTES
-        return waves * kernel.resident * tile_bytes + splits * (8 * rows * outputs / processors + _START_BYTES)
+        waves = -(-kernel.tiles(rows, outputs) * splits // slots)
+        tile_bytes = (_TILE_OUTPUTS + kernel.rows) * columns / splits + _START_BYTES
+        return waves * tile_bytes + splits * 8 * rows * outputs / processors
 
-    most = max(1, min(_SPLITS_MAX, -(-columns // _K_STEP) // _STEPS_OF_SPLIT_MIN))
-    return kernel, count, min(range(1, most + 1), key=cost)
+    most = max(1, min(_SPLITS_MAX, -(-columns // _K_BLOCK) // _BLOCKS_OF_SPLIT_MIN))
+    return kernel, min(range(1, most + 1), key=cost)
 
 
 class Matrix(NamedTuple):
-    """A weight matrix on the device, with `row_shift` as the CPU engine has it."""
+    """A weight matrix on the device, packed (layout.cuh), with `row_shift` as the CPU engine has it."""
 
     weights: Any
     mantissa: Any
@@ -147,23 +189,28 @@ class Shape:
     rows_of_tile: int
     sequences: int
     pages_per_sequence: int
+    tensor: bool  # whether attention runs on tensor cores
     traced: bool
 
 
-def shape_of(rows: Rows, *, traced: bool) -> tuple[Shape, NDArray[np.int32]]:
+def shape_of(header: Header, rows: Rows, *, traced: bool) -> tuple[Shape, NDArray[np.int32]]:
     """A batch's shape, and the first row of each attention tile followed by the number of rows.
 
-    A tile is up to four neighbouring rows at consecutive positions of one sequence. The page table's width is rounded
-    up to a power of two, so that growing answers seldom change the shape.
+    A tile is a few neighbouring rows at consecutive positions of one sequence. The page table's width is rounded up to
+    a power of two, so that growing answers seldom change the shape.
     """
     count = len(rows.tokens)
+    pages = 1 << (rows.pages.shape[1] - 1).bit_length()
     breaks = (np.diff(rows.sequences) != 0) | (np.diff(rows.positions) != 1)
     starts = np.concatenate([[0], np.flatnonzero(breaks) + 1, [count]])
-    rows_of_tile = 1 if len(starts) == count + 1 else _TILE_ROWS_MAX
+    prompts = len(starts) < count + 1
+    tensor = prompts and header.head_width in _TENSOR_HEAD_WIDTHS and pages <= _TENSOR_PAGES_MAX
+    rows_of_tile = _TILE_ROWS_MAX if prompts else 1
+    if tensor:
+        rows_of_tile = _TENSOR_QUERIES // min(_WARP_QUERIES, header.heads // header.key_value_heads)
     tiles = [np.arange(first, last, rows_of_tile) for first, last in pairwise(starts)]
     tile_rows = np.concatenate([*tiles, [count]]).astype(np.int32)
-    pages = 1 << (rows.pages.shape[1] - 1).bit_length()
-    shape = Shape(count, len(rows.logit_rows), len(tile_rows) - 1, rows_of_tile, len(rows.pages), pages, traced)
+    shape = Shape(count, len(rows.logit_rows), len(tile_rows) - 1, rows_of_tile, len(rows.pages), pages, tensor, traced)
     return shape, tile_rows
 
 
@@ -175,8 +222,8 @@ def sums_needed(model: DeviceModel, shape: Shape) -> int:
         products.append((model.head, shape.logit_rows))
     needed = []
     for matrix, rows in products:
-        activation_rows = rows * matrix.bits // 8
-        splits = product_plan(activation_rows, matrix.outputs, matrix.columns, model.processors)[2]
+        activation_rows = rows * matrix.bits // _BYTE_BITS
+        splits = product_plan(activation_rows, matrix.outputs, matrix.columns, model.processors)[1]
         needed.append(splits * activation_rows * matrix.outputs)
     return max(needed)
 
@@ -208,6 +255,70 @@ _ATTENTION: Final = np.dtype(
 )
 """struct Attention of attention.cuh."""
 
+_HEADS_POINTERS: Final = (
+    *("query_norm", "key_norm", "cosines", "sines", "queries", "query_max", "cache", "page_table"),
+    *("position", "sequence", "kv_rows"),
+)
+_HEADS: Final = np.dtype(
+    [
+        *((name, "u8") for name in (*_HEADS_POINTERS, "epsilon_q48")),
+        *((name, "u4") for name in ("layers", "heads", "kv_heads", "head_width", "pages_per_sequence", "hadamard")),
+    ]
+)
+"""struct Heads of heads.cuh."""
+
+
+class _BatchStructs:
+    """What the kernels of attention are told about a batch: `attention` and `heads`, as struct arrays of one."""
+
+    def __init__(self, model: DeviceModel, buffers: Mapping[str, Any], shape: Shape) -> None:
+        header = model.header
+        self.token, self.position, self.sequence, self.wanted, self.tiles = buffers["inputs"]
+        self.split_pages = _split_pages(model, shape)
+        self.splits = -(-shape.pages_per_sequence // self.split_pages)
+        rows = {"position": self.position, "sequence": self.sequence, "tile_row": self.tiles}
+        sizes = {
+            **{"layers": header.layers, "heads": header.heads, "kv_heads": header.key_value_heads},
+            **{"head_width": header.head_width, "pages_per_sequence": shape.pages_per_sequence},
+        }
+        self.attention = _struct(
+            _ATTENTION,
+            {**buffers, **rows, "exp2": model.exp2},
+            {
+                **sizes,
+                "score_stride": shape.pages_per_sequence * PAGE_POSITIONS,
+                "split_positions": self.split_pages * PAGE_POSITIONS,
+                "attention_mantissa": header.attention_mantissa,
+                "attention_exponent": header.attention_exponent,
+            },
+        )
+        given = {name: array for name, array in buffers.items() if name != "kv_rows"}  # which is for a trace alone
+        self.heads = _struct(
+            _HEADS,
+            {**given, **rows, "cosines": model.cosines, "sines": model.sines},
+            {**sizes, "epsilon_q48": header.epsilon_q48, "hadamard": header.qk_hadamard},
+        )
+
+
+def _struct(layout: np.dtype[np.void], arrays: Mapping[str, Any], numbers: Mapping[str, int]) -> NDArray[np.void]:
+    """One struct: addresses of the arrays that it names, and numbers."""
+    struct = np.zeros(1, layout)
+    for name in layout.names or ():
+        if name in numbers:
+            struct[name] = numbers[name]
+        elif name in arrays:
+            struct[name] = arrays[name].data.ptr
+    return struct
+
+
+def _split_pages(model: DeviceModel, shape: Shape) -> int:
+    """Pages of keys that one block of attention works on: few where there would be too few blocks."""
+    blocks = shape.tiles * model.header.key_value_heads
+    split = _SPLIT_PAGES_MAX
+    while split > 1 and blocks * -(-shape.pages_per_sequence // split) < _BLOCKS_OF_PROCESSOR * model.processors:
+        split //= 2
+    return split
+
 
 def launches(
     model: DeviceModel, buffers: Mapping[str, Any], kernel: Callable[[str, int], Kernel], shape: Shape
@@ -224,8 +335,9 @@ class _Pass:
     ) -> None:
         self._model, self._buffers, self._kernel, self._shape = model, buffers, kernel, shape
         self._launches: list[Launch] = []
-        self._token, self._position, self._sequence, self._wanted, self._tiles = buffers["inputs"]
-        self._attention = self._attention_struct()
+        self._structs = _BatchStructs(model, buffers, shape)
+        self._attention = model.put(self._structs.attention.view(np.uint8))
+        self._heads = model.put(self._structs.heads.view(np.uint8))
 
     def run(self) -> list[Launch]:
         model, header, rows = self._model, self._model.header, self._shape.rows
@@ -234,7 +346,7 @@ class _Pass:
             (rows,),
             _threads(header.model_width, rows),
             *(self._buffers["residual"], model.embedding, model.embedding_mantissa, model.embedding_exponent),
-            *(self._token, _u32(header.model_width), _i32(header.residual_fraction), self._buffers["best"]),
+            *(self._structs.token, _u32(header.model_width), _i32(header.residual_fraction), self._buffers["best"]),
         )
         self._residual_norm(None, 0, model.layers[0].qkv.bits, 0)
         for index, layer in enumerate(model.layers):
@@ -247,20 +359,39 @@ class _Pass:
     def _attend(self, index: int, layer: Layer) -> None:
         header, shape, buffers = self._model.header, self._shape, self._buffers
         splits = self._product(layer.qkv, shape.rows)
-        h, heads, kv_heads = header.head_width, header.heads, header.key_value_heads
         self._add(
             "prepare_heads",
-            (shape.rows, heads + 2 * kv_heads),
-            -(-h // 64) * 32,
+            (shape.rows, -(-(header.heads + 2 * header.key_value_heads) // _HEADS_OF_BLOCK)),
+            32 * _HEADS_OF_BLOCK,
             *(self._buffers["sums"], layer.qkv.mantissa, layer.qkv.row_shift, buffers["scale"], _u32(layer.qkv.bits)),
-            *(_u32(splits), layer.qkv.bias, layer.query_norm, layer.key_norm, self._model.cosines, self._model.sines),
-            *(buffers["queries"], buffers["query_max"], buffers["cache"], buffers["page_table"], self._position),
-            *(self._sequence, buffers["kv_rows"] if shape.traced else None, _u32(index), _u32(header.layers)),
-            *(_u32(heads), _u32(kv_heads), _u32(h), _u32(shape.pages_per_sequence), np.uint64(header.epsilon_q48)),
-            _u32(header.qk_hadamard),
+            *(_u32(splits), layer.qkv.bias, self._heads, layer.query_norm, layer.key_norm),
+            *(buffers["kv_rows"] if shape.traced else None, _u32(index)),
         )
+        if shape.tensor:
+            self._attend_prompts(index, layer)
+        else:
+            self._attend_answers(index, layer)
+        self._into_residual(layer.o, layer.gate_up.bits, None)
+
+    def _attend_prompts(self, index: int, layer: Layer) -> None:
+        header, shape, buffers = self._model.header, self._shape, self._buffers
+        parts = -(-(header.heads // header.key_value_heads) // _WARP_QUERIES)
+        grid, threads = (shape.tiles, header.key_value_heads * parts), 2 * _TENSOR_QUERIES
+        self._add(f"attend_maxima_{header.head_width}", grid, threads, self._attention, _u32(index))
+        self._add(f"attend_{header.head_width}", grid, threads, self._attention, _u32(index), buffers["attended"])
+        self._add(
+            "quantise_attended",
+            (shape.rows,),
+            _threads(header.attention_width, shape.rows),
+            *(buffers["attended"], buffers["quantised"], buffers["scale"]),
+            *(_u32(layer.o.bits), _u32(header.attention_width)),
+        )
+
+    def _attend_answers(self, index: int, layer: Layer) -> None:
+        header, shape, buffers = self._model.header, self._shape, self._buffers
+        h, heads, kv_heads = header.head_width, header.heads, header.key_value_heads
         parts = -(-(heads // kv_heads) // _HEADS_OF_TILE)
-        grid = (shape.tiles, kv_heads * parts, -(-shape.pages_per_sequence // self._split_pages()))
+        grid = (shape.tiles, kv_heads * parts, self._structs.splits)
         self._add(f"score_keys_{shape.rows_of_tile}", grid, 128, self._attention, _u32(index))
         self._add(f"add_values_{shape.rows_of_tile}", grid, -(-max(128, h) // 32) * 32, self._attention, _u32(index))
         self._add(
@@ -270,38 +401,32 @@ class _Pass:
             *(buffers[name] for name in ("score_max", "reach_max", "denominator", "numerator", "attended")),
             *(buffers["quantised"], buffers["scale"], _u32(layer.o.bits), _u32(heads), _u32(h)),
         )
-        splits = self._product(layer.o, shape.rows)
-        self._residual_norm(layer.o, splits, layer.gate_up.bits, None)
-
-    def _split_pages(self) -> int:
-        """Pages of keys that one block of attention works on: few where there would be too few blocks."""
-        blocks = self._shape.tiles * self._model.header.key_value_heads
-        pages = self._shape.pages_per_sequence
-        split = _SPLIT_PAGES_MAX
-        while split > 1 and blocks * -(-pages // split) < _BLOCKS_OF_PROCESSOR * self._model.processors:
-            split //= 2
-        return split
 
     def _feed_forward(self, index: int, layer: Layer) -> None:
         header, shape, buffers = self._model.header, self._shape, self._buffers
-        f, fraction = header.feed_forward_width, _i32(header.hidden_fraction)
-        splits = self._product(layer.gate_up, shape.rows)
+        f, fraction, matrix = header.feed_forward_width, _i32(header.hidden_fraction), layer.gate_up
         grid = (-(-f // _BLOCK_ITEMS), shape.rows)
-        matrix = layer.gate_up
-        self._add(
-            "gated",
-            grid,
-            256,
-            *(
-                self._buffers["sums"],
-                matrix.mantissa,
-                matrix.row_shift,
-                buffers["scale"],
-                _u32(matrix.bits),
-                _u32(splits),
-            ),
-            *(buffers["hidden"], buffers["hidden_max"], self._model.sigmoid, _u32(f), fraction),
-        )
+        if matrix.bits == _BYTE_BITS and self._ends_in_registers(matrix, shape.rows):
+            self._whole_product(
+                "product_gated",
+                *(matrix, buffers["hidden"]),
+                *(
+                    matrix.mantissa,
+                    matrix.row_shift,
+                    buffers["scale"],
+                    buffers["hidden_max"],
+                    self._model.sigmoid,
+                    fraction,
+                ),
+            )
+        else:
+            splits = self._product(matrix, shape.rows)
+            self._add(
+                "gated",
+                *(grid, 256, buffers["sums"], matrix.mantissa, matrix.row_shift, buffers["scale"]),
+                *(_u32(matrix.bits), _u32(splits), buffers["hidden"], buffers["hidden_max"], self._model.sigmoid),
+                *(_u32(f), fraction),
+            )
         self._add(
             "quantise_hidden",
             grid,
@@ -309,9 +434,18 @@ class _Pass:
             *(buffers["hidden"], buffers["hidden_max"], buffers["quantised"], buffers["scale"]),
             *(_u32(layer.down.bits), _u32(f), fraction),
         )
-        splits = self._product(layer.down, shape.rows)
         last = index + 1 == header.layers
-        self._residual_norm(layer.down, splits, 0 if last else self._model.layers[index + 1].qkv.bits, index + 1)
+        self._into_residual(layer.down, 0 if last else self._model.layers[index + 1].qkv.bits, index + 1)
+
+    def _into_residual(self, matrix: Matrix, bits: int, boundary: int | None) -> None:
+        """residual += what is quantised times the matrix; then as `_residual_norm`."""
+        rows = self._shape.rows
+        if self._ends_in_registers(matrix, rows):
+            scales = (matrix.mantissa, matrix.row_shift, self._buffers["scale"])
+            self._whole_product(f"product_residual_{matrix.bits}", matrix, self._buffers["residual"], *scales)
+            self._residual_norm(None, 0, bits, boundary)
+        else:
+            self._residual_norm(matrix, self._product(matrix, rows), bits, boundary)
 
     def _logits(self) -> None:
         head, buffers, vocabulary = self._model.head, self._buffers, self._model.header.vocabulary
@@ -342,50 +476,48 @@ class _Pass:
             *(buffers["scale"], _u32(product.bits if product else 8), _u32(splits)),
             *(buffers["quantised"] if bits else None, buffers["scale"], _u32(bits), _u32(width)),
             *(_i32(header.residual_fraction), np.uint64(header.epsilon_q48)),
-            *(kept, np.uint64((header.layers + 1) * width), self._wanted if wanted else None, buffers["hidden_max"]),
+            *(
+                kept,
+                np.uint64((header.layers + 1) * width),
+                self._structs.wanted if wanted else None,
+                buffers["hidden_max"],
+            ),
         )
+
+    def _plan(self, matrix: Matrix, rows: int) -> tuple[_Product, int]:
+        return product_plan(rows * matrix.bits // _BYTE_BITS, matrix.outputs, matrix.columns, self._model.processors)
+
+    def _ends_in_registers(self, matrix: Matrix, rows: int) -> bool:
+        """Whether the largest tile takes K whole, so that whoever multiplies may finish the values too."""
+        return self._plan(matrix, rows) == (_PRODUCTS[-1], 1)
 
     def _product(self, matrix: Matrix, rows: int) -> int:
         """Multiply what is quantised, into `sums`. Returns into how many parts K was split."""
-        activation_rows = rows * matrix.bits // 8
-        product, tiles, splits = product_plan(activation_rows, matrix.outputs, matrix.columns, self._model.processors)
+        product, splits = self._plan(matrix, rows)
+        self._launch_product(product.name, product, splits, matrix, rows, self._buffers["sums"], _u32(splits))
+        return splits
+
+    def _whole_product(self, name: str, matrix: Matrix, target: Any, *more: Any) -> None:
+        """A product of the largest tile that ends in registers."""
+        self._launch_product(name, _PRODUCTS[-1], 1, matrix, self._shape.rows, target, *more)
+
+    def _launch_product(
+        self, name: str, product: _Product, splits: int, matrix: Matrix, rows: int, target: Any, *more: Any
+    ) -> None:
+        activation_rows = rows * matrix.bits // _BYTE_BITS
+        units = product.tiles(activation_rows, matrix.outputs) * splits
         self._add(
-            product.name,
-            (tiles, splits),
-            product.threads,
-            *(self._buffers["sums"], matrix.weights, self._buffers["quantised"]),
-            *(_u32(matrix.outputs), _u32(activation_rows), _u32(matrix.columns)),
+            name,
+            (min(units, self._model.processors // product.cluster) * product.cluster,),
+            _PRODUCT_THREADS,
+            *(target, matrix.weights, self._buffers["quantised"]),
+            *(_u32(matrix.outputs), _u32(activation_rows), _u32(matrix.columns), *more),
             shared_bytes=product.shared_bytes,
         )
-        return splits
 
     def _add(self, name: str, grid: tuple[int, ...], threads: int, *arguments: Any, shared_bytes: int = 0) -> None:
         given = tuple(np.uint64(0) if one is None else one for one in arguments)
         self._launches.append(Launch(self._kernel(name, shared_bytes), grid, (threads,), given, shared_bytes))
-
-    def _attention_struct(self) -> Any:
-        header, buffers, shape = self._model.header, self._buffers, self._shape
-        arrays = {
-            **{name: buffers[name] for name in _ATTENTION.names or () if name in buffers},
-            **{"position": self._position, "sequence": self._sequence, "tile_row": self._tiles},
-            "exp2": self._model.exp2,
-        }
-        struct = np.zeros(1, _ATTENTION)
-        for name, array in arrays.items():
-            struct[name] = array.data.ptr
-        for name, value in (
-            ("layers", header.layers),
-            ("heads", header.heads),
-            ("kv_heads", header.key_value_heads),
-            ("head_width", header.head_width),
-            ("pages_per_sequence", shape.pages_per_sequence),
-            ("score_stride", shape.pages_per_sequence * PAGE_POSITIONS),
-            ("split_positions", self._split_pages() * PAGE_POSITIONS),
-            ("attention_mantissa", header.attention_mantissa),
-            ("attention_exponent", header.attention_exponent),
-        ):
-            struct[name] = value
-        return self._model.put(struct.view(np.uint8))
 
 
 def _u32(value: int | bool) -> np.uint32:

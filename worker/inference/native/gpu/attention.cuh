@@ -1,8 +1,9 @@
 // Attention over the paged cache, in two passes (specification, section 3): maxima of scores, then sums of weights.
 //
-// A tile is up to QUERIES queries that share keys: neighbouring rows of one sequence times the query heads of one
+// Here for answers that grow by a token: a tile is up to QUERIES queries that share keys, the query heads of one
 // key-value head. Tiles are split over keys; maxima and sums of splits meet in atomics, whose order cannot matter. A
-// key is read once a tile: whole, by one thread; values are read four positions a word, one thread an entry.
+// key is read once a tile: whole, by one thread; values are read four positions a word, one thread an entry. Prompts
+// have attention_tensor.cuh.
 #pragma once
 
 #include "worker/inference/native/gpu/rows.cuh"
@@ -59,7 +60,7 @@ struct Attention {
     }
 };
 
-// The part of the queries that this block works on.
+// A part of the queries and keys.
 struct Tile {
     u32 first_row, rows, first_head, heads, kv_head;
     u32 begin, end;  // positions; those beyond a row's own do not exist for it
@@ -71,35 +72,37 @@ struct Tile {
     }
 };
 
-__device__ __forceinline__ Tile tile_of(const Attention& a) {
-    const u32 group = a.heads / a.kv_heads, parts = (group + HEADS_OF_TILE - 1) / HEADS_OF_TILE;
+// Tile number `tile` of rows, group `group` of heads (query heads of one key-value head), part `split` of the keys.
+__device__ __forceinline__ Tile tile_of(const Attention& a, u32 number, u32 group, u32 split) {
+    const u32 heads = a.heads / a.kv_heads, parts = (heads + HEADS_OF_TILE - 1) / HEADS_OF_TILE;
     Tile tile;
-    tile.first_row = static_cast<u32>(a.tile_row[blockIdx.x]);
-    tile.rows = static_cast<u32>(a.tile_row[blockIdx.x + 1]) - tile.first_row;
-    tile.kv_head = blockIdx.y / parts;
-    const u32 part = blockIdx.y % parts * HEADS_OF_TILE;
-    tile.first_head = tile.kv_head * group + part;
-    tile.heads = min(HEADS_OF_TILE, group - part);
-    tile.begin = blockIdx.z * a.split_positions;
+    tile.first_row = static_cast<u32>(a.tile_row[number]);
+    tile.rows = static_cast<u32>(a.tile_row[number + 1]) - tile.first_row;
+    tile.kv_head = group / parts;
+    const u32 part = group % parts * HEADS_OF_TILE;
+    tile.first_head = tile.kv_head * heads + part;
+    tile.heads = min(HEADS_OF_TILE, heads - part);
+    tile.begin = split * a.split_positions;
     tile.end = min(tile.begin + a.split_positions, static_cast<u32>(a.position[tile.first_row + tile.rows - 1]) + 1);
     return tile;
 }
 
-template <u32 QUERIES>
-__device__ __forceinline__ void score_keys(const Attention& a, u32 layer) {
+template <u32 QUERIES, typename Crew>
+__device__ __forceinline__ void score_keys(const Attention& a, const Tile& tile, u32 layer) {
     __shared__ __align__(16) i8 queries[QUERIES][HEAD_WIDTH_MAX];
     __shared__ Mantissa scale[QUERIES];
     __shared__ i32 last[QUERIES];
-    const Tile tile = tile_of(a);
     if (tile.begin >= tile.end) return;
+    const u32 thread = Crew::thread(), threads = Crew::threads();
+    Crew::sync();  // whatever used this memory before is done
     const u32 h = a.head_width;
-    for (u32 i = threadIdx.x; i < QUERIES * h; i += blockDim.x) {
+    for (u32 i = thread; i < QUERIES * h; i += threads) {
         const u32 query = i / h;
         if (tile.has(query))
             queries[query][i % h] = a.queries[(static_cast<u64>(tile.row(query)) * a.heads + tile.head(query)) * h + i % h];
     }
-    if (threadIdx.x < QUERIES) {
-        const u32 query = threadIdx.x;
+    if (thread < QUERIES) {
+        const u32 query = thread;
         last[query] = -1;
         if (tile.has(query)) {
             const u64 largest = static_cast<u64>(a.query_max[tile.row(query) * a.heads + tile.head(query)]);
@@ -108,12 +111,12 @@ __device__ __forceinline__ void score_keys(const Attention& a, u32 layer) {
             last[query] = a.position[tile.row(query)];
         }
     }
-    __syncthreads();
+    Crew::sync();
 
     i32 score_max[QUERIES], reach_max[QUERIES];
 #pragma unroll
     for (u32 query = 0; query < QUERIES; ++query) score_max[query] = reach_max[query] = -SCORE_MAX;
-    for (u32 key = tile.begin + threadIdx.x; key < tile.end; key += blockDim.x) {
+    for (u32 key = tile.begin + thread; key < tile.end; key += threads) {
         const u32 slot = key % PAGE_POSITIONS;
         const PageView view = a.page(tile.first_row, key / PAGE_POSITIONS, layer, tile.kv_head);
         i32 dots[QUERIES] = {};
@@ -139,7 +142,7 @@ __device__ __forceinline__ void score_keys(const Attention& a, u32 layer) {
 #pragma unroll
         for (u32 query = 0; query < QUERIES; ++query) {
             if (static_cast<i32>(key) > last[query]) continue;
-            const i32 score = score_value(dots[query], key_scale, scale[query]);
+            const i32 score = attention_score(dots[query], key_scale, scale[query]);
             a.scores[(static_cast<u64>(tile.row(query)) * a.heads + tile.head(query)) * a.score_stride + key] = score;
             score_max[query] = max(score_max[query], score);
             reach_max[query] = max(reach_max[query], score + value_reach);
@@ -148,7 +151,7 @@ __device__ __forceinline__ void score_keys(const Attention& a, u32 layer) {
 #pragma unroll
     for (u32 query = 0; query < QUERIES; ++query) {
         const i32 score = __reduce_max_sync(~0u, score_max[query]), reach = __reduce_max_sync(~0u, reach_max[query]);
-        if (threadIdx.x % 32 != 0 || !tile.has(query)) continue;
+        if (thread % 32 != 0 || !tile.has(query)) continue;
         const u32 at = tile.row(query) * a.heads + tile.head(query);
         atomicMax(a.score_max + at, score);
         atomicMax(a.reach_max + at, reach);
@@ -159,16 +162,32 @@ __device__ __forceinline__ i32 attention_shift(i32 score_max, i32 reach_max) {
     return 5 + ((reach_max - score_max + 65535) >> 16);
 }
 
-template <u32 QUERIES>
-__device__ __forceinline__ void add_values(const Attention& a, u32 layer) {
+// From a head's sums to its outputs: attention_output of operations.hpp, its division done once a head.
+struct HeadScale {
+    i32 reciprocal;  // at most 2^23 / 127
+    i32 shift;       // 2 .. 50
+
+    __device__ __forceinline__ i32 output(i64 numerator) const {
+        return saturate((numerator * reciprocal + (1ll << (shift - 1))) >> shift);
+    }
+};
+
+__device__ __forceinline__ HeadScale head_scale(u64 denominator, i32 shift) {
+    const i32 b = bit_length(denominator);
+    return {static_cast<i32>((1ull << (b + 22)) / (127 * denominator)), b + 18 - shift};
+}
+
+template <u32 QUERIES, typename Crew>
+__device__ __forceinline__ void add_values(const Attention& a, const Tile& tile, u32 layer) {
     __shared__ __align__(8) i16 weights[QUERIES][PAGE_POSITIONS];
     __shared__ i32 score_max[QUERIES], shift[QUERIES], last[QUERIES];
-    const Tile tile = tile_of(a);
     if (tile.begin >= tile.end) return;
-    const u32 h = a.head_width, parts = blockDim.x / h;  // parts of a page that are added side by side
-    const u32 entry = threadIdx.x % h, part = threadIdx.x / h;
-    if (threadIdx.x < QUERIES) {
-        const u32 query = threadIdx.x;
+    const u32 thread = Crew::thread(), threads = Crew::threads();
+    Crew::sync();  // whatever used this memory before is done
+    const u32 h = a.head_width, parts = threads / h;  // parts of a page that are added side by side
+    const u32 entry = thread % h, part = thread / h;
+    if (thread < QUERIES) {
+        const u32 query = thread;
         last[query] = -1;
         if (tile.has(query)) {
             const u32 at = tile.row(query) * a.heads + tile.head(query);
@@ -177,7 +196,7 @@ __device__ __forceinline__ void add_values(const Attention& a, u32 layer) {
             last[query] = a.position[tile.row(query)];
         }
     }
-    __syncthreads();
+    Crew::sync();
 
     i64 totals[QUERIES] = {};
     u64 probabilities[(QUERIES * PAGE_POSITIONS + 127) / 128] = {};
@@ -190,11 +209,11 @@ __device__ __forceinline__ void add_values(const Attention& a, u32 layer) {
             if (part < parts && word < WORDS_OF_PAGE)
                 values[j] = *reinterpret_cast<const i32*>(view.values + (word * h + entry) * 4);
         }
-        __syncthreads();
+        Crew::sync();
 #pragma unroll
         for (u32 round = 0; round < QUERIES * PAGE_POSITIONS / 128; ++round) {
-            const u32 item = round * 128 + threadIdx.x;
-            if (threadIdx.x >= 128) break;
+            const u32 item = round * 128 + thread;
+            if (thread >= 128) break;
             const u32 query = item / PAGE_POSITIONS, slot = item % PAGE_POSITIONS;
             i32 weight = 0;
             if (static_cast<i32>(first + slot) <= last[query]) {
@@ -206,7 +225,7 @@ __device__ __forceinline__ void add_values(const Attention& a, u32 layer) {
             }
             weights[query][slot] = static_cast<i16>(weight);
         }
-        __syncthreads();
+        Crew::sync();
         i32 sums[QUERIES] = {};
 #pragma unroll
         for (u32 j = 0; j < WORDS_OF_PAGE; ++j) {
@@ -230,10 +249,10 @@ __device__ __forceinline__ void add_values(const Attention& a, u32 layer) {
     // A warp's 32 items of a round belong to one query: rounds are 128 items, queries 64.
 #pragma unroll
     for (u32 round = 0; round < QUERIES * PAGE_POSITIONS / 128; ++round) {
-        const u32 query = (round * 128 + threadIdx.x) / PAGE_POSITIONS;
+        const u32 query = (round * 128 + thread) / PAGE_POSITIONS;
         u64 sum = probabilities[round];
         for (u32 step = 16; step > 0; step /= 2) sum += __shfl_xor_sync(~0u, sum, step);
-        if (threadIdx.x >= 128 || threadIdx.x % 32 != 0 || !tile.has(query)) continue;
+        if (thread >= 128 || thread % 32 != 0 || !tile.has(query)) continue;
         atomicAdd(a.denominator + tile.row(query) * a.heads + tile.head(query), sum);
     }
 }

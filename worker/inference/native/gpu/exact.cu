@@ -1,9 +1,20 @@
 // Kernels of the exact engine: docs/exact-inference.md on a Hopper GPU, equal to the CPU engine in every byte.
 //
-// A layer is: product qkv, prepare_heads, score_keys, add_values, finish_heads, product o, residual_norm, product
-// gate_up, gated, quantise, product down, residual_norm. worker/inference/exact/gpu.py puts them together.
-// Compile for sm_90a (wgmma).
-#include "worker/inference/native/gpu/attention.cuh"
+// A layer is: sums of qkv, prepare_heads, attention, sums of o, residual_norm, sums of gate_up, gated, quantise_hidden,
+// sums of down, residual_norm. For prompts, attention is attend_maxima, attend and quantise_attended; for long ones, o,
+// gate_up and down end in their own registers (product_residual, product_gated). Answers' attention is score_keys,
+// add_values and finish_heads. worker/inference/exact/gpu_pass.py puts them together. Compile for sm_90a (wgmma).
+//
+// What binds, at the shape of Llama-3-8B on an H200: a prompt of 4 x 512, products (two thirds of the time, 1,300 to 1,480
+// TOP/s of 1,979), then attend and prepare_heads; an answer of one row, the start and end of 13 kernels a layer, each of
+// which leaves memory idle for 2 to 3 microseconds.
+//
+// Tried, without gain: the whole decoding step as one cooperative launch (a warp of each block streaming weights into a
+// ring through seven grid-wide barriers a layer; equal bytes, 3.8 to 4.4 ms against 3.6 for a graph of kernels). What
+// every block has to compute for itself there (norms, quantised inputs: 5 to 8 microseconds each) costs more than the
+// launches that it saves.
+#include "worker/inference/native/gpu/attention_tensor.cuh"
+#include "worker/inference/native/gpu/heads.cuh"
 #include "worker/inference/native/gpu/matmul.cuh"
 #include "worker/inference/native/sampling.hpp"
 
@@ -12,22 +23,246 @@ using namespace warpgrid::exact;
 
 #define KERNEL(threads) extern "C" __global__ __launch_bounds__(threads) void
 #define KERNEL_RESIDENT(threads, blocks) extern "C" __global__ __launch_bounds__(threads, blocks) void
+#define KERNEL_PAIR(threads) extern "C" __global__ __cluster_dims__(2, 1, 1) __launch_bounds__(threads, 1) void
 
-constexpr u32 ITEMS = 4;  // values that a thread loads together
+// One block packs 16 rows, K_BLOCK columns of a matrix (layout.cuh).
+KERNEL(128) pack_weights(i8* packed, const i8* weights, u32 outputs, u32 columns, u32 paired) {
+    const u32 row = threadIdx.x / 8, part = threadIdx.x % 8;
+    const u32 source = packed_source(blockIdx.y * WEIGHT_ROWS + row, outputs, paired != 0), column = blockIdx.x * K_BLOCK + part * 16;
+    int4 bytes = {0, 0, 0, 0};
+    if (source < outputs && column < columns)
+        bytes = *reinterpret_cast<const int4*>(weights + static_cast<u64>(source) * columns + column);
+    i8* block = packed + (static_cast<u64>(blockIdx.y) * gridDim.x + blockIdx.x) * WEIGHT_BLOCK_BYTES;
+    *reinterpret_cast<int4*>(block + swizzled(row, part * 16)) = bytes;
+}
 
-// Products: outputs x activation rows of a tile, and how deep the pipeline is.
-#define PRODUCT(name, groups, tile_rows, stages)                                                               \
-    KERNEL(128 * (groups)) name(i32* accumulators, const i8* weights, const i8* activations, u32 outputs, u32 rows, \
-                                u32 columns) {                                                                 \
-        product<groups, tile_rows, stages>(accumulators, weights, activations, outputs, rows, columns);        \
+// Raw sums, for the kernel that follows: [splits][rows][outputs].
+struct StoreSums {
+    i32* sums;
+    u32 outputs, rows;
+
+    template <u32 COUNT>
+    __device__ __forceinline__ void operator()(const i32 (&acc)[COUNT], const Place& place) const {
+#pragma unroll
+        for (u32 i = 0; i < COUNT; ++i) {
+            const u32 row = place.row0 + i / 4 * 8 + i % 2, output = place.output0 + i % 4 / 2 * 8;
+            if (row < rows && output < outputs) sums[(static_cast<u64>(place.split) * rows + row) * outputs + output] = acc[i];
+        }
+    }
+};
+
+#define PRODUCT(name, kernel, tile_rows, stages, cluster)                                                              \
+    kernel(PRODUCT_THREADS) name(i32* sums, const i8* weights, const i8* activations, u32 outputs, u32 rows, u32 columns, \
+                                 u32 splits) {                                                                         \
+        product<tile_rows, stages, cluster>({weights, activations, outputs, rows, columns, splits},                    \
+                                            StoreSums{sums, outputs, rows});                                           \
     }
 
-PRODUCT(product_8, 1, 8, 8)
-PRODUCT(product_16, 1, 16, 8)
-PRODUCT(product_32, 1, 32, 6)
-PRODUCT(product_64, 1, 64, 6)
-PRODUCT(product_128, 2, 128, 5)
-PRODUCT(product_256, 2, 256, 4)
+#define KERNEL_ALONE(threads) KERNEL_RESIDENT(threads, 1)
+PRODUCT(product_8, KERNEL_ALONE, 8, 12, 1)
+PRODUCT(product_16, KERNEL_ALONE, 16, 11, 1)
+PRODUCT(product_32, KERNEL_ALONE, 32, 10, 1)
+PRODUCT(product_64, KERNEL_ALONE, 64, 8, 1)
+PRODUCT(product_128, KERNEL_PAIR, 128, 6, 2)
+PRODUCT(product_256, KERNEL_PAIR, 256, 4, 2)
+
+// The product's threads that hold sums.
+struct GroupsCrew {
+    static __device__ __forceinline__ void sync() { asm volatile("bar.sync 1, 256;" ::: "memory"); }
+};
+
+// Scales of a tile's rows in shared memory, with a largest exponent.
+struct TileScale {
+    Scale* of;  // [256]
+    i32* exponent_max;
+
+    // By all threads that hold sums, before each tile. Returns the largest exponent so far.
+    __device__ __forceinline__ i32 load(const Scale* scale, u32 first_row, u32 rows) const {
+        GroupsCrew::sync();
+        if (first_row + threadIdx.x < rows) {
+            of[threadIdx.x] = scale[first_row + threadIdx.x];
+            atomicMax(exponent_max, of[threadIdx.x].exponent);
+        }
+        GroupsCrew::sync();
+        return *exponent_max;
+    }
+};
+
+constexpr u32 LOADED = 8;  // blocks of eight rows whose loads come before any of their stores, which could alias them
+
+// residual += the product.
+template <u32 LIMBS>
+struct AddToResidual {
+    i32* residual;
+    const i32* mantissa;
+    const i32* row_shift;
+    const Scale* scale;
+    TileScale tile_scale;
+    u32 width, rows;  // limbs are rows
+
+    template <u32 COUNT>
+    __device__ __forceinline__ void operator()(const i32 (&acc)[COUNT], const Place& place) const {
+        const i32 exponent = tile_scale.load(scale, place.row0 / LIMBS - threadIdx.x % 4 * 2 / LIMBS, rows / LIMBS);
+#pragma unroll
+        for (u32 e = 0; e < 2; ++e) {
+            const u32 n = place.output0 + 8 * e;
+            if (n >= width) continue;
+            if (shifts_far(row_shift[n], exponent, 8 * LIMBS)) add<true>(acc, place, e, n);
+            else add<false>(acc, place, e, n);
+        }
+    }
+
+    template <bool FAR, u32 COUNT>
+    __device__ __forceinline__ void add(const i32 (&acc)[COUNT], const Place& place, u32 e, u32 n) const {
+        const i32 row_mantissa = mantissa[n], shift = row_shift[n];
+        const u32 row0 = place.row0 / LIMBS, tile_row0 = threadIdx.x % 4 * 2 / LIMBS, last = rows / LIMBS - 1;
+        i32* const x = residual + n;
+#pragma unroll
+        for (u32 first = 0; first < COUNT / 4; first += LOADED) {
+            i32 before[LOADED][2 / LIMBS];
+#pragma unroll
+            for (u32 b = 0; b < LOADED; ++b) {
+#pragma unroll
+                for (u32 j = 0; j < 2 / LIMBS; ++j)
+                    before[b][j] = x[static_cast<u64>(min(row0 + 8 / LIMBS * (first + b) + j, last)) * width];
+            }
+#pragma unroll
+            for (u32 b = 0; b < LOADED; ++b) {
+#pragma unroll
+                for (u32 j = 0; j < 2 / LIMBS; ++j) {
+                    const u32 row = 8 / LIMBS * (first + b) + j;  // of the tile, before this lane's own
+                    const i32* sums = acc + 4 * (first + b) + 2 * e;
+                    const Scale row_scale = tile_scale.of[tile_row0 + row];
+                    i64 added;
+                    if constexpr (!FAR)
+                        added = linear_slow(LIMBS == 1 ? sums[j] : 256 * static_cast<i64>(sums[0]) + sums[1], row_mantissa, shift, row_scale);
+                    else if constexpr (LIMBS == 1) added = linear_fast(sums[j], row_mantissa, shift, row_scale);
+                    else added = linear_fast(256 * static_cast<i64>(sums[0]) + sums[1], row_mantissa, shift, row_scale);
+                    if (row0 + row <= last) x[static_cast<u64>(row0 + row) * width] = saturate(before[b][j] + added);
+                }
+            }
+        }
+    }
+};
+
+constexpr i32 EXPONENT_MIN = -(1 << 30);
+
+#define PRODUCT_RESIDUAL(name, limbs)                                                                                  \
+    KERNEL_PAIR(PRODUCT_THREADS)                                                                                       \
+    name(i32* residual, const i8* weights, const i8* activations, u32 outputs, u32 rows, u32 columns, const i32* mantissa, \
+         const i32* row_shift, const Scale* scale) {                                                                   \
+        __shared__ Scale tile_scale[256];                                                                              \
+        __shared__ i32 exponent_max;                                                                                   \
+        if (threadIdx.x == 0) exponent_max = EXPONENT_MIN;                                                             \
+        product<256, 4, 2>(                                                                                            \
+            {weights, activations, outputs, rows, columns, 1},                                                         \
+            AddToResidual<limbs>{residual, mantissa, row_shift, scale, {tile_scale, &exponent_max}, outputs, rows});   \
+    }
+
+PRODUCT_RESIDUAL(product_residual_8, 1)
+PRODUCT_RESIDUAL(product_residual_16, 2)
+
+// hidden = gated units of the product, and their largest magnitude of each row.
+struct Gate {
+    i32* hidden;
+    i32* hidden_max;
+    i32* tile_max;  // shared: [256]
+    TileScale tile_scale;
+    const i32* sigmoid;  // shared
+    const i32* mantissa;
+    const i32* row_shift;
+    const Scale* scale;
+    u32 f, rows;
+    i32 hidden_fraction;
+
+    template <u32 COUNT>
+    __device__ __forceinline__ void operator()(const i32 (&acc)[COUNT], const Place& place) const {
+        const u32 lane = threadIdx.x % 32, i = place.output0 / 16 * 8 + lane / 4;
+        const bool inside = i < f;
+        const i32 gate_mantissa = inside ? mantissa[i] : 0, gate_shift = inside ? row_shift[i] : 0;
+        const i32 up_mantissa = inside ? mantissa[f + i] : 0, up_shift = inside ? row_shift[f + i] : 0;
+        const u32 tile_row = place.row0 - lane % 4 * 2;
+        tile_max[threadIdx.x] = 0;
+        const i32 exponent = tile_scale.load(scale, tile_row, rows);
+        const bool far = !inside || (shifts_far(gate_shift, exponent, 8) && shifts_far(up_shift, exponent, 8));
+        const Unit unit = {i, gate_mantissa, gate_shift, up_mantissa, up_shift, inside};
+        if (__all_sync(~0u, far)) gate<true>(acc, place, unit);
+        else gate<false>(acc, place, unit);
+        GroupsCrew::sync();
+        if (tile_row + threadIdx.x < rows) atomicMax(hidden_max + tile_row + threadIdx.x, tile_max[threadIdx.x]);
+    }
+
+    struct Unit {
+        u32 i;
+        i32 gate_mantissa, gate_shift, up_mantissa, up_shift;
+        bool inside;
+    };
+
+    template <bool FAR>
+    static __device__ __forceinline__ i32 output(i32 sum, i32 row_mantissa, i32 shift, Scale row_scale) {
+        if constexpr (FAR) return linear_fast(sum, row_mantissa, shift, row_scale);
+        else return saturate(linear_slow(sum, row_mantissa, shift, row_scale));
+    }
+
+    template <bool FAR, u32 COUNT>
+    __device__ __forceinline__ void gate(const i32 (&acc)[COUNT], const Place& place, const Unit& unit) const {
+        const u32 lane = threadIdx.x % 32;
+        i32* const out = hidden + static_cast<u64>(place.row0) * f + unit.i;
+#pragma unroll
+        for (u32 first = 0; first < COUNT / 4; first += 4) {
+            i32 z[8];
+#pragma unroll
+            for (u32 part = 0; part < 8; ++part) {
+                const u32 b = first + part / 2, j = part % 2;
+                const Scale row_scale = tile_scale.of[8 * b + lane % 4 * 2 + j];
+                const i32 gate = output<FAR>(acc[4 * b + j], unit.gate_mantissa, unit.gate_shift, row_scale);
+                const i32 up = output<FAR>(acc[4 * b + 2 + j], unit.up_mantissa, unit.up_shift, row_scale);
+                z[part] = gated_unit(gate, up, sigmoid, hidden_fraction);
+            }
+#pragma unroll
+            for (u32 part = 0; part < 8; ++part) {
+                const u32 row = 8 * (first + part / 2) + part % 2;
+                const bool there = unit.inside && place.row0 + row < rows;
+                if (there) out[static_cast<u64>(row) * f] = z[part];
+                z[part] = there ? magnitude(z[part]) : 0;
+            }
+            const u32 part = lane / 4;  // of which this lane gets the largest of eight
+            atomicMax(tile_max + 8 * (first + part / 2) + lane % 4 * 2 + part % 2, largest_of_eight(z, lane));
+        }
+    }
+
+    // Eight lanes (those of equal lane % 4) have eight values each: lane / 4 = i gets the largest of the i-th values.
+    static __device__ __forceinline__ i32 largest_of_eight(const i32 (&z)[8], u32 lane) {
+        const bool upper4 = lane & 16, upper2 = lane & 8, upper1 = lane & 4;
+        i32 four[4], two[2];
+#pragma unroll
+        for (u32 i = 0; i < 4; ++i) {
+            const i32 sent = upper4 ? z[i] : z[i + 4];
+            four[i] = max(upper4 ? z[i + 4] : z[i], __shfl_xor_sync(~0u, sent, 16));
+        }
+#pragma unroll
+        for (u32 i = 0; i < 2; ++i) {
+            const i32 sent = upper2 ? four[i] : four[i + 2];
+            two[i] = max(upper2 ? four[i + 2] : four[i], __shfl_xor_sync(~0u, sent, 8));
+        }
+        const i32 sent = upper1 ? two[0] : two[1];
+        return max(upper1 ? two[1] : two[0], __shfl_xor_sync(~0u, sent, 4));
+    }
+};
+
+constexpr u32 SIGMOID_ENTRIES = 4096;
+
+KERNEL_PAIR(PRODUCT_THREADS)
+product_gated(i32* hidden, const i8* weights, const i8* activations, u32 outputs, u32 rows, u32 columns, const i32* mantissa,
+              const i32* row_shift, const Scale* scale, i32* hidden_max, const i32* sigmoid, i32 hidden_fraction) {
+    __shared__ i32 table[SIGMOID_ENTRIES], tile_max[256];
+    __shared__ Scale tile_scale[256];
+    __shared__ i32 exponent_max;
+    if (threadIdx.x == 0) exponent_max = EXPONENT_MIN;
+    for (u32 i = threadIdx.x; i < SIGMOID_ENTRIES; i += blockDim.x) table[i] = sigmoid[i];
+    product<256, 4, 2>({weights, activations, outputs, rows, columns, 1},
+                       Gate{hidden, hidden_max, tile_max, {tile_scale, &exponent_max}, table, mantissa, row_shift, scale, outputs / 2, rows, hidden_fraction});
+}
 
 // Rows of the embedding, the residual's boundary 0; resets what the steps of this pass accumulate.
 KERNEL(1024) embed(i32* residual, const i8* embedding, const u16* mantissa, const i8* exponent, const i32* token,
@@ -38,211 +273,199 @@ KERNEL(1024) embed(i32* residual, const i8* embedding, const u16* mantissa, cons
         residual[row * width + i] = embedding_value(embedding[from * width + i], mantissa[from], exponent[from], fraction);
 }
 
-// Where `accumulators` is not null: residual += the product. Where `out` is not null: the row quantised for the next
-// product. Where `boundary` is not null: the residual row for the trace. `rows_wanted` chooses rows, or is null for all.
-KERNEL(1024) residual_norm(i32* residual, const i32* accumulators, const i32* mantissa, const i32* row_shift,
-                           const Scale* in_scale, u32 in_bits, u32 splits, i8* out, Scale* out_scale, u32 out_bits,
-                           u32 width, i32 fraction, u64 epsilon_q48, i32* boundary, u64 boundary_stride,
-                           const i32* rows_wanted, i32* hidden_max) {
+// Where `sums` is not null: residual += the product. Where `out` is not null: the row quantised for the next product.
+// Where `boundary` is not null: the residual row for the trace. `rows_wanted` chooses rows, or is null for all.
+KERNEL(1024) residual_norm(i32* residual, const i32* sums, const i32* mantissa, const i32* row_shift, const Scale* in_scale,
+                           u32 in_bits, u32 splits, i8* out, Scale* out_scale, u32 out_bits, u32 width, i32 fraction,
+                           u64 epsilon_q48, i32* boundary, u64 boundary_stride, const i32* rows_wanted, i32* hidden_max) {
     const u32 row = rows_wanted ? static_cast<u32>(rows_wanted[blockIdx.x]) : blockIdx.x;
     i32* from = residual + static_cast<u64>(row) * width;
-    const Product product = {accumulators, mantissa, row_shift, gridDim.x, width, in_bits, splits};
-    const Scale row_scale = accumulators ? in_scale[row] : Scale{};
-    i32 x[ROW_ITEMS] = {};
+    const Product product = {sums, mantissa, row_shift, gridDim.x, width, in_bits, splits};
+    const Scale row_scale = sums ? in_scale[row] : Scale{};
+    Quad x[ROW_QUADS] = {};
 #pragma unroll
-    for (u32 first = 0; first < ROW_ITEMS; first += ITEMS) {
-        i64 sums[ITEMS] = {};
+    for (u32 j = 0; j < ROW_QUADS; ++j) {
+        const u32 i = 4 * (threadIdx.x + j * blockDim.x);
+        if (i < width) x[j] = load_quad(from + i);
+    }
 #pragma unroll
-        for (u32 j = 0; j < ITEMS; ++j) {
-            const u32 i = threadIdx.x + (first + j) * blockDim.x;
-            if (i >= width) break;
-            x[first + j] = from[i];
-            if (accumulators) sums[j] = product.sum(row, i);
+    for (u32 j = 0; j < ROW_QUADS; ++j) {
+        const u32 i = 4 * (threadIdx.x + j * blockDim.x);
+        if (i >= width) break;
+        if (sums) {
+            i64 four[4];
+            product.sum_four(four, row, i);
+#pragma unroll
+            for (u32 part = 0; part < 4; ++part)
+                x[j].value[part] = saturate(x[j].value[part] + product.output(four[part], i + part, row_scale));
+            store_quad(from + i, x[j]);
         }
-#pragma unroll
-        for (u32 j = 0; j < ITEMS; ++j) {
-            const u32 i = threadIdx.x + (first + j) * blockDim.x;
-            if (i >= width) break;
-            i32& value = x[first + j];
-            if (accumulators) from[i] = value = saturate(value + product.rescaled(sums[j], i, row_scale));
-            if (boundary) boundary[row * boundary_stride + i] = value;
-        }
+        if (boundary) store_quad(boundary + row * boundary_stride + i, x[j]);
     }
     if (hidden_max && threadIdx.x == 0) hidden_max[row] = 1;
-    if (!out) return;
-    norm_row(out + static_cast<u64>(blockIdx.x) * (out_bits / 8) * width, out_scale + blockIdx.x, x, width, out_bits,
-             fraction, epsilon_q48);
+    if (out) norm_row(out, blockIdx.x, out_scale + blockIdx.x, x, width, out_bits, fraction, epsilon_q48);
 }
 
-// One head of one row (blockIdx.x) after qkv: queries first, then keys, then values. Half a head of threads, in warps.
-KERNEL(128) prepare_heads(const i32* accumulators, const i32* mantissa, const i32* row_shift, const Scale* scale, u32 bits,
-                          u32 splits, const i32* bias, const i32* query_norm, const i32* key_norm, const i16* cosines,
-                          const i16* sines, i8* queries, i32* query_max, u8* cache, const i32* page_table,
-                          const i32* position, const i32* sequence, u8* kv_rows, u32 layer, u32 layers, u32 heads,
-                          u32 kv_heads, u32 h, u32 pages_per_sequence, u64 epsilon_q48, u32 hadamard) {
-    __shared__ i32 partial_max[32];
-    __shared__ u64 partial_sum[32];
-    __shared__ i64 sums[HEAD_WIDTH_MAX];
-    const u32 row = blockIdx.x, head = blockIdx.y, half = h / 2, i = threadIdx.x;
-    const bool inside = i < half, is_query = head < heads, is_value = head >= heads + kv_heads;
-    const Product product = {accumulators, mantissa, row_shift, gridDim.x, (heads + 2 * kv_heads) * h, bits, splits};
-    HeadPair z = {0, 0};
-    if (inside) {
-        const u32 n = head * h + i;
-        const i64 first = product.sum(row, n), second = product.sum(row, n + half);
-        z.first = saturate(product.rescaled(first, n, scale[row]) + (bias ? bias[n] : 0));
-        z.second = saturate(product.rescaled(second, n + half, scale[row]) + (bias ? bias[n + half] : 0));
-    }
-    const u32 at = static_cast<u32>(position[row]);
-    if (!is_value) {
-        if (query_norm)
-            z = head_norm_pair(z, inside, half, epsilon_q48, is_query ? query_norm : key_norm, partial_max, partial_sum);
-        if (inside) {
-            const i64 c = cosines[static_cast<u64>(at) * half + i], s = sines[static_cast<u64>(at) * half + i];
-            const i64 first = z.first, second = z.second;
-            z.first = saturate((first * c - second * s + (1 << 13)) >> 14);
-            z.second = saturate((second * c + first * s + (1 << 13)) >> 14);
-        }
-        if (hadamard) z = hadamard_pair(z, inside, half, sums);
-    }
-    const i32 a = block_max(inside ? max(1, max(magnitude(z.first), magnitude(z.second))) : 1, partial_max);
-    const i64 reciprocal = quantise_reciprocal(8, a);
-    const i8 q0 = static_cast<i8>(quantise_value(z.first, reciprocal));
-    const i8 q1 = static_cast<i8>(quantise_value(z.second, reciprocal));
-    if (is_query) {
-        i8* q = queries + (static_cast<u64>(row) * heads + head) * h;
-        if (inside) q[i] = q0, q[i + half] = q1;
-        if (i == 0) query_max[row * heads + head] = a;
-        return;
-    }
-    const u32 kv_head = (head - heads) % kv_heads, slot = at % PAGE_POSITIONS;
-    const i32 page = page_table[static_cast<u64>(sequence[row]) * pages_per_sequence + at / PAGE_POSITIONS];
-    const PageView view = page_view(cache, (static_cast<u64>(page) * layers + layer) * kv_heads + kv_head, h);
-    u8* kept = kv_rows ? kv_rows + ((static_cast<u64>(row) * layers + layer) * kv_heads + kv_head) * (2 * h + 8) +
-                             (is_value ? h + 4 : 0)
-                       : nullptr;
-    if (kept && inside) kept[i] = static_cast<u8>(q0), kept[i + half] = static_cast<u8>(q1);
-    if (kept && i < 4) kept[h + i] = static_cast<u8>(static_cast<u32>(a) >> (8 * i));
-    auto place = [&](u32 entry) {
-        return is_value ? view.values + (slot / 4 * h + entry) * 4 + slot % 4
-                        : view.keys + (entry / 16 * PAGE_POSITIONS + slot) * 16 + entry % 16;
-    };
-    if (inside) *place(i) = q0, *place(i + half) = q1;
-    if (i != 0) return;
-    const Mantissa key_scale = mantissa_of(static_cast<u64>(a));
-    if (is_value) {
-        view.value_max[slot] = a;
-    } else {
-        view.key_mantissa[slot] = key_scale.mantissa;
-        view.key_exponent[slot] = key_scale.exponent;
-    }
+constexpr u32 HEADS_OF_BLOCK = 8;
+
+// One warp for each head of row blockIdx.x.
+KERNEL(32 * HEADS_OF_BLOCK) prepare_heads(const i32* sums, const i32* mantissa, const i32* row_shift, const Scale* scale,
+                                          u32 bits, u32 splits, const i32* bias, const Heads* state, const i32* query_norm,
+                                          const i32* key_norm, u8* kv_rows, u32 layer) {
+    const u32 row = blockIdx.x, head = blockIdx.y * HEADS_OF_BLOCK + threadIdx.x / 32;
+    Heads heads = *state;
+    heads.query_norm = query_norm;
+    heads.key_norm = key_norm;
+    heads.kv_rows = kv_rows;
+    const u32 all = heads.heads + 2 * heads.kv_heads;
+    if (head >= all) return;
+    const Product product = {sums, mantissa, row_shift, gridDim.x, all * heads.head_width, bits, splits};
+    const Scale row_scale = scale[row];
+    prepare_head(heads, layer, row, head, [&](u32 n) {
+        return saturate(product.output(product.sum(row, n), n, row_scale) + (bias ? bias[n] : 0));
+    });
 }
 
-KERNEL_RESIDENT(128, 8) score_keys_1(const Attention* attention, u32 layer) { score_keys<HEADS_OF_TILE>(*attention, layer); }
-KERNEL_RESIDENT(128, 4) score_keys_4(const Attention* attention, u32 layer) { score_keys<4 * HEADS_OF_TILE>(*attention, layer); }
-KERNEL_RESIDENT(256, 4) add_values_1(const Attention* attention, u32 layer) { add_values<HEADS_OF_TILE>(*attention, layer); }
-KERNEL_RESIDENT(256, 2) add_values_4(const Attention* attention, u32 layer) { add_values<4 * HEADS_OF_TILE>(*attention, layer); }
+KERNEL_RESIDENT(128, 8) score_keys_1(const Attention* attention, u32 layer) {
+    score_keys<HEADS_OF_TILE, BlockCrew>(*attention, tile_of(*attention, blockIdx.x, blockIdx.y, blockIdx.z), layer);
+}
+KERNEL_RESIDENT(128, 4) score_keys_4(const Attention* attention, u32 layer) {
+    score_keys<4 * HEADS_OF_TILE, BlockCrew>(*attention, tile_of(*attention, blockIdx.x, blockIdx.y, blockIdx.z), layer);
+}
+KERNEL_RESIDENT(256, 4) add_values_1(const Attention* attention, u32 layer) {
+    add_values<HEADS_OF_TILE, BlockCrew>(*attention, tile_of(*attention, blockIdx.x, blockIdx.y, blockIdx.z), layer);
+}
+KERNEL_RESIDENT(256, 2) add_values_4(const Attention* attention, u32 layer) {
+    add_values<4 * HEADS_OF_TILE, BlockCrew>(*attention, tile_of(*attention, blockIdx.x, blockIdx.y, blockIdx.z), layer);
+}
+
+#define ATTEND_MAXIMA(width)                                                                               \
+    KERNEL_RESIDENT(32 * TENSOR_WARPS, 6) attend_maxima_##width(const Attention* attention, u32 layer) { \
+        attend_maxima<width>(*attention, layer);                                                         \
+    }
+ATTEND_MAXIMA(64)
+ATTEND_MAXIMA(128)
+
+#define ATTEND(width)                                                                                   \
+    KERNEL_RESIDENT(32 * TENSOR_WARPS, 2) attend_##width(const Attention* attention, u32 layer, i32* attended) { \
+        __shared__ i32 exp2[4096];                                                                      \
+        for (u32 i = threadIdx.x; i < 4096; i += blockDim.x) exp2[i] = attention->exp2[i];              \
+        __syncthreads();                                                                                \
+        attend<width>(*attention, layer, exp2, attended);                                               \
+    }
+ATTEND(64)
+ATTEND(128)
+
+// A row of attended values, whose largest magnitude is at most the block's largest `a`, quantised for `o`.
+__device__ __forceinline__ void quantise_attended_row(const i32* attended, i32 a, u32 width, i8* out, Scale* scale, u32 bits) {
+    __shared__ i32 partial[32];
+    const u32 row = blockIdx.x;
+    a = crew_reduce<BlockCrew>(a, partial, Larger());
+    const i64 reciprocal = reciprocal_of(bits, a);
+#pragma unroll 4
+    for (u32 i = 4 * threadIdx.x; i < width; i += 4 * blockDim.x)
+        store_quantised(out, row, i, width, bits, load_quad(attended + static_cast<u64>(row) * width + i), reciprocal);
+    if (threadIdx.x == 0) scale[row] = plain_scale(static_cast<u64>(a), 16);
+}
+
+KERNEL(1024) quantise_attended(const i32* attended, i8* out, Scale* scale, u32 bits, u32 width) {
+    i32 a = 1;
+#pragma unroll 4
+    for (u32 i = 4 * threadIdx.x; i < width; i += 4 * blockDim.x)
+        a = max(a, magnitude(load_quad(attended + static_cast<u64>(blockIdx.x) * width + i)));
+    quantise_attended_row(attended, a, width, out, scale, bits);
+}
 
 // The outputs of all heads of a row, quantised for `o`; leaves the running results of attention as they were at first.
 KERNEL(1024) finish_heads(i32* score_max, i32* reach_max, u64* denominator, u64* numerator, i32* attended, i8* out,
                           Scale* scale, u32 bits, u32 heads, u32 h) {
-    __shared__ i32 partial[32];
+    __shared__ HeadScale scales[256];
     const u64 row = blockIdx.x;
     const u32 width = heads * h;
+    for (u32 head = threadIdx.x; head < heads; head += blockDim.x) {
+        const u64 at = row * heads + head;
+        scales[head] = head_scale(denominator[at], attention_shift(score_max[at], reach_max[at]));
+        score_max[at] = reach_max[at] = -SCORE_MAX;
+        denominator[at] = 0;
+    }
+    __syncthreads();
     i32 a = 1;
 #pragma unroll 4
-    for (u32 i = threadIdx.x; i < width; i += blockDim.x) {
-        const u64 at = row * heads + i / h;
-        const i32 o = attention_output(static_cast<i64>(numerator[row * width + i]), denominator[at],
-                                       attention_shift(score_max[at], reach_max[at]));
-        attended[row * width + i] = o;
+    for (u32 i = 4 * threadIdx.x; i < width; i += 4 * blockDim.x) {
+        ulonglong2* at = reinterpret_cast<ulonglong2*>(numerator + row * width + i);
+        const ulonglong2 low = at[0], high = at[1];
+        at[0] = at[1] = {0, 0};
+        const HeadScale& head = scales[i / h];
+        const Quad o = {head.output(static_cast<i64>(low.x)), head.output(static_cast<i64>(low.y)),
+                        head.output(static_cast<i64>(high.x)), head.output(static_cast<i64>(high.y))};
+        store_quad(attended + row * width + i, o);
         a = max(a, magnitude(o));
     }
-    a = block_max(a, partial);  // a barrier: all have read the maxima
-    for (u32 head = threadIdx.x; head < heads; head += blockDim.x) {
-        score_max[row * heads + head] = reach_max[row * heads + head] = -SCORE_MAX;
-        denominator[row * heads + head] = 0;
-    }
-    const i64 reciprocal = quantise_reciprocal(bits, a);
-#pragma unroll 4
-    for (u32 i = threadIdx.x; i < width; i += blockDim.x) {
-        numerator[row * width + i] = 0;
-        store_quantised(out + row * (bits / 8) * width, width, bits, i, attended[row * width + i], reciprocal);
-    }
-    if (threadIdx.x == 0) scale[row] = plain_scale(static_cast<u64>(a), 16);
+    quantise_attended_row(attended, a, width, out, scale, bits);
 }
 
-// The kernels that follow give each block ITEMS * 256 neighbouring values of a row (blockIdx.y).
-__device__ __forceinline__ u32 item_of(u32 j) { return (blockIdx.x * ITEMS + j) * blockDim.x + threadIdx.x; }
+// The kernels that follow give each block 4 * 256 neighbouring values of a row (blockIdx.y).
+__device__ __forceinline__ u32 first_item() { return 4 * (blockIdx.x * blockDim.x + threadIdx.x); }
 
-// Gated units of a row's part, and the largest of them. `sigmoid` has each entry with the one that follows it.
-KERNEL(256) gated(const i32* accumulators, const i32* mantissa, const i32* row_shift, const Scale* scale, u32 bits, u32 splits,
-                  i32* hidden, i32* hidden_max, const int2* sigmoid, u32 f, i32 hidden_fraction) {
+// Gated units of a row's part, and the largest of them.
+KERNEL(256) gated(const i32* sums, const i32* mantissa, const i32* row_shift, const Scale* scale, u32 bits, u32 splits,
+                  i32* hidden, i32* hidden_max, const i32* sigmoid, u32 f, i32 hidden_fraction) {
     __shared__ i32 partial[32];
-    const u32 row = blockIdx.y;
+    const u32 row = blockIdx.y, i = first_item();
     const Scale row_scale = scale[row];
-    const Product product = {accumulators, mantissa, row_shift, gridDim.y, 2 * f, bits, splits};
-    i64 gates[ITEMS] = {}, ups[ITEMS] = {};
-#pragma unroll
-    for (u32 j = 0; j < ITEMS; ++j) {
-        const u32 i = item_of(j);
-        if (i >= f) break;
-        gates[j] = product.sum(row, i);
-        ups[j] = product.sum(row, f + i);
-    }
+    const Product product = {sums, mantissa, row_shift, gridDim.y, 2 * f, bits, splits};
     i32 a = 1;
+    if (i < f) {
+        i64 gates[4], ups[4];
+        product.sum_four(gates, row, gate_place(i));
+        product.sum_four(ups, row, gate_place(i) + 8);
+        Quad z;
 #pragma unroll
-    for (u32 j = 0; j < ITEMS; ++j) {
-        const u32 i = item_of(j);
-        if (i >= f) break;
-        const i32 gate = saturate(product.rescaled(gates[j], i, row_scale));
-        const i32 up = saturate(product.rescaled(ups[j], f + i, row_scale));
-        const int2 entry = sigmoid[sigmoid_index(gate)];
-        const i32 z = gated_value(gate, up, entry.x, entry.y, hidden_fraction);
-        hidden[static_cast<u64>(row) * f + i] = z;
-        a = max(a, magnitude(z));
+        for (u32 j = 0; j < 4; ++j) {
+            const i32 gate = saturate(product.output(gates[j], i + j, row_scale));
+            const i32 up = saturate(product.output(ups[j], f + i + j, row_scale));
+            z.value[j] = gated_unit(gate, up, sigmoid, hidden_fraction);
+        }
+        store_quad(hidden + static_cast<u64>(row) * f + i, z);
+        a = magnitude(z);
     }
-    a = block_max(a, partial);
+    a = crew_reduce<BlockCrew>(a, partial, Larger());
     if (threadIdx.x == 0) atomicMax(hidden_max + row, a);
 }
 
 // A row's part of the gated units, quantised for `down`.
 KERNEL(256) quantise_hidden(const i32* hidden, const i32* hidden_max, i8* out, Scale* scale, u32 bits, u32 f,
                             i32 hidden_fraction) {
-    const u32 row = blockIdx.y;
+    const u32 row = blockIdx.y, i = first_item();
     const i32 a = hidden_max[row];
-    i32 z[ITEMS] = {};
-#pragma unroll
-    for (u32 j = 0; j < ITEMS; ++j)
-        if (item_of(j) < f) z[j] = hidden[static_cast<u64>(row) * f + item_of(j)];
-    const i64 reciprocal = quantise_reciprocal(bits, a);
-#pragma unroll
-    for (u32 j = 0; j < ITEMS; ++j)
-        if (item_of(j) < f) store_quantised(out + static_cast<u64>(row) * (bits / 8) * f, f, bits, item_of(j), z[j], reciprocal);
-    if (item_of(0) == 0) scale[row] = plain_scale(static_cast<u64>(a), hidden_fraction);
+    if (i < f)
+        store_quantised(out, row, i, f, bits, load_quad(hidden + static_cast<u64>(row) * f + i), reciprocal_of(bits, a));
+    if (i == 0) scale[row] = plain_scale(static_cast<u64>(a), hidden_fraction);
 }
 
 // Logits of a part of the vocabulary, and the key of the greedy choice: `best` grows to the largest logit with the
 // lowest index.
-KERNEL(256) finish_logits(const i32* accumulators, const i32* mantissa, const i32* row_shift, const Scale* scale, u32 bits,
+KERNEL(256) finish_logits(const i32* sums, const i32* mantissa, const i32* row_shift, const Scale* scale, u32 bits,
                           u32 splits, i32* logits, u64* best, u32 vocabulary) {
     __shared__ u64 partial[32];
     const u32 row = blockIdx.y;
     const Scale row_scale = scale[row];
-    const Product product = {accumulators, mantissa, row_shift, gridDim.y, vocabulary, bits, splits};
-    i64 sums[ITEMS] = {};
+    const Product product = {sums, mantissa, row_shift, gridDim.y, vocabulary, bits, splits};
+    i64 four[4] = {};
 #pragma unroll
-    for (u32 j = 0; j < ITEMS; ++j)
-        if (item_of(j) < vocabulary) sums[j] = product.sum(row, item_of(j));
+    for (u32 j = 0; j < 4; ++j) {
+        const u32 n = (blockIdx.x * 4 + j) * blockDim.x + threadIdx.x;  // any vocabulary: rows are not aligned
+        if (n < vocabulary) four[j] = product.sum(row, n);
+    }
     u64 key = 0;
 #pragma unroll
-    for (u32 j = 0; j < ITEMS; ++j) {
-        const u32 n = item_of(j);
+    for (u32 j = 0; j < 4; ++j) {
+        const u32 n = (blockIdx.x * 4 + j) * blockDim.x + threadIdx.x;
         if (n >= vocabulary) break;
-        const i32 logit = saturate(product.rescaled(sums[j], n, row_scale));
+        const i32 logit = saturate(product.output(four[j], n, row_scale));
         logits[static_cast<u64>(row) * vocabulary + n] = logit;
         key = max(key, ~order_key(logit, n));
     }
-    key = block_reduce(key, partial, [](u64 a, u64 b) { return a > b ? a : b; });
+    key = crew_reduce<BlockCrew>(key, partial, Larger());
     if (threadIdx.x == 0) atomicMax(best + row, key);
 }

@@ -1,24 +1,36 @@
-// Int8 matrix products on Hopper's tensor cores: raw int32 accumulators, which the kernels that follow rescale.
+// Int8 matrix products on Hopper's tensor cores, and what is done with their sums while these are in registers.
 //
-// accumulators[m][n] = sum over k of activations[m][k] * weights[n][k]. The weights are the instruction's first operand
-// (64 rows), the activations its second (8 to 128 rows), so that one kernel serves a batch of one and a long prompt.
-// Where K is split, each split has accumulators of its own, which the reader adds (atomics on shared ones made the reader
-// eight times slower). A 16-bit activation is two rows, one for each limb; nothing here knows of it.
+// sum[m][n] = sum over k of activations[m][k] * weights[n][k]. The weights are the instruction's first operand (64 rows a
+// warpgroup), the activations its second (8 to 256 rows), so that one kernel serves a batch of one and a long prompt. One
+// warp feeds a ring of stages by bulk copies, two warpgroups multiply; blocks stay and take one tile after the other, so
+// that the ring is full when a tile begins. Long prompts run in clusters of two blocks that share their activations:
+// each fetches half and the copy engine delivers it to both, which is what keeps the L2 cache (about 27 bytes a clock and
+// multiprocessor) ahead of the tensor cores: 32 bytes a clock at their full rate, 48 without.
+//
+// Tried: both warpgroups of a block fetching for themselves (cp.async; 1,143 TOP/s); arriving at another block's barrier
+// with .release.cluster, which fences the whole GPU (735 TOP/s). Tiles of 128 rows are bound by the L2 cache. The end of a
+// tile is not overlapped with the next one's products: a fifth of gate_up's time.
+//
+// Where K is split, each split has sums of its own, which the reader adds (atomics on shared ones made the reader eight
+// times slower).
 //
 // Floor: weights read once at the memory's rate up to about 200 rows, then 2 * M * N * K at the int8 rate (1,979 TOP/s).
-// Shared memory holds rows of 128 bytes in the 128-byte swizzle that wgmma reads without bank conflicts.
 #pragma once
 
-#include "core/native/platform.hpp"
+#include "worker/inference/native/gpu/layout.cuh"
+#include "worker/inference/native/gpu/pipeline.cuh"
 
 namespace warpgrid::exact {
 
-constexpr u32 K_STEP = 128;        // bytes of a row in one stage
 constexpr u32 GROUP_OUTPUTS = 64;  // weight rows of one warpgroup
 constexpr u32 GROUP_THREADS = 128;
+constexpr u32 GROUPS = 2;
+constexpr u32 TILE_OUTPUTS = GROUPS * GROUP_OUTPUTS;
+constexpr u32 PRODUCT_THREADS = (GROUPS + 1) * GROUP_THREADS;
 
 #define WG_ACC4(a, i) "+r"((a)[i]), "+r"((a)[(i) + 1]), "+r"((a)[(i) + 2]), "+r"((a)[(i) + 3])
 #define WG_ACC16(a, i) WG_ACC4(a, i), WG_ACC4(a, (i) + 4), WG_ACC4(a, (i) + 8), WG_ACC4(a, (i) + 12)
+#define WG_ACC64(a, i) WG_ACC16(a, i), WG_ACC16(a, (i) + 16), WG_ACC16(a, (i) + 32), WG_ACC16(a, (i) + 48)
 #define WG_WGMMA(columns, registers, first, second, always, ...)                                              \
     asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " always ", 0;\n"                                          \
                  "wgmma.mma_async.sync.aligned.m64n" columns "k32.s32.s8.s8 {" registers "}, " first ", " second ", p;\n}\n" \
@@ -29,29 +41,46 @@ constexpr u32 GROUP_THREADS = 128;
 template <u32 COLUMNS>
 __device__ __forceinline__ void wgmma(i32* acc, u64 weights, u64 activations) {
     if constexpr (COLUMNS == 8) {
-        WG_WGMMA("8", "%0, %1, %2, %3", "%4", "%5", "%6", WG_ACC4(acc, 0));
+        WG_WGMMA("8",
+                 "%0, %1, %2, %3",
+                 "%4", "%5", "%6", WG_ACC4(acc, 0));
     } else if constexpr (COLUMNS == 16) {
-        WG_WGMMA("16", "%0, %1, %2, %3, %4, %5, %6, %7", "%8", "%9", "%10", WG_ACC4(acc, 0), WG_ACC4(acc, 4));
+        WG_WGMMA("16",
+                 "%0, %1, %2, %3, %4, %5, %6, %7",
+                 "%8", "%9", "%10", WG_ACC4(acc, 0), WG_ACC4(acc, 4));
     } else if constexpr (COLUMNS == 32) {
-        WG_WGMMA("32", "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15", "%16", "%17", "%18",
-                 WG_ACC16(acc, 0));
+        WG_WGMMA("32",
+                 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15",
+                 "%16", "%17", "%18", WG_ACC16(acc, 0));
     } else if constexpr (COLUMNS == 64) {
         WG_WGMMA("64",
                  "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
                  "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31",
                  "%32", "%33", "%34", WG_ACC16(acc, 0), WG_ACC16(acc, 16));
-    } else {
-        static_assert(COLUMNS == 128);
+    } else if constexpr (COLUMNS == 128) {
         WG_WGMMA("128",
                  "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
                  "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
                  "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
                  "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63",
-                 "%64", "%65", "%66", WG_ACC16(acc, 0), WG_ACC16(acc, 16), WG_ACC16(acc, 32), WG_ACC16(acc, 48));
+                 "%64", "%65", "%66", WG_ACC64(acc, 0));
+    } else {
+        static_assert(COLUMNS == 256);
+        WG_WGMMA("256",
+                 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+                 "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
+                 "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
+                 "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, "
+                 "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, "
+                 "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, "
+                 "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, "
+                 "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127",
+                 "%128", "%129", "%130", WG_ACC64(acc, 0), WG_ACC64(acc, 64));
     }
 }
 
 #undef WG_WGMMA
+#undef WG_ACC64
 #undef WG_ACC16
 #undef WG_ACC4
 
@@ -69,85 +98,147 @@ __device__ __forceinline__ u64 tile_descriptor(u32 shared_address) {
            (1ull << 62);
 }
 
-// 16 bytes from global to shared memory, or zeros where `bytes` is 0.
-__device__ __forceinline__ void copy_async(u32 shared_address, const void* source, u32 bytes) {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(shared_address), "l"(source), "r"(bytes)
-                 : "memory");
-}
+// A matrix product: weights are padded to 256 rows, activations to the tile. `rows` counts limbs as rows.
+struct Operands {
+    const i8* weights;
+    const i8* activations;
+    u32 outputs, rows, columns, splits;
+};
 
-// `rows` rows from `first` on, columns k .. k + 127, swizzled; what lies outside the matrix is zero.
-template <u32 ROWS, u32 THREADS>
-__device__ __forceinline__ void load_tile(u32 shared_address, const i8* matrix, u32 first, u32 rows, u32 k, u32 columns) {
-    constexpr u32 CHUNKS = ROWS * K_STEP / 16;
+// What a thread holds when a tile is done: sums acc[ROWS / 2]. acc[4 * b + 2 * e + j] belongs to activation row
+// row0 + 8 * b + j and weight row output0 + 8 * e.
+struct Place {
+    u32 row0, output0, split;
+};
+
+// The tiles of a launch. Blocks of a cluster take neighbouring outputs for the same rows; neighbouring clusters the same
+// outputs for other rows.
+template <u32 ROWS, u32 CLUSTER>
+struct Tiles {
+    u32 row_tiles, units, splits, blocks;
+
+    __device__ __forceinline__ explicit Tiles(const Operands& o)
+        : row_tiles((o.rows + ROWS - 1) / ROWS), splits(o.splits), blocks(k_blocks(o.columns)) {
+        const u32 output_tiles = (o.outputs + CLUSTER * TILE_OUTPUTS - 1) / (CLUSTER * TILE_OUTPUTS);
+        units = row_tiles * output_tiles * splits;
+    }
+    __device__ __forceinline__ u32 first_row(u32 unit) const { return unit % row_tiles * ROWS; }
+    __device__ __forceinline__ u32 split(u32 unit) const { return unit / row_tiles % splits; }
+    __device__ __forceinline__ u32 first_output(u32 unit, u32 rank) const {
+        return (unit / row_tiles / splits * CLUSTER + rank) * TILE_OUTPUTS;
+    }
+    __device__ __forceinline__ u32 begin(u32 unit) const { return blocks * split(unit) / splits; }
+    __device__ __forceinline__ u32 end(u32 unit) const { return blocks * (split(unit) + 1) / splits; }
+};
+
+template <u32 ROWS, u32 STAGES>
+struct Ring {
+    static constexpr u32 STAGE_BYTES = (TILE_OUTPUTS + ROWS) * K_BLOCK;
+    u32 base, full, empty;
+
+    __device__ __forceinline__ u32 stage(u32 use) const { return base + use % STAGES * STAGE_BYTES; }
+    __device__ __forceinline__ u32 full_of(u32 use) const { return full + use % STAGES * 8; }
+    __device__ __forceinline__ u32 empty_of(u32 use) const { return empty + use % STAGES * 8; }
+    __device__ __forceinline__ static u32 parity(u32 use) { return use / STAGES % 2; }
+};
+
+template <u32 ROWS, u32 STAGES, u32 CLUSTER>
+__device__ __forceinline__ void feed(const Operands& o, const Tiles<ROWS, CLUSTER>& tiles, const Ring<ROWS, STAGES>& ring,
+                                     u32 rank) {
+    constexpr u32 PARTS = ROWS > ACTIVATION_ROWS ? ROWS / ACTIVATION_ROWS : 1, PART_BYTES = ROWS / PARTS * K_BLOCK;
+    static_assert(PARTS % CLUSTER == 0);
+    u32 use = 0;
+    for (u32 unit = blockIdx.x / CLUSTER; unit < tiles.units; unit += gridDim.x / CLUSTER) {
+        const u32 row = tiles.first_row(unit);
+        const i8* weights = o.weights + static_cast<u64>(tiles.first_output(unit, rank) / WEIGHT_ROWS) * tiles.blocks * WEIGHT_BLOCK_BYTES;
+        const i8* activations = o.activations + static_cast<u64>(row / ACTIVATION_ROWS) * tiles.blocks * ACTIVATION_BLOCK_BYTES +
+                                row % ACTIVATION_ROWS * K_BLOCK;
+        for (u32 block = tiles.begin(unit); block < tiles.end(unit); ++block, ++use) {
+            barrier_wait(ring.empty_of(use), ring.parity(use) ^ 1);
+            const u32 at = ring.stage(use), full = ring.full_of(use);
+            barrier_expect(full, ring.STAGE_BYTES);
 #pragma unroll
-    for (u32 base = 0; base < CHUNKS; base += THREADS) {
-        const u32 chunk = base + threadIdx.x;
-        if (CHUNKS % THREADS != 0 && chunk >= CHUNKS) break;
-        const u32 row = chunk / 8, part = chunk % 8;
-        const u32 column = k + 16 * part;
-        const bool inside = first + row < rows && column < columns;
-        const i8* source = inside ? matrix + static_cast<u64>(first + row) * columns + column : matrix;
-        copy_async(shared_address + row * K_STEP + ((part ^ (row % 8)) << 4), source, inside ? 16 : 0);
+            for (u32 i = 0; i < TILE_OUTPUTS / WEIGHT_ROWS; ++i)
+                copy_bulk(at + i * WEIGHT_BLOCK_BYTES,
+                          weights + (static_cast<u64>(i) * tiles.blocks + block) * WEIGHT_BLOCK_BYTES, WEIGHT_BLOCK_BYTES, full);
+#pragma unroll
+            for (u32 i = 0; i < PARTS / CLUSTER; ++i) {
+                const u32 part = i * CLUSTER + rank;
+                const u32 target = at + TILE_OUTPUTS * K_BLOCK + part * PART_BYTES;
+                const i8* source = activations + (static_cast<u64>(part) * tiles.blocks + block) * ACTIVATION_BLOCK_BYTES;
+                if constexpr (CLUSTER == 1) copy_bulk(target, source, PART_BYTES, full);
+                else copy_bulk_to_all(target, source, PART_BYTES, full, (1 << CLUSTER) - 1);
+            }
+        }
     }
 }
 
-// One tile of GROUPS * 64 outputs by ROWS activation rows; gridDim.y splits K: accumulators are [splits][rows][outputs].
-template <u32 GROUPS, u32 ROWS, u32 STAGES>
-__device__ __forceinline__ void product(i32* accumulators, const i8* weights, const i8* activations, u32 outputs,
-                                        u32 rows, u32 columns) {
-    constexpr u32 THREADS = GROUPS * GROUP_THREADS;
-    constexpr u32 TILE_OUTPUTS = GROUPS * GROUP_OUTPUTS;
-    constexpr u32 WIDTH = ROWS < 128 ? ROWS : 128;  // activation rows of one instruction
-    constexpr u32 STAGE_BYTES = (TILE_OUTPUTS + ROWS) * K_STEP;
+template <u32 ROWS, u32 STAGES, u32 CLUSTER>
+__device__ __forceinline__ void leave_stage(const Ring<ROWS, STAGES>& ring, u32 use) {
+    if (threadIdx.x % 32 != 0) return;
+    if constexpr (CLUSTER == 1) {
+        barrier_arrive(ring.empty_of(use));
+    } else {
+#pragma unroll
+        for (u32 rank = 0; rank < CLUSTER; ++rank) barrier_arrive_at(ring.empty_of(use), rank);
+    }
+}
+
+template <u32 ROWS, u32 STAGES, u32 CLUSTER, typename Finish>
+__device__ __forceinline__ void multiply(const Tiles<ROWS, CLUSTER>& tiles, const Ring<ROWS, STAGES>& ring, u32 rank,
+                                         const Finish& finish) {
+    const u32 group = threadIdx.x / GROUP_THREADS, warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32;
+    u32 use = 0;
+    for (u32 unit = blockIdx.x / CLUSTER; unit < tiles.units; unit += gridDim.x / CLUSTER) {
+        i32 acc[ROWS / 2] = {};
+        const u32 last = use + tiles.end(unit) - tiles.begin(unit);
+        for (const u32 first = use; use < last; ++use) {
+            barrier_wait(ring.full_of(use), ring.parity(use));
+            const u32 at = ring.stage(use);
+            const u64 weights = tile_descriptor(at + group * GROUP_OUTPUTS * K_BLOCK);
+            const u64 activations = tile_descriptor(at + TILE_OUTPUTS * K_BLOCK);
+            wgmma_fence();
+#pragma unroll
+            for (u32 part = 0; part < K_BLOCK / 32; ++part) wgmma<ROWS>(acc, weights + 2 * part, activations + 2 * part);
+            wgmma_commit();
+            if (use == first) continue;
+            wgmma_wait<1>();
+            leave_stage<ROWS, STAGES, CLUSTER>(ring, use - 1);
+        }
+        wgmma_wait<0>();
+        leave_stage<ROWS, STAGES, CLUSTER>(ring, use - 1);
+#pragma unroll
+        for (u32 i = 0; i < ROWS / 2; ++i) asm volatile("" : "+r"(acc[i])::"memory");  // not to be read before the wait
+        finish(acc, Place{tiles.first_row(unit) + lane % 4 * 2,
+                          tiles.first_output(unit, rank) + group * GROUP_OUTPUTS + warp * 16 + lane / 4, tiles.split(unit)});
+    }
+}
+
+// The whole product by this block and those beside it. `finish(acc, place)` is called by 256 threads for each tile.
+template <u32 ROWS, u32 STAGES, u32 CLUSTER, typename Finish>
+__device__ __forceinline__ void product(const Operands& operands, const Finish& finish) {
     extern __shared__ __align__(1024) u8 shared[];
-    const u32 base = (static_cast<u32>(__cvta_generic_to_shared(shared)) + 1023) & ~1023u;
-    const u32 row_tiles = (rows + ROWS - 1) / ROWS;
-    const u32 first_row = blockIdx.x % row_tiles * ROWS, first_output = blockIdx.x / row_tiles * TILE_OUTPUTS;
-    const u32 steps_all = (columns + K_STEP - 1) / K_STEP;
-    const u32 step_begin = steps_all * blockIdx.y / gridDim.y, step_end = steps_all * (blockIdx.y + 1) / gridDim.y;
-    const u32 steps = step_end - step_begin;
-    const u32 group = threadIdx.x / GROUP_THREADS;
-
-    auto load = [&](u32 step) {
-        if (step < steps) {
-            const u32 at = base + step % STAGES * STAGE_BYTES, k = (step_begin + step) * K_STEP;
-            load_tile<TILE_OUTPUTS, THREADS>(at, weights, first_output, outputs, k, columns);
-            load_tile<ROWS, THREADS>(at + TILE_OUTPUTS * K_STEP, activations, first_row, rows, k, columns);
+    __shared__ __align__(8) u64 barriers[2][STAGES];
+    const Tiles<ROWS, CLUSTER> tiles(operands);
+    const Ring<ROWS, STAGES> ring = {(shared_address(shared) + 1023) & ~1023u, shared_address(barriers[0]), shared_address(barriers[1])};
+    const u32 rank = CLUSTER == 1 ? 0 : cluster_rank();
+    if (threadIdx.x == 0) {
+        for (u32 stage = 0; stage < STAGES; ++stage) {
+            barrier_init(ring.full_of(stage), 1);
+            barrier_init(ring.empty_of(stage), CLUSTER * GROUPS * 4);
         }
-        asm volatile("cp.async.commit_group;\n" ::: "memory");
-    };
-
-    i32 acc[ROWS / WIDTH][WIDTH / 2] = {};
-    for (u32 step = 0; step + 2 < STAGES; ++step) load(step);
-    for (u32 step = 0; step < steps; ++step) {
-        asm volatile("cp.async.wait_group %0;\n" ::"n"(STAGES - 3) : "memory");
-        asm volatile("fence.proxy.async.shared::cta;\n" ::: "memory");
-        __syncthreads();
-        load(step + STAGES - 2);  // into the stage whose products every warpgroup has awaited: step - 2
-        const u32 at = base + step % STAGES * STAGE_BYTES;
-        const u64 weights_at = tile_descriptor(at + group * GROUP_OUTPUTS * K_STEP);
-        const u64 activations_at = tile_descriptor(at + TILE_OUTPUTS * K_STEP);
-        wgmma_fence();
-#pragma unroll
-        for (u32 part = 0; part < K_STEP / 32; ++part) {
-#pragma unroll
-            for (u32 half = 0; half < ROWS / WIDTH; ++half)
-                wgmma<WIDTH>(acc[half], weights_at + 2 * part, activations_at + 2 * part + half * (WIDTH * K_STEP >> 4));
-        }
-        wgmma_commit();
-        wgmma_wait<1>();
+        barrier_init_done();
     }
-    wgmma_wait<0>();
-
-    const u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
-#pragma unroll
-    for (u32 i = 0; i < ROWS / 2; ++i) {
-        const u32 row = first_row + i / 4 * 8 + lane % 4 * 2 + i % 2;
-        const u32 output = first_output + group * GROUP_OUTPUTS + warp * 16 + lane / 4 + i % 4 / 2 * 8;
-        if (row >= rows || output >= outputs) continue;
-        accumulators[(static_cast<u64>(blockIdx.y) * rows + row) * outputs + output] =
-            acc[i / (WIDTH / 2)][i % (WIDTH / 2)];
+    __syncthreads();
+    if constexpr (CLUSTER > 1) cluster_sync();
+    if (threadIdx.x >= GROUPS * GROUP_THREADS) {
+        if constexpr (ROWS > 128) asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
+        if (threadIdx.x == GROUPS * GROUP_THREADS) feed<ROWS, STAGES, CLUSTER>(operands, tiles, ring, rank);
+    } else {
+        if constexpr (ROWS > 128) asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
+        multiply<ROWS, STAGES, CLUSTER>(tiles, ring, rank, finish);
     }
+    if constexpr (CLUSTER > 1) cluster_sync();  // nobody leaves while another may still write into its memory
 }
 
 }  // namespace warpgrid::exact

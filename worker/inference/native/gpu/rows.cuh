@@ -1,152 +1,191 @@
-// Everything between two matrix products that concerns one row: rescaling, residual, norm, heads, gates, quantising.
+// Everything between two matrix products that concerns one row: rescaling, residual, norm, gates, quantising.
 //
-// Matrix products leave raw accumulators; the kernel that needs a value adds the splits and rescales. The arithmetic of
-// a single value is operations.hpp's.
+// What moves is mostly memory, so a thread handles four neighbouring values at a time (16-byte loads, 4-byte stores of
+// quantised values). The arithmetic of a single value is operations.hpp's.
 #pragma once
 
-#include "worker/inference/native/operations.hpp"
+#include "worker/inference/native/gpu/layout.cuh"
+#include "worker/inference/native/gpu/rescale.cuh"
 
 namespace warpgrid::exact {
 
 constexpr u32 SPLITS_MAX = 8;  // of K
 
-// The accumulators of a matrix product with what it takes to make values of them. A 16-bit input has two rows, high
-// limb and low limb.
+struct Quad {
+    i32 value[4];
+};
+
+__device__ __forceinline__ Quad load_quad(const i32* at) {
+    const int4 four = *reinterpret_cast<const int4*>(at);
+    return {four.x, four.y, four.z, four.w};
+}
+
+__device__ __forceinline__ void store_quad(i32* at, const Quad& quad) {
+    *reinterpret_cast<int4*>(at) = {quad.value[0], quad.value[1], quad.value[2], quad.value[3]};
+}
+
+// The sums of a matrix product with what it takes to make values of them. A 16-bit input has two rows, high limb and
+// low limb.
 struct Product {
-    const i32* accumulators;  // [splits][rows * limbs][outputs]
-    const i32* mantissa;      // [outputs]
-    const i32* row_shift;     // [outputs]
+    const i32* sums;       // [splits][rows * limbs][outputs]
+    const i32* mantissa;   // [outputs]
+    const i32* row_shift;  // [outputs]
     u32 rows;
     u32 outputs;
     u32 bits;
     u32 splits;
 
-    // The accumulated sum of output n, both limbs. Loads come before the arithmetic of `rescaled`, so that a caller with
-    // several values keeps several loads in flight.
     __device__ __forceinline__ i64 sum(u32 row, u32 n) const {
         const u32 limbs = bits / 8;
-        const i32* at = accumulators + static_cast<u64>(row) * limbs * outputs + n;
+        const i32* at = sums + static_cast<u64>(row) * limbs * outputs + n;
         const u64 step = static_cast<u64>(rows) * limbs * outputs;
         i32 high = at[0], low = limbs == 2 ? at[outputs] : 0;
-        if (splits > 1) {
-#pragma unroll
-            for (u32 split = 1; split < SPLITS_MAX; ++split) {
-                if (split >= splits) break;
-                high += at[split * step];
-                if (limbs == 2) low += at[split * step + outputs];
-            }
+#pragma unroll 1
+        for (u32 split = 1; split < splits; ++split) {
+            high += at[split * step];
+            if (limbs == 2) low += at[split * step + outputs];
         }
         return limbs == 2 ? 256 * static_cast<i64>(high) + low : high;
     }
 
-    __device__ __forceinline__ i64 rescaled(i64 sum, u32 n, Scale row_scale) const {
-        return linear_value(sum, mantissa[n], row_shift[n], row_scale);
+    // Sums n .. n + 3. All loads come before the arithmetic that needs them, several at a time.
+    __device__ __forceinline__ void sum_four(i64* out, u32 row, u32 n) const {
+        const u32 limbs = bits / 8;
+        const i32* at = sums + static_cast<u64>(row) * limbs * outputs + n;
+        const u64 step = static_cast<u64>(rows) * limbs * outputs;
+        Quad high = load_quad(at), low = limbs == 2 ? load_quad(at + outputs) : Quad{};
+        if (splits > 1) {
+#pragma unroll
+            for (u32 split = 1; split < SPLITS_MAX; ++split) {
+                if (split >= splits) break;
+                const Quad more = load_quad(at + split * step);
+                const Quad more_low = limbs == 2 ? load_quad(at + split * step + outputs) : Quad{};
+#pragma unroll
+                for (u32 j = 0; j < 4; ++j) high.value[j] += more.value[j], low.value[j] += more_low.value[j];
+            }
+        }
+#pragma unroll
+        for (u32 j = 0; j < 4; ++j)
+            out[j] = limbs == 2 ? 256 * static_cast<i64>(high.value[j]) + low.value[j] : high.value[j];
+    }
+
+    __device__ __forceinline__ i64 output(i64 sum, u32 n, Scale row_scale) const {
+        return bits == 8 ? linear_output(static_cast<i32>(sum), mantissa[n], row_shift[n], row_scale)
+                         : linear_output(sum, mantissa[n], row_shift[n], row_scale);
     }
 };
 
-// Every thread of the block gets the reduction of all threads' values, for which 0 is neutral. `partial` has 32 words of
-// shared memory.
+// The threads that work on something together: a block, or the part of one that is not busy with other things.
+struct BlockCrew {
+    static __device__ __forceinline__ u32 thread() { return threadIdx.x; }
+    static __device__ __forceinline__ u32 threads() { return blockDim.x; }
+    static __device__ __forceinline__ void sync() { __syncthreads(); }
+};
+
 template <typename T, typename Combine>
-__device__ __forceinline__ T block_reduce(T value, T* partial, Combine combine) {
+__device__ __forceinline__ T warp_reduce(T value, Combine combine) {
 #pragma unroll
     for (u32 step = 16; step > 0; step /= 2) value = combine(value, __shfl_xor_sync(~0u, value, step));
-    __syncthreads();
-    if (threadIdx.x % 32 == 0) partial[threadIdx.x / 32] = value;
-    __syncthreads();
-    T all = threadIdx.x % 32 < blockDim.x / 32 ? partial[threadIdx.x % 32] : T(0);
-#pragma unroll
-    for (u32 step = 16; step > 0; step /= 2) all = combine(all, __shfl_xor_sync(~0u, all, step));
-    return all;
+    return value;
 }
 
-__device__ __forceinline__ i32 block_max(i32 value, i32* partial) {
-    return block_reduce(value, partial, [](i32 a, i32 b) { return a > b ? a : b; });
+// Every thread of the crew gets the reduction of all threads' values, for which 0 is neutral. `partial` has 32 words of
+// shared memory.
+template <typename Crew, typename T, typename Combine>
+__device__ __forceinline__ T crew_reduce(T value, T* partial, Combine combine) {
+    value = warp_reduce(value, combine);
+    Crew::sync();
+    if (Crew::thread() % 32 == 0) partial[Crew::thread() / 32] = value;
+    Crew::sync();
+    return warp_reduce(Crew::thread() % 32 < Crew::threads() / 32 ? partial[Crew::thread() % 32] : T(0), combine);
 }
 
-__device__ __forceinline__ u64 block_sum(u64 value, u64* partial) {
-    return block_reduce(value, partial, [](u64 a, u64 b) { return a + b; });
-}
+struct Larger {
+    template <typename T>
+    __device__ __forceinline__ T operator()(T a, T b) const {
+        return a > b ? a : b;
+    }
+};
+
+struct Sum {
+    template <typename T>
+    __device__ __forceinline__ T operator()(T a, T b) const {
+        return a + b;
+    }
+};
 
 __device__ __forceinline__ i32 magnitude(i32 x) { return x < 0 ? -x : x; }
 
-// Element i of a row of `columns` values, as the matrix product wants it: [row][limb][columns].
-__device__ __forceinline__ void store_quantised(i8* row, u32 columns, u32 bits, u32 i, i32 z, i64 reciprocal) {
-    const i32 q = quantise_value(z, reciprocal);
-    if (bits == 8) {
-        row[i] = static_cast<i8>(q);
-    } else {
-        row[i] = static_cast<i8>(high_limb(q));
-        row[columns + i] = static_cast<i8>(low_limb(q));
-    }
+__device__ __forceinline__ i32 magnitude(const Quad& quad) {
+    return max(max(magnitude(quad.value[0]), magnitude(quad.value[1])), max(magnitude(quad.value[2]), magnitude(quad.value[3])));
 }
 
-// Values of a row that one thread holds: i = threadIdx.x + j * blockDim.x.
-constexpr u32 ROW_ITEMS = 16;
-static_assert(ROW_ITEMS * 1024 >= 16'384, "a row of the widest model fits a block");
+struct QuantisedQuad {
+    u32 high, low;  // four bytes each; 8-bit values are in `high`
+};
+
+__device__ __forceinline__ QuantisedQuad quantised_quad(const Quad& quad, u32 bits, i64 reciprocal) {
+    QuantisedQuad packed = {0, 0};
+#pragma unroll
+    for (u32 j = 0; j < 4; ++j) {
+        const i32 q = quantise_value(quad.value[j], reciprocal);
+        packed.high |= (static_cast<u32>(bits == 8 ? q : high_limb(q)) & 255) << (8 * j);
+        packed.low |= (static_cast<u32>(q) & 255) << (8 * j);
+    }
+    return packed;
+}
+
+// Values i .. i + 3 of a row, as the matrix product wants them (layout.cuh).
+__device__ __forceinline__ void store_quantised(i8* out, u32 row, u32 i, u32 columns, u32 bits, const Quad& quad,
+                                                i64 reciprocal) {
+    const QuantisedQuad packed = quantised_quad(quad, bits, reciprocal);
+    const u32 blocks = k_blocks(columns);
+    const u32 first = row * (bits / 8);
+    *reinterpret_cast<u32*>(out + activation_offset(first, i, blocks)) = packed.high;
+    if (bits == 16) *reinterpret_cast<u32*>(out + activation_offset(first + 1, i, blocks)) = packed.low;
+}
+
+__device__ __forceinline__ u64 squares_of(const Quad& quad, i32 k) {
+    u64 squares = 0;
+#pragma unroll
+    for (u32 j = 0; j < 4; ++j) {
+        const i64 shifted = norm_shifted(quad.value[j], k);
+        squares += static_cast<u64>(shifted * shifted);
+    }
+    return squares;
+}
+
+// Quads of a row that one thread holds: quad thread + j * threads.
+constexpr u32 ROW_QUADS = 4;
+static_assert(4 * ROW_QUADS * 1024 >= 16'384, "a row of the widest model fits a block");
 
 // A residual row, held by the block's threads, quantised with the scale of its norm.
-__device__ __forceinline__ void norm_row(i8* out, Scale* scale, const i32* x, u32 width, u32 bits, i32 fraction,
+__device__ __forceinline__ void norm_row(i8* out, u32 row, Scale* scale, const Quad* x, u32 width, u32 bits, i32 fraction,
                                          u64 epsilon_q48) {
     __shared__ i32 partial_max[32];
     __shared__ u64 partial_sum[32];
     i32 a = 1;
 #pragma unroll
-    for (u32 j = 0; j < ROW_ITEMS; ++j) a = max(a, magnitude(x[j]));
-    a = block_max(a, partial_max);
+    for (u32 j = 0; j < ROW_QUADS; ++j) a = max(a, magnitude(x[j]));
+    a = crew_reduce<BlockCrew>(a, partial_max, Larger());
     const i32 k = norm_shift(static_cast<u64>(a));
-    const i64 reciprocal = quantise_reciprocal(bits, a);
+    const i64 reciprocal = reciprocal_of(bits, a);
     u64 squares = 0;
 #pragma unroll
-    for (u32 j = 0; j < ROW_ITEMS; ++j) {
-        const u32 i = threadIdx.x + j * blockDim.x;
+    for (u32 j = 0; j < ROW_QUADS; ++j) {
+        const u32 i = 4 * (threadIdx.x + j * blockDim.x);
         if (i >= width) break;
-        const i64 shifted = norm_shifted(x[j], k);
-        squares += static_cast<u64>(shifted * shifted);
-        store_quantised(out, width, bits, i, x[j], reciprocal);
+        squares += squares_of(x[j], k);
+        store_quantised(out, row, i, width, bits, x[j], reciprocal);
     }
-    squares = block_sum(squares, partial_sum);
+    squares = crew_reduce<BlockCrew>(squares, partial_sum, Sum());
     if (threadIdx.x == 0) *scale = norm_scale(static_cast<u64>(a), squares, epsilon_q48, width, fraction);
 }
 
-// Head norm, rotary, Hadamard and quantising of one head by half as many threads as it has entries. Entry i and
-// i + half are this thread's `first` and `second`.
-struct HeadPair {
-    i32 first, second;
-};
-
-__device__ __forceinline__ HeadPair head_norm_pair(HeadPair z, bool inside, u32 half, u64 epsilon_q48, const i32* gain,
-                                                   i32* partial_max, u64* partial_sum) {
-    const u32 h = 2 * half;
-    const i32 a = block_max(inside ? max(1, max(magnitude(z.first), magnitude(z.second))) : 1, partial_max);
-    const i32 k = norm_shift(static_cast<u64>(a));
-    const i64 first = norm_shifted(z.first, k), second = norm_shifted(z.second, k);
-    const u64 squares = block_sum(inside ? static_cast<u64>(first * first + second * second) : 0, partial_sum);
-    const i64 inverse = static_cast<i64>((1ull << 40) / norm_root(squares, epsilon_q48, h, k, 12));
-    if (!inside) return z;
-    const i64 n0 = (first * inverse + (1 << 23)) >> 24, n1 = (second * inverse + (1 << 23)) >> 24;
-    return {saturate((n0 * gain[threadIdx.x] + (1 << 19)) >> 20),
-            saturate((n1 * gain[threadIdx.x + half] + (1 << 19)) >> 20)};
-}
-
-__device__ __forceinline__ HeadPair hadamard_pair(HeadPair z, bool inside, u32 half, i64* sums) {
-    const u32 h = 2 * half;
-    __syncthreads();
-    if (inside) {
-        sums[threadIdx.x] = z.first;
-        sums[threadIdx.x + half] = z.second;
-    }
-    for (u32 step = 1; step < h; step *= 2) {
-        __syncthreads();
-        const u32 low = threadIdx.x / step * 2 * step + threadIdx.x % step;
-        if (!inside) continue;
-        const i64 a = sums[low], b = sums[low + step];
-        sums[low] = a + b;
-        sums[low + step] = a - b;
-    }
-    __syncthreads();
-    if (!inside) return z;
-    const i32 shift = (bit_length(h) - 1) / 2;
-    return {saturate(round_shift(sums[threadIdx.x], shift)), saturate(round_shift(sums[threadIdx.x + half], shift))};
+// `sigmoid` has each entry of SIGMOID times 256, plus its distance (at most 128) to the next one.
+__device__ __forceinline__ i32 gated_unit(i32 gate, i32 up, const i32* sigmoid, i32 hidden_fraction) {
+    const i32 entry = sigmoid[sigmoid_index(gate)], low = entry >> 8;
+    return gated_value(gate, up, low, low + (entry & 255), hidden_fraction);
 }
 
 }  // namespace warpgrid::exact
