@@ -18,7 +18,7 @@ from node.errors import ServiceUnreachable
 from node.executors import make_executor
 from node.keys import IdentityKey, SequencerPin, WorkerTls
 from node.metrics import serving
-from node.models import load_model
+from node.models import engine_device, load_model
 from node.paths import chain_dir, identity_file, keys_dir
 from node.registration import ensure_registered, public_key_der
 from node.wallet import Wallet
@@ -91,7 +91,7 @@ async def _run(config: WorkerConfig, registry: CollectorRegistry, resources: Exi
 async def _offered(config: WorkerConfig) -> list[OfferedModel]:
     if not config.model:
         return []
-    loaded = await load_model(config.model, config.engine_threads)
+    loaded = await load_model(config.model, config.engine_threads, engine_device(config.engine_device))
     prices = (config.price_per_token_wei, config.price_per_token_wei)
     return [OfferedModel(loaded.engine, *prices, loaded.opener)]
 

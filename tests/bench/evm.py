@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 
 from core.gpu import Device
-from tests.bench.evm_workloads import WORKLOADS, Workload
-from tests.conformance.mixed_batch import differing_rows
 from worker.evm.batch import Outcomes
+from worker.evm.comparison import differing_rows
 from worker.evm.engine import Engine
 from worker.evm.gpu_engine import GpuEngine
 from worker.evm.layouts import Status
+from worker.evm.workloads import WORKLOADS, Workload
 
 __all__ = ["main"]
 

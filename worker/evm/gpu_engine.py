@@ -21,6 +21,7 @@ from worker.evm.batch import Batch, Outcomes
 from worker.evm.engine import Engine, NothingMissing, Resolver
 from worker.evm.layouts import (
     ACCOUNT_RECORD,
+    ARENA_SECTIONS,
     CODE,
     PRECOMPILE_ANSWER,
     RESULT,
@@ -39,7 +40,7 @@ __all__ = ["COMMON_ARENAS", "HEAVY_ARENAS", "GpuEngine"]
 _KIB, _MIB = 1 << 10, 1 << 20
 _THREADS_PER_BLOCK = 128
 _COMMON_BLOCKS_PER_PROCESSOR = 4
-_OUTPUT_BYTES_PER_ROW = 2 * _KIB
+_OUTPUT_BYTES_PER_ROW = 4 * _KIB
 _OUTPUT_BYTES_MIN = 64 * _MIB
 _NATIVE = Path(__file__).parent / "native"
 
@@ -50,7 +51,7 @@ COMMON_ARENAS = ArenaSizes(
     accounts=8,
     slots=24,
     index_entries=0,
-    journal_entries=48,
+    journal_entries=36,
     log_bytes=_KIB,
     frames=6,
     region_bytes=_KIB,
@@ -87,11 +88,11 @@ class _Class:
 
     @property
     def warp_bytes(self) -> int:
-        return 32 * int(self.layout[11])
+        return 32 * int(self.layout[ARENA_SECTIONS])
 
     @property
     def region_bytes(self) -> int:
-        return int(self.layout[12])
+        return int(self.layout[ARENA_SECTIONS + 1])
 
 
 class GpuEngine:
@@ -142,7 +143,7 @@ class GpuEngine:
         return Launch(self, base, batch)
 
     def _class(self, source: str, entry_point: str, sizes: ArenaSizes, blocks_max: int) -> _Class:
-        layout = np.zeros(13, "<u8")
+        layout = np.zeros(ARENA_SECTIONS + 2, "<u8")
         self._library.warpgrid_evm_lay_out(ctypes.byref(sizes), layout.ctypes.data)
         return _Class(_NATIVE / source, entry_point, sizes, layout, blocks_max)
 
@@ -171,10 +172,14 @@ class GpuEngine:
         results["output"][rows] += np.uint64(len(outcomes.arena))
         return Outcomes(results, np.concatenate([outcomes.arena, others.arena]))
 
+    def module(self, kind: _Class) -> Any:
+        """The loaded source of a class."""
+        return self._device.kernels(kind.source).module
+
     def function(self, kind: _Class, name: str) -> Any:
         """An entry point of a class's source, looked up once."""
         if name not in self._functions:
-            self._functions[name] = self._device.kernels(kind.source).module.get_function(name)
+            self._functions[name] = self.module(kind).get_function(name)
         return self._functions[name]
 
     def base_on_device(self, base: BaseState) -> World:
@@ -230,19 +235,70 @@ class Launch:
     def run_rows(self, rows: Array) -> None:
         """Run these rows in the common class, and what overflows it in the heavy one."""
         common, heavy = self._engine.classes
-        self.run_class(common, self.sorted_rows(self._cupy.asarray(rows)))
+        transfers, others = self.split_rows(self._cupy.asarray(rows))
+        if len(transfers):
+            self.run_transfers(transfers)
+        if len(others):
+            self.run_class(common, others)
         status = self._cupy.asnumpy(self._results).view(RESULT)["status"]
         overflown = rows[status[rows] == Status.OVERFLOW]
         if len(overflown):
+            self._set_arguments(common, self._cupy.asarray(overflown))
             self.run_class(heavy, self.sorted_rows(self._cupy.asarray(overflown)))
 
     def sorted_rows(self, rows: Any) -> Any:
         """Rows on the device, those that call the same function of the same account side by side."""
-        keys = self._cupy.empty(len(rows), "u8")
+        keys = self._keys(rows)
+        return rows[self._cupy.argsort(keys)]
+
+    def _keys(self, rows):
+        keys = self._cupy.empty(len(rows), "u4")
         self._set_arguments(self._engine.classes[0], rows)
         kernel = self._engine.function(self._engine.classes[0], "warpgrid_evm_sort_keys")
-        kernel((-(-len(rows) // _THREADS_PER_BLOCK),), (_THREADS_PER_BLOCK,), (self._arguments, keys))
-        return rows[self._cupy.argsort(keys)]
+        kernel((-(-len(rows) // _THREADS_PER_BLOCK),), (_THREADS_PER_BLOCK,), (keys,))
+        return keys
+
+    def split_rows(self, rows):
+        keys = self._keys(rows)
+        transfers = int((keys == 0).sum())
+        if transfers == len(rows):
+            return rows, rows[:0]
+        ordered = rows[self._cupy.argsort(keys)]
+        return ordered[:transfers], ordered[transfers:]
+
+    def bench(self, blocks, repeats, same, expected, w):
+        from dataclasses import replace
+        cupy = self._cupy
+        arrival = cupy.arange(self._count, dtype="u4")
+        out = {}
+        for b in blocks:
+            kind = replace(self._engine.classes[0], blocks_max=self._engine.classes[0].blocks_max // _COMMON_BLOCKS_PER_PROCESSOR * b)
+            best = split = 1e9
+            for _ in range(repeats):
+                self.clear()
+                begin, end = cupy.cuda.Event(), cupy.cuda.Event()
+                begin.record()
+                t, o = self.split_rows(arrival)
+                end.record(); end.synchronize()
+                split = min(split, cupy.cuda.get_elapsed_time(begin, end))
+                ms = 0
+                if len(t): ms += self.run_transfers(t)
+                if len(o): ms += self.run_class(kind, o)
+                best = min(best, ms)
+            n = self._count
+            out[b] = (round(best, 4), f"{n/best/1e3:.1f} M/s", f"{n*w.operations/best/1e6:.1f} Gop/s" if w.operations > 1 else "", f"split {split:.3f}", same(self.outcomes(), expected) if expected is not None and b == blocks[0] else "")
+        f = self._engine.function(kind, kind.entry_point); g = self._engine.function(kind, "warpgrid_evm_run_transfers")
+        return {"b": out, "regs": (f.num_regs, g.num_regs), "local": (f.local_size_bytes, g.local_size_bytes)}
+
+    def run_transfers(self, rows):
+        self._set_arguments(self._engine.classes[0], rows)
+        kernel = self._engine.function(self._engine.classes[0], "warpgrid_evm_run_transfers")
+        begin, end = self._cupy.cuda.Event(), self._cupy.cuda.Event()
+        begin.record()
+        kernel((-(-len(rows) // _THREADS_PER_BLOCK),), (_THREADS_PER_BLOCK,), ())
+        end.record()
+        end.synchronize()
+        return float(self._cupy.cuda.get_elapsed_time(begin, end))
 
     def run_class(self, kind: _Class, rows: Any) -> float:
         """Run rows (on the device) in one class; the kernel's duration in ms."""
@@ -251,7 +307,7 @@ class Launch:
         kernel = self._engine.function(kind, kind.entry_point)
         begin, end = self._cupy.cuda.Event(), self._cupy.cuda.Event()
         begin.record()
-        kernel((blocks,), (_THREADS_PER_BLOCK,), (self._arguments,))
+        kernel((blocks,), (_THREADS_PER_BLOCK,), ())
         end.record()
         end.synchronize()
         duration_ms = float(self._cupy.cuda.get_elapsed_time(begin, end))
@@ -276,7 +332,7 @@ class Launch:
             self._used.data.ptr,
             self._capacity,
             kind.sizes,
-            (ctypes.c_uint64 * 11)(*kind.layout[:11].tolist()),
+            (ctypes.c_uint64 * ARENA_SECTIONS)(*kind.layout[:ARENA_SECTIONS].tolist()),
             rows.data.ptr,
             len(rows),
             self._next_row.data.ptr,
@@ -285,7 +341,8 @@ class Launch:
             kind.warp_bytes,
             kind.region_bytes,
         )
-        self._arguments.set(np.frombuffer(bytes(arguments), "u1"))
+        target = self._engine.module(kind).get_global("warpgrid_evm_arguments")
+        target.copy_from_host(ctypes.c_void_p(ctypes.addressof(arguments)), ctypes.sizeof(arguments))
 
 
 def _padded(column: Array) -> Array:
@@ -299,9 +356,9 @@ def _upload_world(cupy: Any, base: BaseState) -> tuple[World, list[Any]]:
     host, (codes, blob_bytes, answer_bytes, hashes) = base.view()
     sizes = {
         "accounts": host.account_count * ACCOUNT_RECORD.itemsize,
-        "account_index": (host.account_index_mask + 1) * 4,
+        "account_index": (host.account_index_mask + 1) * 8,
         "slots": host.slot_count * SLOT_RECORD.itemsize,
-        "slot_index": (host.slot_index_mask + 1) * 4,
+        "slot_index": (host.slot_index_mask + 1) * 8,
         "codes": codes * CODE.itemsize,
         "code_blob": blob_bytes,
         "block_hashes": hashes * 32,

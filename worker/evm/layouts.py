@@ -14,6 +14,7 @@ from core.execution import Halt, RejectionReason
 __all__ = [
     "ACCOUNT_ENTRY",
     "ACCOUNT_RECORD",
+    "ARENA_SECTIONS",
     "BLOCK_ENVIRONMENT",
     "CODE",
     "CODE_EMPTY",
@@ -298,6 +299,9 @@ class ArenaSizes(ctypes.Structure):
     )
 
 
+ARENA_SECTIONS = 12
+
+
 class LaunchArguments(ctypes.Structure):
     """What a kernel is given (native kernel.hpp)."""
 
@@ -307,7 +311,7 @@ class LaunchArguments(ctypes.Structure):
         *((name, _POINTER) for name in ("results", "arena", "used")),
         ("capacity", _U64),
         ("sizes", ArenaSizes),
-        ("layout", _U64 * 11),
+        ("layout", _U64 * ARENA_SECTIONS),
         ("rows", _POINTER),
         ("count", _U64),
         *((name, _POINTER) for name in ("next_row", "lanes", "regions")),
@@ -315,7 +319,7 @@ class LaunchArguments(ctypes.Structure):
     )
 
 
-assert ctypes.sizeof(LaunchArguments) == 608
+assert ctypes.sizeof(LaunchArguments) == 616
 
 
 def check_layouts(library: ctypes.CDLL) -> None:

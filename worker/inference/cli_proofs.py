@@ -18,6 +18,7 @@ from core.execution import BlockContext, CallRequest
 from core.fork import Fork
 from core.memory_state import AccountContents, MemoryState
 from worker.evm.reference import ReferenceExecutor
+from worker.inference.exact.devices import DeviceChoice
 from worker.inference.exact.model import ExactModel, ModelStore
 from worker.inference.exact.sampling import Sampling
 from worker.inference.exact.specification import exp2_table, sigmoid_table
@@ -74,14 +75,16 @@ def commit(
 
 @app.command("replay")
 def replay_answer(
-    file: Annotated[Path, typer.Argument(help="answer file")], models_dir: ModelsDir = MODELS_DIR
+    file: Annotated[Path, typer.Argument(help="answer file")],
+    device: Annotated[DeviceChoice, typer.Option(help="where it runs; the bytes are the same")] = DeviceChoice.AUTO,
+    models_dir: ModelsDir = MODELS_DIR,
 ) -> None:
     """Run an answer again, teacher-forced. Exit status 1, with what differs, unless every byte is equal.
 
     Example:  warpgrid inference replay answer.json
     """
     statement, root = _read(file)
-    engine = _engine(statement, models_dir)[1]
+    engine = _engine(statement, models_dir, device)[1]
     started = time.perf_counter()
     verdict = replay(engine, statement, root, statement.answer)
     engine.close()
@@ -206,9 +209,11 @@ def _read(file: Path) -> tuple[Statement, bytes]:
     return Statement(hashes[0], hashes[1], words, tokens[1], tokens[2]), hashes[2]
 
 
-def _engine(statement: Statement, models_dir: Path) -> tuple[ExactModel, ProofEngine]:
+def _engine(
+    statement: Statement, models_dir: Path, device: DeviceChoice = DeviceChoice.CPU
+) -> tuple[ExactModel, ProofEngine]:
     model = ExactModel(ModelStore(models_dir).find(statement.model_root.hex()))
-    return model, ProofEngine(model, model.root, tokens_max=len(statement.tokens))
+    return model, ProofEngine(model, model.root, tokens_max=len(statement.tokens), device=device)
 
 
 def _run(engine: ProofEngine, statement: Statement) -> tuple[Trace, CommittedRows]:

@@ -47,9 +47,10 @@ WG_FN void keccak_round(u64 (&e)[25], const u64 (&a)[25], u64 (&c)[5], u64 round
         WG_UNROLL
         for (u32 x = 0; x < 5; ++x) e[5 * y + x] = b[x] ^ (~b[(x + 1) % 5] & b[(x + 2) % 5]);
         if (y == 0) e[0] ^= round_constant;
-        if constexpr (WG_ON_DEVICE) continue;
-        WG_UNROLL
-        for (u32 x = 0; x < 5; ++x) c[x] = y == 0 ? e[x] : c[x] ^ e[5 * y + x];
+        if constexpr (!WG_ON_DEVICE) {
+            WG_UNROLL
+            for (u32 x = 0; x < 5; ++x) c[x] = y == 0 ? e[x] : c[x] ^ e[5 * y + x];
+        }
     }
 }
 

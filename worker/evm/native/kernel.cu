@@ -11,21 +11,43 @@
 // a called division (arithmetic loop 56 G/s: the top then lives in local memory); a jump table instead of the compare
 // tree (-Xcicc --Xllc=-jump-table-density=1, in the figures above; the default build has the tree).
 #include "worker/evm/native/kernel.hpp"
+#include "worker/evm/native/transfer.hpp"
 
-extern "C" __global__ void __launch_bounds__(128, 4)
-    warpgrid_evm_run_common(const warpgrid::evm::LaunchArguments* arguments) {
-    warpgrid::evm::run_rows<warpgrid::evm::Reach::Common>(*arguments);
+using namespace warpgrid;
+
+extern "C" __global__ void __launch_bounds__(128, 3) warpgrid_evm_run_common() {
+    evm::run_rows<evm::CommonContext>();
 }
 
-// Sorting key of each row, so that neighbours run the same code: the account called, then the function selector.
-extern "C" __global__ void warpgrid_evm_sort_keys(const warpgrid::evm::LaunchArguments* arguments, warpgrid::u64* keys) {
-    using namespace warpgrid;
-    const evm::Transactions& batch = arguments->batch;
+// Rows of which `is_transfer` holds.
+extern "C" __global__ void __launch_bounds__(128) warpgrid_evm_run_transfers() {
+    const evm::LaunchArguments& a = warpgrid_evm_arguments;
     const u64 i = blockIdx.x * static_cast<u64>(blockDim.x) + threadIdx.x;
-    if (i >= arguments->count) return;
-    const u64 row = arguments->rows[i], data = batch.data_offsets[row];
+    if (i >= a.count) return;
+    evm::TransferMachine<evm::LaunchContext> m;
+    m.index = a.rows[i];
+    m.block = &a.batch.blocks[a.batch.block[m.index]];
+    evm::run_transfer(m, a.outputs);
+}
+
+// Sorting key of each row, so that neighbours run the same code: 0 for a transfer; else from the code that is called and
+// the function selector.
+extern "C" __global__ void warpgrid_evm_sort_keys(u32* keys) {
+    const evm::World& world = warpgrid_evm_arguments.world;
+    const evm::Transactions& batch = warpgrid_evm_arguments.batch;
+    const u64 i = blockIdx.x * static_cast<u64>(blockDim.x) + threadIdx.x;
+    if (i >= warpgrid_evm_arguments.count) return;
+    const u64 row = warpgrid_evm_arguments.rows[i], data = batch.data_offsets[row];
+    const u32 target = batch.is_creation[row] ? evm::NONE : evm::find_account(world, batch.world[row], batch.to[row]);
+    if (evm::is_transfer(world, batch, row, target)) {
+        keys[i] = 0;
+        return;
+    }
+    u64 called = 0;
+    if (target != evm::NONE && world.accounts[target].code != evm::CODE_UNKNOWN) {
+        called = *reinterpret_cast<const u64*>(world.codes[world.accounts[target].code].hash);
+    }
     u64 selector = 0;
     for (u64 k = data; k < data + 4 && k < batch.data_offsets[row + 1]; ++k) selector = selector << 8 | batch.data[k];
-    const u64 target = batch.is_creation[row] ? 0 : evm::hash_account(0, batch.to[row]);
-    keys[i] = target << 32 | selector;
+    keys[i] = static_cast<u32>(evm::mix(called ^ selector)) | 1;
 }

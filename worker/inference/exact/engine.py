@@ -22,8 +22,9 @@ from worker.inference.engine import Completion, ModelDescription, Piece
 from worker.inference.errors import ContextExceeded, EngineFailed, InferenceError, ModelTooLarge, TokenOutOfRange
 from worker.inference.exact.answer import Answer
 from worker.inference.exact.batching import Batcher, Executor, Sequence, pages_for
+from worker.inference.exact.devices import DeviceChoice, open_executor
 from worker.inference.exact.model import ExactModel
-from worker.inference.exact.native import PAGE_POSITIONS, NativeEngine
+from worker.inference.exact.native import PAGE_POSITIONS
 from worker.inference.exact.sampling import Q16_ONE, TEMPERATURE_Q16_MIN, Sampling
 from worker.inference.exact.tokenizer import ChatTokenizer
 from worker.inference.exact.trace_sink import TraceFactory, TraceSink
@@ -40,8 +41,8 @@ class ExactSettings:
     """How to serve one model directory.
 
     The cache holds `cache_tokens` positions of all requests together; a request reserves its prompt and its longest
-    answer. A step computes at most `rows_max` tokens. `threads` 0 takes every core. `memory_bytes_max` is what weights
-    and cache may take.
+    answer. A step computes at most `rows_max` tokens; 0 takes what suits the device. `threads` 0 takes every core of a
+    CPU. `memory_bytes_max` is what weights and cache may take of this machine's memory; a GPU's own is asked.
     """
 
     path: Path
@@ -51,8 +52,9 @@ class ExactSettings:
     cache_tokens: int = 16_384
     running_max: int = 64
     waiting_max: int = 256
-    rows_max: int = 128
+    rows_max: int = 0
     threads: int = 0
+    device: DeviceChoice = DeviceChoice.AUTO
 
 
 async def load_exact(settings: ExactSettings, traces: TraceFactory | None = None) -> "ExactEngine":
@@ -69,7 +71,7 @@ def _load(settings: ExactSettings, traces: TraceFactory | None) -> "ExactEngine"
     _require_memory(model, pages, settings.memory_bytes_max)
     model.verify()  # an answer from damaged weights is a wrong answer under this model's name
     threads = settings.threads or os.cpu_count() or 1
-    executor = NativeEngine(model, threads=threads, rows_max=settings.rows_max, pages=pages)
+    executor = open_executor(model, settings.device, threads=threads, rows_max=settings.rows_max, pages=pages)
     return ExactEngine(model, executor, settings, traces)
 
 

@@ -6,11 +6,12 @@ import pytest
 
 from core.errors import GpuUnavailable
 from core.gpu import Device
-from tests.bench.evm_workloads import WORKLOADS
-from tests.conformance.mixed_batch import differing_rows
 from worker.evm import Engine
+from worker.evm.comparison import differing_rows
 from worker.evm.gpu_engine import COMMON_ARENAS, GpuEngine
+from worker.evm.layouts import ARENA_SECTIONS, ArenaSizes
 from worker.evm.library import load
+from worker.evm.workloads import WORKLOADS
 
 CPU = Engine(threads=1)
 
@@ -40,6 +41,12 @@ def test_every_workload_succeeds_on_the_cpu(name: str) -> None:
 
 
 def test_the_common_class_fits_its_budget() -> None:
-    words = (ctypes.c_uint64 * 13)()
+    words = (ctypes.c_uint64 * (ARENA_SECTIONS + 2))()
     load().warpgrid_evm_lay_out(ctypes.byref(COMMON_ARENAS), words)
-    assert words[11] + words[12] <= 16 << 10
+    assert words[ARENA_SECTIONS] + words[ARENA_SECTIONS + 1] <= 16 << 10
+
+
+def test_the_common_class_is_the_one_that_kernels_are_built_for() -> None:
+    built = ArenaSizes()
+    load().warpgrid_evm_common_arenas(ctypes.byref(built))
+    assert bytes(built) == bytes(COMMON_ARENAS)
