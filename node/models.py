@@ -22,10 +22,12 @@ __all__ = ["LoadedModel", "engine_device", "load_model", "model_file", "model_na
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """An engine that answers jobs; `opener` opens its answers for audits, on the exact tier."""
+    """An engine that answers jobs; on the exact tier, `opener` opens its answers for audits, and `exact` is what they
+    are defended from."""
 
     engine: Engine
     opener: Opener | None = None
+    exact: ExactModel | None = None
 
 
 def model_file(model: str) -> Path:
@@ -58,7 +60,7 @@ async def load_model(model: str, threads: int, device: DeviceChoice = DeviceChoi
         exact = ExactModel(path)
         settings = ExactSettings(path, exact.name, available_memory_bytes(), threads=threads, device=device)
         engine = await load_exact(settings, recording(exact))
-        return LoadedModel(engine, AnswerOpener(exact, engine))
+        return LoadedModel(engine, AnswerOpener(exact, engine), exact)
     limits = {"threads": threads} if threads else {}
     return LoadedModel(await load_llama(LlamaSettings(path, model_name(model), available_memory_bytes(), **limits)))
 

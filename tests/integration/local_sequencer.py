@@ -1,6 +1,6 @@
 """A sequencer that executes its own blocks, as a process of its own.
 
-    python -m tests.integration.local_sequencer DATA_DIR [--port P] [--interval-ms MS] [--executor cpu]
+    python -m tests.integration.local_sequencer DATA_DIR [--port P] [--interval-ms MS] [--executor cpu] [--genesis FILE]
 
 Prints one JSON line with its URL once it serves, runs until SIGTERM or SIGINT, then prints one with what it did. The
 development accounts of anvil (mnemonic "test test test test test test test test test test test junk") are funded.
@@ -21,7 +21,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from core.execution import Executor
-from core.genesis import Genesis, dev_genesis
+from core.genesis import Genesis, dev_genesis, load_genesis
 from core.store import Replica
 from node.executors import EXECUTORS, make_executor
 from sequencer.mempool import Journal
@@ -48,9 +48,9 @@ def genesis() -> Genesis:
     return Genesis.from_geth(dev_genesis(CHAIN_ID, balances, {}, timestamp=_GENESIS_TIME))
 
 
-async def serve(data_dir: Path, port: int, interval_s: float, executor: Executor) -> dict[str, float]:
+async def serve(data_dir: Path, port: int, interval_s: float, executor: Executor, start: Genesis) -> dict[str, float]:
     """Run until a signal; what the metrics say at the end."""
-    chain = Replica.open(data_dir, genesis())
+    chain = Replica.open(data_dir, start)
     registry = CollectorRegistry()
     execution = LocalExecution(chain, executor)
     settings = SequencerSettings(ProductionSettings(coinbase=b"\xc0" * 20, interval_s=interval_s), port=port)
@@ -80,8 +80,9 @@ def _tell(fact: dict[str, Any]) -> None:
 class RunningSequencer:
     """A sequencer process: its URL, and after `stop` what it did."""
 
-    def __init__(self, data_dir: Path, interval_ms: int, executor: str) -> None:
+    def __init__(self, data_dir: Path, interval_ms: int, executor: str, genesis_file: Path | None) -> None:
         options = ["--interval-ms", str(interval_ms), "--executor", executor]
+        options += [] if genesis_file is None else ["--genesis", str(genesis_file)]
         command = [sys.executable, "-m", __name__, str(data_dir), *options]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self._process.stdout is not None
@@ -101,9 +102,11 @@ class RunningSequencer:
 
 
 @contextmanager
-def running_sequencer(data_dir: Path, interval_ms: int = 100, executor: str = "cpu") -> Iterator[RunningSequencer]:
-    """A sequencer for as long as the block lasts."""
-    running = RunningSequencer(data_dir, interval_ms, executor)
+def running_sequencer(
+    data_dir: Path, interval_ms: int = 100, executor: str = "cpu", genesis_file: Path | None = None
+) -> Iterator[RunningSequencer]:
+    """A sequencer for as long as the block lasts; with a genesis of its own if none is given."""
+    running = RunningSequencer(data_dir, interval_ms, executor, genesis_file)
     try:
         yield running
     finally:
@@ -117,9 +120,11 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--interval-ms", type=int, default=250)
     parser.add_argument("--executor", choices=EXECUTORS, default="cpu")
-    arguments = parser.parse_args()
-    executor = make_executor(arguments.executor)
-    _tell(asyncio.run(serve(arguments.data_dir, arguments.port, arguments.interval_ms / 1000, executor)))
+    parser.add_argument("--genesis", type=Path)
+    given = parser.parse_args()
+    start = load_genesis(given.genesis) if given.genesis else genesis()
+    executor = make_executor(given.executor)
+    _tell(asyncio.run(serve(given.data_dir, given.port, given.interval_ms / 1000, executor, start)))
 
 
 if __name__ == "__main__":

@@ -62,7 +62,12 @@ from worker.service import Worker, WorkerSettings
 
 ETHER = 10**18
 PARAMETERS = MarketParameters(
-    arbiter=b"\x0a" * 20, stake_min_wei=ETHER, challenge_seconds=1, settlement_seconds=600, unbonding_seconds=3600
+    arbiter=b"\x0a" * 20,
+    stake_min_wei=ETHER,
+    challenge_seconds=1,
+    exact_challenge_seconds=1,
+    settlement_seconds=600,
+    unbonding_seconds=3600,
 )
 
 

@@ -52,7 +52,7 @@ class FakeMarket:
     def standing(self, worker: bytes) -> Standing:
         return Standing(worker, 0 if worker in self.unbonded else 2**62)
 
-    def challenge_seconds(self) -> int:
+    def challenge_seconds(self, tier: Tier) -> int:
         return self.challenge_s
 
     def check(self, sender: bytes, data: bytes) -> int:
