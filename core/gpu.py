@@ -28,6 +28,9 @@ ARCHITECTURES = ("sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
 CUBIN_DIR = LIBRARY_DIR / "cubin"
 
 _OPTIONS = ("-std=c++20", "-default-device", "--device-int128", f"-I{SOURCE_ROOT}")
+# nvcc makes a tree of comparisons of a large switch unless told that sparse jump tables will do; NVRTC has no such
+# option, and kernels compiled at first use keep the tree (3-6 % of the EVM's speed).
+_AHEAD_OPTIONS = ("-std=c++20", "-cubin", "-Xcicc", "--Xllc=-jump-table-density=1")
 _THREADS_PER_BLOCK = 128
 _INSUFFICIENT_DRIVER = 35  # cudaErrorInsufficientDriver
 _INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.MULTILINE)
@@ -58,7 +61,7 @@ def build_ahead(source: Path, architectures: Sequence[str] = ARCHITECTURES, *, n
     built = []
     for architecture in architectures:
         target = CUBIN_DIR / _cubin_name(source, architecture, ())
-        command = [nvcc, "-std=c++20", "-cubin", f"-arch={architecture}", f"-I{SOURCE_ROOT}", str(source)]
+        command = [nvcc, *_AHEAD_OPTIONS, f"-arch={architecture}", f"-I{SOURCE_ROOT}", str(source)]
         try:
             run = subprocess.run([*command, "-o", str(target)], capture_output=True, text=True, check=False)
         except FileNotFoundError as error:

@@ -136,6 +136,17 @@ WG_FN bool any_lane(bool value) {
     return value;
 #endif
 }
+// Nanoseconds since some moment, of a GPU's own clock; the CPU build has no use for it.
+WG_FN u64 device_time_ns() {
+#if WG_ON_DEVICE
+    u64 now;
+    asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(now));
+    return now;
+#else
+    return 0;
+#endif
+}
+
 // Brings the lanes of a warp back together.
 WG_FN void converge_lanes() {
 #if WG_ON_DEVICE

@@ -206,8 +206,9 @@ class Engine:
         """Results with a copy of the arena, which the next run overwrites."""
         ends = results["output"] + Outcomes(results, _NO_ARENA).section_bytes()
         self._used = int(ends.max(initial=0))
-        raw = ctypes.string_at(self._library.warpgrid_evm_session_output(self._session), self._used)
-        return Outcomes(results, np.frombuffer(raw, "u1"))
+        arena = np.empty(self._used, "u1")  # not ctypes.string_at, which ends at 2 GiB
+        ctypes.memmove(pointer(arena), self._library.warpgrid_evm_session_output(self._session), self._used)
+        return Outcomes(results, arena)
 
     def _clear(self) -> None:
         self._library.warpgrid_evm_session_clear(self._session, self._used > OUTPUT_BYTES_KEPT)

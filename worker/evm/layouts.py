@@ -22,6 +22,7 @@ __all__ = [
     "CODE_PRIVATE",
     "CODE_UNKNOWN",
     "HALTS",
+    "HALT_LATE",
     "LOG_HEADER",
     "NONE",
     "PRECOMPILE_ANSWER",
@@ -315,11 +316,15 @@ class LaunchArguments(ctypes.Structure):
         ("rows", _POINTER),
         ("count", _U64),
         *((name, _POINTER) for name in ("next_row", "lanes", "regions")),
-        *((name, _U64) for name in ("warp_bytes", "region_stride")),
+        *((name, _U64) for name in ("warp_bytes", "region_stride", "row_ns_max")),
+        ("begun_rows", _POINTER),
     )
 
 
-assert ctypes.sizeof(LaunchArguments) == 616
+HALT_LATE = 22
+"""Native `Halt::Late`: beside Status.OVERFLOW, a row that took longer than a kernel may."""
+
+assert ctypes.sizeof(LaunchArguments) == 632
 
 
 def check_layouts(library: ctypes.CDLL) -> None:

@@ -173,7 +173,7 @@ WG_FN void push_frame(M& m, typename M::Regs& r, const Message& message, const C
 // ---- end ----------------------------------------------------------------------------------------------------------------
 
 WG_FN bool is_success(Halt halt) { return halt == Halt::Stop || halt == Halt::Return || halt == Halt::SelfDestruct; }
-WG_FN bool is_fault(Halt halt) { return halt == Halt::Park || halt == Halt::Overflow; }
+WG_FN bool is_fault(Halt halt) { return halt == Halt::Park || halt == Halt::Overflow || halt == Halt::Late; }
 
 // Gives back what a frame that ends took of the region. Codes from before it lose a decoded form that lay above.
 template <class M>

@@ -24,8 +24,10 @@ struct LaunchArguments {
     u8* regions;    // region_bytes for each resident thread
     u64 warp_bytes;
     u64 region_stride;
+    u64 row_ns_max;   // a row that runs longer ends as Halt::Late
+    u32* begun_rows;  // in the host's memory, for each resident thread: the row it began last
 };
-static_assert(sizeof(LaunchArguments) == 616);
+static_assert(sizeof(LaunchArguments) == 632);
 
 }  // namespace warpgrid::evm
 
@@ -37,6 +39,7 @@ __constant__ warpgrid::evm::LaunchArguments warpgrid_evm_arguments;
 namespace warpgrid::evm {
 
 constexpr u32 THREADS_PER_BLOCK = 128;
+constexpr u32 TURNS_A_LOOK = 4096;  // records between two looks at the clock
 
 struct LaunchContext {
     static constexpr u32 LANES = 32;
@@ -97,8 +100,12 @@ __device__ __forceinline__ void run_together(M& m, typename M::Regs& r, typename
         r.halt = Halt::None;
         r.record = &WAIT;
     }
-    while (any_lane(running)) {
+    const u64 deadline_ns = device_time_ns() + warpgrid_evm_arguments.row_ns_max;
+    for (u32 turns = 1; any_lane(running); ++turns) {
         step_without_calls(m, r);
+        if (turns % TURNS_A_LOOK == 0 && running && r.halt == Halt::None && device_time_ns() > deadline_ns) {
+            r.halt = Halt::Late;
+        }
         if (r.halt == Halt::PutOff) execute_by_value(m, r);
         if (r.halt != Halt::None) {
             addressed.take(r);
@@ -134,6 +141,7 @@ __device__ __forceinline__ void run_rows() {
         bool running = false;
         if (present) {
             const u32 row = a.rows[first + lane];
+            a.begun_rows[thread] = row;
             m.block = &a.batch.blocks[a.batch.block[row]];
             addressed = {};
             addressed.stack.near_words = own_words;
