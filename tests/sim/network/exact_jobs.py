@@ -23,6 +23,7 @@ from worker.inference.engine import Completion, Engine, FinishReason, ModelDescr
 from worker.inference.exact.answer import AnswerText, whole_text
 from worker.inference.exact.engine import sampling_of
 from worker.inference.exact.model import ExactModel
+from worker.inference.exact.ordering import model_hash
 from worker.inference.exact.reference import Weights
 from worker.inference.exact.tokenizer import ChatTokenizer
 from worker.inference.proof_arithmetic import ProofArithmetic
@@ -73,7 +74,8 @@ class SimulatedEngine:
         self.arithmetic = ProofArithmetic(self.exact)
         weights_bytes = sum(spec.bytes for spec in self.exact.specs)
         context = self.exact.header.context_max
-        self.model = ModelDescription("bytes", self.exact.root, Tier.EXACT, context, weights_bytes)
+        name = model_hash(self.exact.root, self.exact.header)
+        self.model = ModelDescription("bytes", name, Tier.EXACT, context, weights_bytes)
 
     async def generate(
         self, request: JobRequest, request_hash: bytes | None = None, expected: Sequence[int] = ()
@@ -136,7 +138,7 @@ class ExactWorld(JobWorld):
     """A JobWorld whose coordinator audits every answer of one exact model."""
 
     def __init__(self, folder: Path, model: ExactModel, *, units: int, audit_percent: int = 100) -> None:
-        self.exact = model
+        self.exact, self.model_hash = model, model_hash(model.root, model.header)
         config = JobsConfig(audit_percent=audit_percent, audit_timeout_ms=20_000, stall_timeout_ms=10_000)
         super().__init__(folder, config, auditor=ModelAuditor([model], units))
 
@@ -144,7 +146,7 @@ class ExactWorld(JobWorld):
         self, number: int, engine: SimulatedEngine, *, runner: type[JobRunner] = JobRunner, opener: object = None
     ) -> SimulatedWorker:
         worker = self.worker(number, None, (DUTY_REPLICA, DUTY_INFERENCE))
-        worker.models = [Model("bytes", self.exact.root, int(Tier.EXACT), INPUT_WEI, OUTPUT_WEI, 256)]
+        worker.models = [Model("bytes", self.model_hash, int(Tier.EXACT), INPUT_WEI, OUTPUT_WEI, 256)]
         worker.jobs = runner(  # type: ignore[attr-defined]
             worker.client,
             JobFiles(self.folder / f"worker-{number}-jobs"),
@@ -162,7 +164,7 @@ class ExactWorld(JobWorld):
         sampling = Sampling(tokens_max=int(generator.integers(3, 7)), temperature_milli=900, seed=number)
         request = JobRequest("bytes", (Message(Role.USER, f"{number} {words}"),), sampling, Tier.EXACT)
         salt = keccak256(b"salt %d" % number)
-        named = {"tier": Tier.EXACT, "model_hash": self.exact.root, "worker": worker}
+        named = {"tier": Tier.EXACT, "model_hash": self.model_hash, "worker": worker}
         funded = self.fund(number, request_hash=request_hash(request, salt), **named)
         return SubmitJob(funded.job_id, request, salt)
 
