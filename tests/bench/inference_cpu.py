@@ -173,7 +173,7 @@ def run(model: ExactModel, checkpoint: Path, arguments: argparse.Namespace) -> N
     text = tokenizer.encode((REPOSITORY / "docs" / "exact-inference.md").read_text())[
         : max(length for length, _ in JOBS)
     ]
-    for threads in (1, 2):
+    for threads in arguments.threads or (1, 2):
         with closing(NativeEngine(model, threads=threads, rows_max=512, pages=len(PAGES), isa=arguments.isa)) as engine:
             prompt, generate = text[: JOBS[0][0]], JOBS[0][1]
             checked = check(model, engine, prompt, answer(engine, prompt, generate)["tokens"])
