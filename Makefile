@@ -7,7 +7,7 @@ STAMP := $(VENV)/.setup-done
 NATIVE_SOURCES := $(shell find CMakeLists.txt core worker -path '*/lib' -prune -o \( -name '*.hpp' -o -name '*.cpp' -o -name '*.def' -o -name '*.cuh' -o -name 'CMakeLists.txt' \) -print)
 NATIVE_STAMP := core/native/lib/.built
 
-.PHONY: help setup native testnet test check conformance bench soak fuzz clients contracts protos wheel lock clean
+.PHONY: help setup native testnet test check conformance bench soak fuzz sanitize clients contracts protos cubins wheel lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -47,8 +47,11 @@ bench: setup ## benchmarks; each appends JSON lines to tests/bench/results/
 soak: setup ## kill -9 and overload for minutes
 	@$(BIN)/python -m pytest -m soak tests
 
-fuzz: setup ## every decoder under atheris, 200,000 inputs each
+fuzz: setup ## every decoder under atheris, and the native core under libFuzzer where clang is installed
 	@$(BIN)/python -m tests.fuzz
+
+sanitize: setup ## the EVM's tests on a build with address and undefined-behaviour sanitizers
+	@deploy/sanitize.sh $(abspath $(BIN)/python) $(abspath $(BIN)/cmake)
 
 clients: setup ## viem, ethers, cast, forge and hardhat against a running sequencer (needs node >= 20)
 	@command -v npm >/dev/null || { echo "The JavaScript clients need node >= 20 and npm. Run:  sudo apt-get install -y nodejs npm" >&2; exit 1; }
@@ -65,6 +68,9 @@ protos: setup ## generate protos/gen anew from the .proto files (`make check` co
 lock: ## resolve pyproject.toml anew into the two lock files
 	@$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes -q pyproject.toml -o requirements.lock
 	@$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes -q pyproject.toml --group dev -o requirements-dev.lock
+
+cubins: setup ## GPU kernels for every architecture of core/gpu.py (needs nvcc; nobody else does)
+	@$(BIN)/python -m core.build_kernels
 
 wheel: setup ## dist/: one wheel for every Python, with the native libraries and the lowest manylinux tag they allow
 	@rm -rf dist build/wheel

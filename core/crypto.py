@@ -30,6 +30,7 @@ __all__ = [
     "precompile_gas",
     "recover_batch",
     "run_precompile",
+    "sha256_batch",
     "validate_items",
     "validate_recovery_batch",
 ]
@@ -49,6 +50,7 @@ _U64 = ctypes.POINTER(ctypes.c_uint64)
 
 _SIGNATURES: dict[str, tuple[Any, ...]] = {
     "warpgrid_keccak256_batch": (None, _U8, _U8, _U64, ctypes.c_uint64),
+    "warpgrid_sha256_batch": (None, _U8, _U8, _U64, ctypes.c_uint64),
     "warpgrid_recover_batch": (None, _U8, _U8, _U8, _U8, _U8, ctypes.c_uint64),
     "warpgrid_precompile_at": (ctypes.c_uint32, _U8, ctypes.c_uint32),
     "warpgrid_precompile_gas": (ctypes.c_uint64, ctypes.c_uint32, _U8, ctypes.c_uint64, ctypes.c_uint32),
@@ -91,13 +93,20 @@ def keccak256_batch(items: Bytes, offsets: Offsets, *, threads: int | None = Non
 
     Raises InvalidInput when the offsets are not ascending within `items`.
     """
+    return _digests("warpgrid_keccak256_batch", items, offsets, threads)
+
+
+def sha256_batch(items: Bytes, offsets: Offsets, *, threads: int | None = None) -> Bytes:
+    """The SHA-256 digests u8[n, 32] of the runs of `items`, as in `keccak256_batch`."""
+    return _digests("warpgrid_sha256_batch", items, offsets, threads)
+
+
+def _digests(function: str, items: Bytes, offsets: Offsets, threads: int | None) -> Bytes:
     items, offsets = validate_items(items, offsets)
     digests = np.empty((len(offsets) - 1, 32), dtype=np.uint8)
 
     def run(start: int, stop: int) -> None:
-        _native("warpgrid_keccak256_batch")(
-            _bytes(digests[start:stop]), _bytes(items), _words(offsets[start : stop + 1]), stop - start
-        )
+        _native(function)(_bytes(digests[start:stop]), _bytes(items), _words(offsets[start : stop + 1]), stop - start)
 
     _split(run, len(digests), threads)
     return digests

@@ -28,7 +28,11 @@ ARCHITECTURES = ("sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
 CUBIN_DIR = LIBRARY_DIR / "cubin"
 
 _OPTIONS = ("-std=c++20", "-default-device", "--device-int128", f"-I{SOURCE_ROOT}")
+# nvcc makes a tree of comparisons of a large switch unless told that sparse jump tables will do; NVRTC has no such
+# option, and kernels compiled at first use keep the tree (3-6 % of the EVM's speed).
+_AHEAD_OPTIONS = ("-std=c++20", "-cubin", "-Xcicc", "--Xllc=-jump-table-density=1")
 _THREADS_PER_BLOCK = 128
+_INSUFFICIENT_DRIVER = 35  # cudaErrorInsufficientDriver
 _INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.MULTILINE)
 
 
@@ -57,7 +61,7 @@ def build_ahead(source: Path, architectures: Sequence[str] = ARCHITECTURES, *, n
     built = []
     for architecture in architectures:
         target = CUBIN_DIR / _cubin_name(source, architecture, ())
-        command = [nvcc, "-std=c++20", "-cubin", f"-arch={architecture}", f"-I{SOURCE_ROOT}", str(source)]
+        command = [nvcc, *_AHEAD_OPTIONS, f"-arch={architecture}", f"-I{SOURCE_ROOT}", str(source)]
         try:
             run = subprocess.run([*command, "-o", str(target)], capture_output=True, text=True, check=False)
         except FileNotFoundError as error:
@@ -105,6 +109,11 @@ class Device:
         try:
             count = cupy.cuda.runtime.getDeviceCount()
         except cupy.cuda.runtime.CUDARuntimeError as error:
+            if error.status == _INSUFFICIENT_DRIVER:
+                raise GpuUnavailable(
+                    f"the NVIDIA driver is too old for CUDA {cupy.cuda.runtime.runtimeGetVersion() // 1000}: "
+                    "update it (`nvidia-smi` shows which one is installed)"
+                ) from error
             raise GpuUnavailable(f"the NVIDIA driver does not answer ({error}); try `nvidia-smi`") from error
         if self.index >= count:
             raise GpuUnavailable(f"there is no GPU number {self.index}: this machine has {count}")
@@ -121,21 +130,15 @@ class Device:
         """As the driver names it."""
         return str(self.cupy.cuda.runtime.getDeviceProperties(self.index)["name"].decode())
 
-    def kernels(
-        self, source: Path, definitions: Sequence[str] = (), *, architecture: str = "", cooperative: bool = False
-    ) -> Kernels:
+    def kernels(self, source: Path, definitions: Sequence[str] = (), *, architecture: str = "") -> Kernels:
         """The kernels of a source file, from a cubin where there is one, compiled (seconds to minutes) where not.
 
         `architecture` is the device's if left out; sm_90a, for one, allows instructions that sm_90 does not.
-        `cooperative` kernels are launched only when all their blocks can run at once, so that these may wait for each
-        other.
         """
         key = f"{source}:{kernel_hash(source, definitions)}"
         if key not in self._loaded:
             cubin = self._cubin(source, definitions, architecture or self.architecture)
-            self._loaded[key] = Kernels(
-                self, self.cupy.RawModule(path=str(cubin), enable_cooperative_groups=cooperative)
-            )
+            self._loaded[key] = Kernels(self, self.cupy.RawModule(path=str(cubin)))
         return self._loaded[key]
 
     def _cubin(self, source: Path, definitions: Sequence[str], architecture: str) -> Path:

@@ -13,12 +13,11 @@ from core.errors import InvalidInput
 from protos.messages import AnswerOpened
 from sequencer.coordinator.challenges import Answered
 from worker.inference.exact.answer import AnswerText, whole_text
-from worker.inference.exact.engine import sampling_of
 from worker.inference.exact.model import ExactModel
+from worker.inference.exact.ordering import model_hash, sampling_of, sampling_words
 from worker.inference.exact.tokenizer import ChatTokenizer
 from worker.inference.proof_arithmetic import ProofArithmetic
 from worker.inference.proof_engine import ProofEngine
-from worker.inference.proof_trace import sampling_words
 from zk.audit import AuditKey, audit, draw_units
 from zk.openings import decode_units, encode_units, openings_of
 from zk.replay import replay
@@ -33,8 +32,8 @@ class ModelAuditor:
     """Implements `sequencer.coordinator.challenges.Auditor`. Each challenge draws `units` units."""
 
     def __init__(self, models: Iterable[ExactModel], units: int) -> None:
-        self._models = {model.root: model for model in models}
-        self._auditable = cache(lambda model_hash: _Auditable(self._models[model_hash]))
+        self._models = {model_hash(model.root, model.header): model for model in models}
+        self._auditable = cache(lambda name: _Auditable(self._models[name]))
         self._units = units
 
     def knows(self, model_hash: bytes) -> bool:

@@ -61,6 +61,10 @@ _group(
         ),
         "list": ("node.jobs.cli:list_jobs", "The newest jobs that the coordinator knows, whoever submitted them."),
         "cancel": ("node.jobs.cli:cancel", "End a job that has no receipt yet; its money goes back."),
+        "dispute": (
+            "node.jobs.dispute_command:dispute",
+            "Compute an exact answer anew and, if the receipt is wrong, prove it on chain.",
+        ),
         "verify": (
             "node.jobs.verify_command:verify",
             "Check a job again from chain data alone: order, signature, stake, inclusion, payment, and the hashes.",

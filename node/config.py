@@ -92,6 +92,7 @@ class WorkerConfig:
     price_per_token_wei: int = setting(1_000_000_000, "asking price of one output token, wei", least=0)
     jobs_max: int = setting(1, "jobs run at the same time", least=1, most=1_024)
     engine_threads: int = setting(0, "threads of the inference engine; 0 takes the number of cores", least=0)
+    engine_device: str = setting("auto", "where an exact model runs: gpu, cpu, or auto (a GPU that can, else the CPU)")
     metrics_port: int = setting(0, "port of Prometheus metrics on 127.0.0.1; 0 switches them off", least=0, most=65_535)
     states_kept: int = setting(256, "blocks whose state can be queried; 0 keeps every state", least=0)
     log_level: str = setting("info", "debug, info, warning or error")

@@ -4,9 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from node.errors import ConfigError
 from worker.inference.engine import Engine
 from worker.inference.errors import ModelNotFound
 from worker.inference.exact.convert import Recipe, import_checkpoint, open_checkpoint
+from worker.inference.exact.devices import DeviceChoice
 from worker.inference.exact.engine import ExactSettings, load_exact
 from worker.inference.exact.model import ExactModel, ModelStore
 from worker.inference.llama import LlamaSettings, available_memory_bytes, load_llama
@@ -15,15 +17,17 @@ from worker.inference.proof_opener import AnswerOpener
 from worker.inference.proof_trace import recording
 from worker.jobs import Opener
 
-__all__ = ["LoadedModel", "load_model", "model_file", "model_name", "packaged_exact_model"]
+__all__ = ["LoadedModel", "engine_device", "load_model", "model_file", "model_name", "packaged_exact_model"]
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """An engine that answers jobs; `opener` opens its answers for audits, on the exact tier."""
+    """An engine that answers jobs; on the exact tier, `opener` opens its answers for audits, and `exact` is what they
+    are defended from."""
 
     engine: Engine
     opener: Opener | None = None
+    exact: ExactModel | None = None
 
 
 def model_file(model: str) -> Path:
@@ -41,14 +45,22 @@ def model_name(model: str) -> str:
     return model if model == PACKAGED_MODEL else path.stem
 
 
-async def load_model(model: str, threads: int) -> LoadedModel:
-    """Load the model of a setting: a directory is an exact model, a file GGUF."""
+def engine_device(text: str) -> DeviceChoice:
+    """What the setting `engine_device` means. Raises ConfigError."""
+    try:
+        return DeviceChoice(text)
+    except ValueError as error:
+        raise ConfigError(f"`engine_device` must be auto, cpu or gpu, not {text!r}") from error
+
+
+async def load_model(model: str, threads: int, device: DeviceChoice = DeviceChoice.AUTO) -> LoadedModel:
+    """Load the model of a setting: a directory is an exact model, which runs on `device`, a file GGUF."""
     path = model_file(model)
     if path.is_dir():
         exact = ExactModel(path)
-        settings = ExactSettings(path, exact.name, available_memory_bytes(), threads=threads)
+        settings = ExactSettings(path, exact.name, available_memory_bytes(), threads=threads, device=device)
         engine = await load_exact(settings, recording(exact))
-        return LoadedModel(engine, AnswerOpener(exact, engine))
+        return LoadedModel(engine, AnswerOpener(exact, engine), exact)
     limits = {"threads": threads} if threads else {}
     return LoadedModel(await load_llama(LlamaSettings(path, model_name(model), available_memory_bytes(), **limits)))
 

@@ -15,7 +15,6 @@ __all__ = ["binding_digest", "ensure_registered", "public_key_der"]
 
 _DOMAIN_TYPE = b"EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)"
 _BINDING_TYPE = b"SignerBinding(address worker)"
-_NO_CAPABILITIES = bytes(32)
 
 _log = structlog.get_logger(__name__)
 
@@ -27,17 +26,23 @@ def binding_digest(chain_id: int, worker: bytes) -> bytes:
     return keccak256(b"\x19\x01" + domain + keccak256(keccak256(_BINDING_TYPE) + worker.rjust(32, b"\0")))
 
 
-def ensure_registered(wallet: Wallet, identity: IdentityKey, chain_id: int, tls_public_key: bytes) -> None:
-    """Stake the minimum and name the keys, unless that was done before. The identity key signs receipts too.
+def ensure_registered(
+    wallet: Wallet, identity: IdentityKey, chain_id: int, tls_public_key: bytes, capabilities_hash: bytes
+) -> None:
+    """Stake the minimum and name the keys and capabilities, as far as that was not done before. The identity key signs
+    receipts too.
 
-    `tls_public_key` is DER (SubjectPublicKeyInfo). Raises ServiceError when the account cannot pay,
+    `tls_public_key` is DER (SubjectPublicKeyInfo), `capabilities_hash` keccak-256 of the capabilities that the worker
+    signs when it joins. Raises ServiceError when the account cannot pay,
     ServiceUnreachable when the chain cannot be asked now.
     """
+    fields = (identity.address, hashlib.sha256(tls_public_key).digest(), capabilities_hash, "")
+    binding = identity.sign(binding_digest(chain_id, wallet.address))
     if _is_registered(wallet):
+        if _identity(wallet) != fields:
+            wallet.transact(WORKER_REGISTRY, REGISTRY_ADDRESS, "changeIdentity", fields, binding)
         return
     stake_wei = wallet.read(WORKER_REGISTRY, REGISTRY_ADDRESS, "stakeMinWei")
-    binding = identity.sign(binding_digest(chain_id, wallet.address))
-    fields = (identity.address, hashlib.sha256(tls_public_key).digest(), _NO_CAPABILITIES, "")
     try:
         mined = wallet.transact(WORKER_REGISTRY, REGISTRY_ADDRESS, "register", fields, binding, value_wei=stake_wei)
     except ServiceUnreachable:
@@ -54,6 +59,12 @@ def ensure_registered(wallet: Wallet, identity: IdentityKey, chain_id: int, tls_
 
 def _is_registered(wallet: Wallet) -> bool:
     return any(wallet.read(WORKER_REGISTRY, REGISTRY_ADDRESS, "signerOf", wallet.address))
+
+
+def _identity(wallet: Wallet) -> tuple[object, ...]:
+    """Signer, key hash, capabilities' hash and endpoint, as registered."""
+    found: tuple[object, ...] = wallet.read(WORKER_REGISTRY, REGISTRY_ADDRESS, "workerOf", wallet.address)[2]
+    return found
 
 
 def public_key_der(key_pem: bytes) -> bytes:

@@ -18,6 +18,7 @@ from worker.capabilities import probe_gpus, probe_machine
 __all__ = ["Doctor", "DoctorSettings", "Finding", "SequencerProbe", "Severity", "report"]
 
 _GIB = 2**30
+_HOPPER = 90
 DISK_FREE_BYTES_WANTED = 20 * _GIB
 DISK_FREE_BYTES_MIN = _GIB
 CLOCK_OFFSET_MS_WANTED = 500
@@ -129,7 +130,8 @@ class Doctor:
         gpus = await asyncio.to_thread(self._find_gpus)
         if gpus:
             names = ", ".join(f"{one.name} ({one.memory_bytes // _GIB} GiB, driver {one.driver})" for one in gpus)
-            return Finding("gpu", Severity.OK, names)
+            exact = "the GPU" if gpus[0].compute_capability == _HOPPER else "the CPU: their kernels need Hopper (sm_90)"
+            return Finding("gpu", Severity.OK, f"{names}; exact models run on {exact}")
         if self._settings.executor == "gpu":
             detail = "the executor is `gpu`, but the driver shows no NVIDIA GPU"
             return Finding(

@@ -9,7 +9,7 @@ from pathlib import Path
 from core.errors import StoreCorrupt
 from core.files import write_whole
 from protos.errors import MalformedMessage
-from protos.messages import JobFinished
+from protos.messages import AssignJob, JobFinished
 from protos.rpc import decode, encode
 
 __all__ = ["JobFiles"]
@@ -30,6 +30,26 @@ class JobFiles:
         """The attempt is answered; the answer is on disk when this returns."""
         write_whole(self._path(finished.job_id, finished.attempt, "finished"), encode(finished))
         self._path(finished.job_id, finished.attempt, "running").unlink(missing_ok=True)
+
+    def keep(self, job: AssignJob) -> None:
+        """Remember a job with its answer (`expected`), for as long as somebody may dispute it."""
+        write_whole(self._folder / f"{job.job_id.hex()}.kept", encode(job))
+
+    def kept(self, job_id: bytes) -> AssignJob | None:
+        """A job that was kept, or None. Raises StoreCorrupt."""
+        path = self._folder / f"{job_id.hex()}.kept"
+        try:
+            return decode(AssignJob, path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except MalformedMessage as error:
+            raise StoreCorrupt(f"{path} is no job: {error}") from error
+
+    def drop_kept(self, before_s: float) -> None:
+        """Forget what was kept before this Unix time."""
+        for path in self._folder.glob("*.kept"):
+            if path.stat().st_mtime < before_s:
+                path.unlink(missing_ok=True)
 
     def forget(self, job_id: bytes, attempt: int) -> None:
         """Nobody needs it any more."""

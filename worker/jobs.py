@@ -11,7 +11,7 @@ again, or says that the job was lost. Knows engines only through `worker.inferen
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import structlog
@@ -204,6 +204,8 @@ class JobRunner:
             code = "request_invalid" if isinstance(error, InvalidInput) else "engine"
             await self._fail(job, _Refused(code, str(error)))
             return
+        if finished.answer and not job.audit:
+            self._files.keep(replace(job, expected=finished.answer))
         self._files.finish(finished)
         await self._client.post(finished)
 

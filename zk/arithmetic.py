@@ -112,7 +112,7 @@ class ExactArithmetic(Protocol):
     def shape(self) -> ModelShape: ...
 
     def linear(self, name: str) -> Linear:
-        """The linear layer of this name: `layers.3.qkv`, `head`."""
+        """The linear layer of this name: `layers.3.qkv`, `head`; `embedding` has the same parts."""
         ...
 
     def accumulate(self, weight: NDArray[np.int8], q: Ints) -> Ints:
@@ -133,6 +133,10 @@ class ExactArithmetic(Protocol):
 
     def place(self, layer: int, kind: Literal["q", "k"], positions: Ints, z: Ints) -> Ints:
         """Head norm, rotary and head Hadamard of queries or keys [n, heads, h]."""
+        ...
+
+    def head_norm(self, layer: int, kind: Literal["q", "k"], z: Ints) -> Ints:
+        """Head norm of queries or keys [n, h]."""
         ...
 
     def rotary(self, position: int, z: Ints) -> Ints:

@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from core.crypto import keccak256_batch
+from core.crypto import keccak256_batch, sha256_batch
 from core.hashing import keccak256
 from zk.arithmetic import (
     ExactArithmetic,
@@ -287,9 +287,8 @@ def _earlier_rows_are_committed(opening: AuditOpening, row_bytes: int, position_
         return False
     if position == 0:
         return True
-    raw = memoryview(np.ascontiguousarray(opening.earlier).data).cast("B")
-    digests = b"".join(sha256(raw[start : start + row_bytes]).digest() for start in range(0, len(raw), row_bytes))
-    node = np.frombuffer(digests, np.uint8).reshape(-1, 32)
+    raw = np.ascontiguousarray(opening.earlier).reshape(-1)
+    node = sha256_batch(raw, np.arange(0, len(raw) + 1, row_bytes, dtype=np.uint64), threads=1)
     offsets = np.arange(0, 64 * position + 1, 64, dtype=np.uint64)
     for level in range(depth):
         pair = (opening.paths[:, level], node) if leaf >> level & 1 else (node, opening.paths[:, level])

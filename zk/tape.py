@@ -8,21 +8,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 
-from core.hashing import keccak256
+from core.crypto import keccak256_batch
 from zk.arithmetic import ExactArithmetic, Ints, KeyValueRows, unpack_key_values
+from zk.assembler import MANTISSAS_PER_CHUNK, chunks_of
 from zk.audit import CommittedRows
+from zk.choice import Choice
+from zk.instruction import TILE, Instruction, Operation, RowMode
 from zk.merkle import Digests, depth_of, levels_of, siblings_of
-from zk.program import TILE, Instruction, Operation, RowMode, chunks_of
-from zk.trace import Statement, token_digest
+from zk.trace import Statement, key_value_leaf, residual_leaf, token_digest
 
 __all__ = ["Tape", "fill"]
 
-QUANTISED_MAX: Final = {8: 127, 16: 32_639}
 SCORE_MAX: Final = 1 << 30
+RESIDUAL: Final = 3  # the operand of a rescaling that is added
 
 Cells = list[bytes]
 
@@ -38,8 +40,9 @@ class Tape:
     def levels(self) -> list[Digests]:
         """The tree over keccak-256 of each cell, zeros for absent ones."""
         leaves = np.zeros((self.size, 32), np.uint8)
-        for index, cell in self.cells.items():
-            leaves[index] = np.frombuffer(keccak256(cell), np.uint8)
+        ends = np.cumsum([0, *map(len, self.cells.values())], dtype=np.uint64)
+        data = np.frombuffer(b"".join(self.cells.values()), np.uint8)
+        leaves[list(self.cells)] = keccak256_batch(data, ends, threads=1)
         return levels_of(leaves)
 
     @property
@@ -59,11 +62,15 @@ class Tape:
 class _Filler:
     """Values of registers as arrays, then as cells."""
 
-    def __init__(self, arithmetic: ExactArithmetic, statement: Statement, rows: CommittedRows, position: int) -> None:
+    def __init__(
+        self, arithmetic: ExactArithmetic, statement: Statement, rows: CommittedRows, position: int, inner: int
+    ) -> None:
         self._arithmetic, self._statement, self._rows, self._position = arithmetic, statement, rows, position
+        self._inner = inner
         self._values: dict[tuple[int, int], Ints] = {}
         self._program: tuple[Instruction, ...] = ()
         self._linear_name = ""
+        self._choice: Choice | None = None
 
     def run(self, program: tuple[Instruction, ...], names: tuple[str, ...]) -> Tape:
         """`names` are the linear layers of the program, in order."""
@@ -76,7 +83,7 @@ class _Filler:
                 self._linear_name = pending.pop(0)
             made = _MAKERS[instruction.operation](self, instruction)
             start = instruction.first(positions)
-            cells.update((start + e, cell) for e, cell in enumerate(made) if cell)
+            cells.update((start + e, cell) for e, cell in enumerate(_spread(instruction, made)) if cell)
         return Tape(program[-1].first(positions) + 1, cells)
 
     def value(self, instruction: Instruction, operand: int) -> Ints:
@@ -95,9 +102,9 @@ class _Filler:
         self._values[_key(instruction)] = values
         return values
 
-    def tiles(self, instruction: Instruction, values: Ints) -> Cells:
+    def tiles(self, instruction: Instruction, values: Ints, tile: int = TILE) -> Cells:
         raw = self.keep(instruction, values).reshape(-1).astype("<i4").tobytes()
-        return [raw[at : at + 4 * TILE] for at in range(0, len(raw), 4 * TILE)]
+        return [raw[at : at + 4 * tile] for at in range(0, len(raw), 4 * tile)]
 
     def scalars(self, instruction: Instruction, values: Ints) -> Cells:
         """Values [cells, n] as n int64, big-endian, a cell."""
@@ -147,32 +154,48 @@ class _Filler:
             self._arithmetic.accumulate(weight[:, at : at + 1024], q[at : at + 1024])
             for at in range(0, 1024 * chunks_of(len(q)), 1024)
         ]
-        return self.scalars(instruction, np.cumsum(partial, axis=0).reshape(-1))
+        sums = self.keep(instruction, np.cumsum(partial, axis=0))
+        raw = sums.astype(">i8").tobytes()
+        return [raw[at : at + 8] for at in range(0, len(raw), 8)]
+
+    def row_scales(self, instruction: Instruction) -> Cells:
+        tile = instruction.parameters[1]
+        linear = self._arithmetic.linear(self._linear_name)
+        bias = np.zeros_like(linear.mantissas) if linear.bias is None else linear.bias
+        raw = (bias << 32 | (linear.exponents & 0xFF) << 16 | linear.mantissas).astype(">i8").tobytes()
+        return [raw[at : at + 8 * tile] for at in range(0, len(raw), 8 * tile)]
 
     def rescale(self, instruction: Instruction) -> Cells:
-        fraction, mode = instruction.parameters
         linear = self._arithmetic.linear(self._linear_name)
-        acc = self.value(instruction, 0)[-len(linear.weight) :]
+        acc = self.value(instruction, 0)[-1]
         scale = self.value(instruction, 1)[0]
-        pair = (scale[:1], scale[1:])
-        v = self._arithmetic.rescale(acc, linear.mantissas, linear.exponents, _Scale(*pair), fraction)
-        if mode == 1:
-            assert linear.bias is not None
+        pair = _Scale(scale[:1], scale[1:])
+        v = self._arithmetic.rescale(acc, linear.mantissas, linear.exponents, pair, instruction.parameters[0])
+        if linear.bias is not None:
             v = v + linear.bias
-        elif mode == 2:
-            v = v + self.value(instruction, 2).reshape(-1)
-        return self.tiles(instruction, self._arithmetic.saturate(v))
+        if len(instruction.operands) > RESIDUAL:
+            v = v + self.value(instruction, RESIDUAL).reshape(-1)
+        tile = 1 << instruction.operands[0].log2_size
+        return self.tiles(instruction, self._arithmetic.saturate(v), tile)
+
+    def join(self, instruction: Instruction) -> Cells:
+        return self.tiles(instruction, self.value(instruction, 0))
 
     def heads(self, instruction: Instruction) -> Ints:
         """The heads [count, h] that an instruction reads."""
         width = self._arithmetic.shape.head_width
         source = self.register(instruction, 0)
-        skip = (instruction.operands[0].start - source.start) * TILE if source.operation == Operation.RESCALE else 0
-        values = self._values[_key(source)].reshape(-1)[skip:]
-        return values[: instruction.cells * width].reshape(instruction.cells, width)
+        first = (instruction.operands[0].start - source.start) // source.width
+        values = self._values[_key(source)].reshape(-1, width)
+        return values[first : first + instruction.cells]
+
+    def head_norm(self, instruction: Instruction) -> Cells:
+        kind: Literal["q", "k"] = "k" if self._inner % 2 == 0 else "q"
+        layer = key_value_leaf(0) if kind == "k" else residual_leaf(1)
+        normed = self._arithmetic.head_norm((self._inner - layer) // 2, kind, self.heads(instruction))
+        return self._int32_heads(instruction, normed)
 
     def place(self, instruction: Instruction) -> Cells:
-        """Rotary; the Hadamard transform, if any, is the next instruction and has nothing left to do but to be kept."""
         return self._int32_heads(instruction, self._arithmetic.rotary(self._position, self.heads(instruction)))
 
     def hadamard(self, instruction: Instruction) -> Cells:
@@ -207,7 +230,7 @@ class _Filler:
     def score(self, instruction: Instruction) -> Cells:
         queries = self.value(instruction, 0)
         rows = self._key_values(instruction)
-        mantissa, exponent = instruction.parameters[3:]
+        mantissa, exponent = instruction.parameters[2:]
         mq, eq = _mantissa(queries[:, -1:] * mantissa)
         mk, ek = _mantissa(rows.ka)
         dot = np.einsum("hd,hsd->hs", queries[:, :-1], rows.k)
@@ -229,12 +252,9 @@ class _Filler:
         return self._by_position(instruction, np.concatenate([np.cumsum(p, axis=0)[..., None], mixed], axis=2))
 
     def _by_position(self, instruction: Instruction, table: Ints) -> Cells:
-        """Values [S, H, n]: a cell for each head, padded to the register's width at each position."""
+        """Values [S, H, n]: a cell for each head at each position."""
         self.keep(instruction, table)
-        cells: Cells = []
-        for row in table.astype(">i8"):
-            cells += [head.tobytes() for head in row] + [b""] * (instruction.width - len(row))
-        return cells
+        return [head.tobytes() for row in table.astype(">i8") for head in row]
 
     def attention_output(self, instruction: Instruction) -> Cells:
         sums, scores = self.value(instruction, 0)[-1], self.value(instruction, 1)[-1]
@@ -242,42 +262,45 @@ class _Filler:
         t = 5 + ((scores[:, 2:] - scores[:, 1:2] + 65535) >> 16)
         b = _bit_length(total)
         reciprocal = (np.int64(1) << (b + 22)) // (127 * total)
-        return self.tiles(instruction, self._arithmetic.saturate(_round_shift(mixed * reciprocal, b + 18 - t)))
+        output = self._arithmetic.saturate(_round_shift(mixed * reciprocal, b + 18 - t))
+        return self.tiles(instruction, output, instruction.parameters[0])
 
     def gated_unit(self, instruction: Instruction) -> Cells:
         gate, up = np.split(self.value(instruction, 0).reshape(-1), 2)
         return self.tiles(instruction, self._arithmetic.gated_unit(gate, up))
 
+    def token_scale(self, instruction: Instruction) -> Cells:
+        token = self._statement.tokens[self._position]
+        linear = self._arithmetic.linear("embedding")
+        is_mantissa = instruction.parameters[0] == MANTISSAS_PER_CHUNK
+        values = linear.mantissas if is_mantissa else linear.exponents
+        return self.scalars(instruction, np.array([[token, values[token]]]))
+
     def embedding(self, instruction: Instruction) -> Cells:
         token = self._statement.tokens[self._position]
         return self.tiles(instruction, self._arithmetic.embedding(np.array([token])))
 
-    def largest(self, instruction: Instruction) -> Cells:
-        logits = self.value(instruction, 0).reshape(-1)
-        best = np.maximum.accumulate(logits.reshape(-1, TILE).max(axis=1))
-        where = [int(np.argmax(logits[: TILE * (i + 1)])) for i in range(len(best))]
-        return self.scalars(instruction, np.stack([best, np.array(where)], axis=1))
-
-    def weights(self, instruction: Instruction) -> Cells:
-        logits = self.value(instruction, 0).reshape(-1)
-        temperature = self._statement.sampling[0]
-        if temperature == 0:
-            return self.scalars(instruction, np.zeros(len(logits) // TILE, np.int64))
-        distance = ((logits.max() - logits) * ((6_051_102 << 16) // temperature)) >> 22
-        weight = (self._arithmetic.exp2_table()[(distance & 65535) >> 4] << 20) >> np.minimum(distance >> 16, 63)
-        return self.scalars(instruction, np.cumsum(weight.reshape(-1, TILE).sum(axis=1)))
-
-    def pick(self, instruction: Instruction) -> Cells:
-        if self._statement.sampling[0] == 0:
-            return self.scalars(instruction, np.zeros(1, np.int64))
-        logits = self.value(instruction, 1).reshape(-1)
-        token = self._arithmetic.choose(logits, self._statement.sampling, self._position)
-        return self.scalars(instruction, np.array([token]))
+    def token(self, instruction: Instruction) -> Cells:
+        """The cells by which the next token is chosen: those of `zk.choice`."""
+        if self._choice is None:
+            logits = self._values[_key(self.register(instruction, 0))].reshape(-1)
+            sampling = self._statement.sampling
+            token = self._arithmetic.choose(logits, sampling, self._position)
+            self._choice = Choice(logits, sampling, self._arithmetic.exp2_table(), token)
+        return self.scalars(instruction, self._choice.cells(instruction))
 
     def token_digest(self, instruction: Instruction) -> Cells:
-        greedy = self._statement.sampling[0] == 0
-        token = self.value(instruction, 0)[-1, 1] if greedy else self.value(instruction, 1)[0]
-        return [token_digest(int(token))]
+        assert self._choice is not None, "a token is chosen before it is hashed"
+        return [token_digest(self._choice.token)]
+
+
+def _spread(instruction: Instruction, cells: Cells) -> Cells:
+    """Cells with the absent ones of a register in between."""
+    present, missing = instruction.present, [b""] * (instruction.width - instruction.present)
+    if not missing:
+        return cells
+    groups = (cells[at : at + present] for at in range(0, len(cells), present))
+    return [cell for group in groups for cell in [*group, *missing]]
 
 
 def _key(register: Instruction) -> tuple[int, int]:
@@ -307,7 +330,9 @@ _MAKERS: Final[dict[Operation, Callable[[_Filler, Instruction], Cells]]] = {
     Operation.PLAIN_SCALE: _Filler.plain_scale,
     Operation.QUANTISE: _Filler.quantise,
     Operation.DOT: _Filler.dot,
+    Operation.ROW_SCALES: _Filler.row_scales,
     Operation.RESCALE: _Filler.rescale,
+    Operation.HEAD_NORM: _Filler.head_norm,
     Operation.ROTARY: _Filler.place,
     Operation.HADAMARD: _Filler.hadamard,
     Operation.QUANTISE_HEAD: _Filler.quantise_head,
@@ -316,11 +341,17 @@ _MAKERS: Final[dict[Operation, Callable[[_Filler, Instruction], Cells]]] = {
     Operation.SCORE: _Filler.score,
     Operation.SUM: _Filler.sums,
     Operation.ATTENTION_OUTPUT: _Filler.attention_output,
+    Operation.JOIN: _Filler.join,
     Operation.GATED_UNIT: _Filler.gated_unit,
+    Operation.TOKEN_SCALE: _Filler.token_scale,
     Operation.EMBEDDING: _Filler.embedding,
-    Operation.LARGEST: _Filler.largest,
-    Operation.WEIGHTS: _Filler.weights,
-    Operation.PICK: _Filler.pick,
+    Operation.LARGEST: _Filler.token,
+    Operation.SEARCH: _Filler.token,
+    Operation.THRESHOLD: _Filler.token,
+    Operation.ABOVE: _Filler.token,
+    Operation.CUT: _Filler.token,
+    Operation.DRAW: _Filler.token,
+    Operation.PICK: _Filler.token,
     Operation.TOKEN_DIGEST: _Filler.token_digest,
 }
 
@@ -341,7 +372,7 @@ def fill(
         names = (f"layers.{layer}.qkv",)
     else:
         names = tuple(f"layers.{layer}.{role}" for role in ("qkv", "o", "gate_up", "down"))
-    return _Filler(arithmetic, statement, rows, position).run(program, names)
+    return _Filler(arithmetic, statement, rows, position, inner).run(program, names)
 
 
 def _bit_length(x: Ints) -> Ints:

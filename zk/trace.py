@@ -20,6 +20,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from core.crypto import sha256_batch
 from core.hashing import keccak256
 from zk.errors import TraceInvalid
 from zk.merkle import Digests, depth_of, empty_root, levels_of, parents_of, root_from_path, siblings_of
@@ -231,6 +232,5 @@ class TraceBuilder:
 
 
 def _hash_rows(rows: NDArray[np.int32] | NDArray[np.uint8], row_bytes: int) -> Digests:
-    raw = memoryview(np.ascontiguousarray(rows).data).cast("B")
-    digests = [sha256(raw[start : start + row_bytes]).digest() for start in range(0, len(raw), row_bytes)]
-    return np.frombuffer(b"".join(digests), np.uint8)
+    raw = np.ascontiguousarray(rows).reshape(-1).view(np.uint8)
+    return sha256_batch(raw, np.arange(0, len(raw) + 1, row_bytes, dtype=np.uint64), threads=1)

@@ -10,6 +10,7 @@ from enum import IntEnum, StrEnum
 from core import rlp
 from core.errors import InvalidInput
 from core.hashing import keccak256
+from core.jobs.exact import ExactTerms, exact_request_hash
 
 __all__ = [
     "CONTENT_BYTES_MAX",
@@ -33,6 +34,7 @@ __all__ = [
     "encode_tokens",
     "output_hash",
     "request_hash",
+    "request_text_hash",
 ]
 
 MODEL_NAME_BYTES_MAX = 256
@@ -113,14 +115,20 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class JobRequest:
-    """A conversation for a model to continue. Raises RequestInvalid on construction when a limit is broken."""
+    """A conversation for a model to continue. Raises RequestInvalid on construction when a limit is broken.
+
+    `exact`, in the exact tier only, says what the conversation is in tokens: with it the answer can be disputed.
+    """
 
     model: str
     messages: tuple[Message, ...]
     sampling: Sampling = field(default_factory=Sampling)
     tier: Tier = Tier.FLOAT
+    exact: ExactTerms | None = None
 
     def __post_init__(self) -> None:
+        if self.exact is not None and self.tier != Tier.EXACT:
+            raise RequestInvalid("exact", "belongs to the exact tier only")
         _require_length("model", self.model, range(1, MODEL_NAME_BYTES_MAX + 1))
         if not 1 <= len(self.messages) <= MESSAGES_MAX:
             raise RequestInvalid("messages", f"has {len(self.messages)} entries, expected 1 to {MESSAGES_MAX}")
@@ -134,8 +142,20 @@ class JobRequest:
 def request_hash(request: JobRequest, salt: bytes) -> bytes:
     """The 32-byte hash that an order and a receipt name a request by.
 
-    The salt (32 random bytes that only the parties to the job know) keeps a short prompt from being guessed.
+    The salt (32 random bytes that only the parties to the job know) keeps a short prompt from being guessed. Where the
+    request has exact terms, they are hashed in, in a way that a contract can open without the text.
     """
+    text_hash = request_text_hash(request, salt)
+    if request.exact is None:
+        return text_hash
+    sampling = request.sampling
+    return exact_request_hash(
+        text_hash, request.exact, answer_tokens_max=sampling.tokens_max, ends_by_text=bool(sampling.stop)
+    )
+
+
+def request_text_hash(request: JobRequest, salt: bytes) -> bytes:
+    """The salted hash of everything in a request but its exact terms."""
     assert len(salt) == SALT_BYTES, "a salt is 32 bytes"
     sampling = request.sampling
     numbers = (

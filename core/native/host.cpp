@@ -9,6 +9,11 @@ WG_EXPORT void warpgrid_keccak256_batch(u8* digests, const u8* items, const u64*
     for (u64 i = 0; i < count; ++i) keccak256(digests + 32 * i, items + offsets[i], offsets[i + 1] - offsets[i]);
 }
 
+// digests[n][32] = SHA-256 of items[offsets[i]..offsets[i+1]).
+WG_EXPORT void warpgrid_sha256_batch(u8* digests, const u8* items, const u64* offsets, u64 count) {
+    for (u64 i = 0; i < count; ++i) sha256(digests + 32 * i, items + offsets[i], offsets[i + 1] - offsets[i]);
+}
+
 // addresses[n][20] of the signers of hashes[n][32] by signatures[n][64] (r, s) and y_parities[n]; valid[n] is 0, and the
 // address zero, where no key signed.
 WG_EXPORT void warpgrid_recover_batch(u8* addresses, u8* valid, const u8* hashes, const u8* signatures,

@@ -113,6 +113,13 @@ WG_FN u64 load_unaligned64(const u8* from) {
 #endif
 }
 
+// Tells a GPU's compiler that an address is one of device memory, not of a thread's stack: such loads are shorter.
+WG_FN void assume_device_memory([[maybe_unused]] const void* address) {
+#if WG_ON_DEVICE
+    __builtin_assume(__isGlobal(address));
+#endif
+}
+
 WG_FN void clear_memory(u8* to, u64 size) {
 #if WG_ON_DEVICE
     memset(to, 0, size);
@@ -129,6 +136,17 @@ WG_FN bool any_lane(bool value) {
     return value;
 #endif
 }
+// Nanoseconds since some moment, of a GPU's own clock; the CPU build has no use for it.
+WG_FN u64 device_time_ns() {
+#if WG_ON_DEVICE
+    u64 now;
+    asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(now));
+    return now;
+#else
+    return 0;
+#endif
+}
+
 // Brings the lanes of a warp back together.
 WG_FN void converge_lanes() {
 #if WG_ON_DEVICE
@@ -136,10 +154,22 @@ WG_FN void converge_lanes() {
 #endif
 }
 
-// Adds to a counter that other threads add to as well; returns its value before.
+// Adds to a counter that other threads add to as well; returns its value before. A whole warp adds once, if it is
+// together, since additions to one address go one after the other; amounts are below 2^26 then.
 WG_FN u64 fetch_add(u64* counter, u64 amount) {
 #if WG_ON_DEVICE
-    return atomicAdd(counter, amount);
+    constexpr u32 WHOLE_WARP = 0xffffffffu;
+    if (__activemask() != WHOLE_WARP) return atomicAdd(counter, amount);
+    const u32 lane = threadIdx.x % 32;
+    u32 sum = static_cast<u32>(amount);  // of the lanes up to this one
+    WG_UNROLL
+    for (u32 distance = 1; distance < 32; distance *= 2) {
+        const u32 before = __shfl_up_sync(WHOLE_WARP, sum, distance);
+        if (lane >= distance) sum += before;
+    }
+    u64 first = 0;
+    if (lane == 31) first = atomicAdd(counter, static_cast<u64>(sum));
+    return __shfl_sync(WHOLE_WARP, first, 31) + sum - static_cast<u32>(amount);
 #else
     return __atomic_fetch_add(counter, amount, __ATOMIC_RELAXED);
 #endif

@@ -125,7 +125,9 @@ function replaceChanged(target, written) {
   return changed;
 }
 
-const changed = FOLDERS.filter((folder) => existsSync(join(root, folder))).flatMap(compileFolder);
+// Folders may be named on the command line; without any, all are compiled.
+const wanted = process.argv.slice(2);
+const changed = FOLDERS.filter((folder) => wanted.length === 0 || wanted.includes(folder)).filter((folder) => existsSync(join(root, folder))).flatMap(compileFolder);
 for (const path of changed) console.log(`changed: ${relative(root, path)}`);
 if (changed.length > 0) {
   console.log("Artifacts now match the sources; commit them.");

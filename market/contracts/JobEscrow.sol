@@ -55,9 +55,11 @@ contract JobEscrow is Payouts, TypedDomain {
         uint256 nonce;
     }
 
-    /// @param worker      the ordered worker; once a receipt is accepted, the one that gave it
-    /// @param releaseAt   Unix time in seconds from which an accepted receipt's payment can be released
-    /// @param paymentWei  what the accepted receipt asks for
+    /// @param worker         the ordered worker; once a receipt is accepted, the one that gave it
+    /// @param releaseAt      Unix time in seconds from which an accepted receipt's payment can be released
+    /// @param holds          disputes about the accepted receipt that are not over; nothing is released meanwhile
+    /// @param paymentWei     what the accepted receipt asks for
+    /// @param receiptDigest  EIP-712 digest of the accepted receipt; exact tier only
     struct Job {
         address client;
         uint64 deadline;
@@ -65,11 +67,13 @@ contract JobEscrow is Payouts, TypedDomain {
         Status status;
         address coordinator;
         uint64 releaseAt;
+        uint32 holds;
         address worker;
         uint128 priceMaxWei;
         uint128 paymentWei;
         bytes32 modelHash;
         bytes32 requestHash;
+        bytes32 receiptDigest;
     }
 
     /// @param committedAt  Unix time in seconds
@@ -85,8 +89,10 @@ contract JobEscrow is Payouts, TypedDomain {
     WorkerRegistry public registry;
     /// @notice Who may reject a receipt: the account or contract that judges evidence.
     address public arbiter;
-    /// @notice Seconds between an accepted receipt and its payment.
+    /// @notice Seconds between an accepted receipt of the float tier and its payment.
     uint256 public challengeSeconds;
+    /// @notice The same for the exact tier: long enough to run an answer again and dispute it.
+    uint256 public exactChallengeSeconds;
     /// @notice Seconds after its deadline during which a job can still be settled; then it can be expired.
     uint256 public settlementSeconds;
     /// @notice How many times the maximum price a rejected receipt costs its worker.
@@ -125,6 +131,7 @@ contract JobEscrow is Payouts, TypedDomain {
     error SignatureCountWrong(uint256 receipts, uint256 signatures);
     error BatchUnknown(uint256 batchId);
     error RootMismatch(uint256 batchId, bytes32 root);
+    error JobNotHeld(bytes32 jobId);
     error NotCoordinator(bytes32 jobId, address caller);
     error NotArbiter(address caller);
     error SettlementClosed(bytes32 jobId, uint256 closedAt);
@@ -162,11 +169,13 @@ contract JobEscrow is Payouts, TypedDomain {
             status: Status.Funded,
             coordinator: order.coordinator,
             releaseAt: 0,
+            holds: 0,
             worker: order.worker,
             priceMaxWei: order.priceMaxWei,
             paymentWei: 0,
             modelHash: order.modelHash,
-            requestHash: order.requestHash
+            requestHash: order.requestHash,
+            receiptDigest: 0
         });
         emit JobOpened(jobId, msg.sender, order.coordinator, order);
     }
@@ -215,7 +224,7 @@ contract JobEscrow is Payouts, TypedDomain {
     function release(bytes32[] calldata jobIds) external returns (uint256 paid) {
         for (uint256 i = 0; i < jobIds.length; i++) {
             Job storage job = _jobs[jobIds[i]];
-            if (job.status != Status.Settling || block.timestamp < job.releaseAt) continue;
+            if (job.status != Status.Settling || block.timestamp < job.releaseAt || job.holds > 0) continue;
             _pay(jobIds[i], job);
             paid++;
         }
@@ -240,15 +249,32 @@ contract JobEscrow is Payouts, TypedDomain {
         emit JobExpired(jobId, job.priceMaxWei);
     }
 
-    /// @notice Rejects an accepted receipt within its challenge window: the client gets all back, the worker is slashed.
-    /// Arbiter only.
+    /// @notice Keeps an accepted receipt's payment, and its worker's stake, where they are until `unhold`. Within its
+    /// challenge window. Arbiter only.
+    function hold(bytes32 jobId) external {
+        Job storage job = _judged(jobId);
+        require(block.timestamp < job.releaseAt, ChallengeClosed(jobId, job.releaseAt));
+        job.holds++;
+        registry.hold(job.worker);
+    }
+
+    /// @notice Ends one `hold`; after the last one a payment that is due is made. Arbiter only.
+    function unhold(bytes32 jobId) external {
+        require(msg.sender == arbiter, NotArbiter(msg.sender));
+        Job storage job = _jobs[jobId];
+        require(job.holds > 0, JobNotHeld(jobId));
+        job.holds--;
+        registry.unhold(job.worker);
+        if (job.holds == 0 && job.status == Status.Settling && block.timestamp >= job.releaseAt) _pay(jobId, job);
+    }
+
+    /// @notice Rejects an accepted receipt within its challenge window, or while it is held: the client gets all back,
+    /// the worker is slashed. Arbiter only.
     /// @param evidence hash of what anyone can re-check
     /// @param finder   who is paid for finding it
     function reject(bytes32 jobId, bytes32 evidence, address finder) external {
-        require(msg.sender == arbiter, NotArbiter(msg.sender));
-        Job storage job = _jobs[jobId];
-        require(job.status == Status.Settling, JobNotSettling(jobId, job.status));
-        require(block.timestamp < job.releaseAt, ChallengeClosed(jobId, job.releaseAt));
+        Job storage job = _judged(jobId);
+        require(block.timestamp < job.releaseAt || job.holds > 0, ChallengeClosed(jobId, job.releaseAt));
         job.status = Status.Rejected;
         _credit(job.client, job.priceMaxWei);
         uint256 slashedWei = registry.slash(job.worker, uint256(job.priceMaxWei) * penaltyMultiple, finder);
@@ -258,6 +284,11 @@ contract JobEscrow is Payouts, TypedDomain {
     /// @notice A job's record; all zero if there is none.
     function jobOf(bytes32 jobId) external view returns (Job memory) {
         return _jobs[jobId];
+    }
+
+    /// @notice What the worker signs: the receipt's EIP-712 digest.
+    function digestOf(Receipt calldata receipt) external view returns (bytes32) {
+        return _digest(receipt.structHash());
     }
 
     /// @notice The id of the job that `client` opens with `nonce`, on this chain and in this escrow.
@@ -284,15 +315,19 @@ contract JobEscrow is Payouts, TypedDomain {
         uint256 closedAt = job.deadline + settlementSeconds;
         require(block.timestamp <= closedAt, SettlementClosed(jobId, closedAt));
         _requireFulfils(job, receipt);
-        uint256 releaseAt = block.timestamp + challengeSeconds;
-        _requireSigned(receipt, signature, releaseAt);
+        bool isExact = receipt.tier == TIER_EXACT;
+        uint256 windowSeconds = isExact ? exactChallengeSeconds : challengeSeconds;
+        uint256 releaseAt = block.timestamp + windowSeconds;
+        bytes32 digest = _digest(receipt.structHash());
+        _requireSigned(receipt, digest, signature, releaseAt);
 
         job.status = Status.Settling;
         job.worker = receipt.worker;
         job.paymentWei = receipt.totalWei;
         job.releaseAt = uint64(releaseAt);
+        if (isExact) job.receiptDigest = digest;
         emit ReceiptAccepted(jobId, batchId, receipt.worker, index, releaseAt, receipt, signature);
-        if (challengeSeconds == 0) _pay(jobId, job);
+        if (windowSeconds == 0) _pay(jobId, job);
     }
 
     /// @dev The receipt answers this order, at no more than its price, in time.
@@ -315,9 +350,11 @@ contract JobEscrow is Payouts, TypedDomain {
     }
 
     /// @dev The worker's registered key signed, and its stake stays at risk until the payment is released.
-    function _requireSigned(Receipt calldata receipt, bytes calldata signature, uint256 releaseAt) private view {
-        (address signer, ECDSA.RecoverError failure,) =
-            ECDSA.tryRecover(_digest(receipt.structHash()), signature);
+    function _requireSigned(Receipt calldata receipt, bytes32 digest, bytes calldata signature, uint256 releaseAt)
+        private
+        view
+    {
+        (address signer, ECDSA.RecoverError failure,) = ECDSA.tryRecover(digest, signature);
         require(
             failure == ECDSA.RecoverError.NoError && signer == registry.signerOf(receipt.worker),
             SignatureInvalid(receipt.jobId)
@@ -333,6 +370,13 @@ contract JobEscrow is Payouts, TypedDomain {
         _credit(job.worker, paidWei);
         _credit(job.client, refundedWei);
         emit JobPaid(jobId, job.worker, paidWei, refundedWei);
+    }
+
+    /// @dev A job whose accepted receipt the caller may judge.
+    function _judged(bytes32 jobId) private view returns (Job storage job) {
+        require(msg.sender == arbiter, NotArbiter(msg.sender));
+        job = _jobs[jobId];
+        require(job.status == Status.Settling, JobNotSettling(jobId, job.status));
     }
 
     function _funded(bytes32 jobId) private view returns (Job storage job) {

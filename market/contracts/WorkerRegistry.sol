@@ -52,6 +52,8 @@ contract WorkerRegistry is Payouts, TypedDomain {
 
     /// @notice Wei of slashed stake that is gone for good.
     uint256 public burnedWei;
+    /// @notice Disputes that a worker is in: it cannot leave meanwhile.
+    mapping(address account => uint256 count) public holdsOf;
     /// @notice The worker that a signing key belongs to.
     mapping(address signer => address worker) public workerOfSigner;
     mapping(address account => Worker) private _workers;
@@ -81,6 +83,8 @@ contract WorkerRegistry is Payouts, TypedDomain {
     error NotUnbonding(address worker);
     error AlreadyUnbonding(address worker);
     error StillBonded(address worker, uint256 leavesAt);
+    error StillHeld(address worker, uint256 holds);
+    error NotEscrow(address caller);
     error NotSlasher(address caller);
     error FinderMissing();
 
@@ -130,12 +134,25 @@ contract WorkerRegistry is Payouts, TypedDomain {
         Worker storage worker = _registered(msg.sender);
         require(worker.leavesAt != 0, NotUnbonding(msg.sender));
         require(block.timestamp >= worker.leavesAt, StillBonded(msg.sender, worker.leavesAt));
+        require(holdsOf[msg.sender] == 0, StillHeld(msg.sender, holdsOf[msg.sender]));
         uint256 stakeWei = worker.stakeWei;
         delete workerOfSigner[worker.identity.signer];
         delete _workers[msg.sender];
         _accounts.remove(msg.sender);
         _credit(msg.sender, stakeWei);
         emit Left(msg.sender, stakeWei);
+    }
+
+    /// @notice Keeps a worker from leaving until `unhold`. Escrow only.
+    function hold(address account) external {
+        require(msg.sender == escrow, NotEscrow(msg.sender));
+        holdsOf[account]++;
+    }
+
+    /// @notice Ends one `hold`. Escrow only.
+    function unhold(address account) external {
+        require(msg.sender == escrow, NotEscrow(msg.sender));
+        holdsOf[account]--;
     }
 
     /// @notice Takes up to `amountWei` of a worker's stake; half pays the finder.

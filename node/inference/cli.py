@@ -13,6 +13,7 @@ from core.jobs.request import JobRequest, Message, Role, Sampling, Tier
 from node.inference.server import serve as serve_engine
 from worker.inference.cli_proofs import app as proofs_app
 from worker.inference.engine import Completion, Engine
+from worker.inference.exact.devices import DeviceChoice
 from worker.inference.exact.engine import ExactSettings, load_exact
 from worker.inference.exact.model import ExactModel, ModelStore
 from worker.inference.llama import available_memory_bytes
@@ -29,6 +30,7 @@ _THOUSAND = 1000
 Reference = Annotated[str, typer.Argument(help="a model's name, its root, the root's first digits, or its directory")]
 ModelsDir = Annotated[Path, typer.Option("--models-dir", help="folder that holds the models")]
 Threads = Annotated[int, typer.Option(help="cores to use; 0 takes all", min=0)]
+Where = Annotated[DeviceChoice, typer.Option(help="where it runs; auto takes a GPU that can; the bytes are the same")]
 
 
 @app.command()
@@ -41,6 +43,7 @@ def run(
     top_k: Annotated[int, typer.Option(help="0 switches it off")] = 0,
     seed: Annotated[int, typer.Option(help="the same seed gives the same answer, on every machine")] = 0,
     threads: Threads = 0,
+    device: Where = DeviceChoice.AUTO,
     models_dir: ModelsDir = MODELS_DIR,
 ) -> None:
     """Ask one question; the answer goes to standard output as it is made.
@@ -50,7 +53,7 @@ def run(
     question = sys.stdin.read() if prompt == "-" else prompt
     sampling = Sampling(max_tokens, round(temperature * _THOUSAND), round(top_p * _THOUSAND), top_k, seed)
     directory = _locate(model, models_dir)
-    asyncio.run(_answer(directory, question, sampling, threads))
+    asyncio.run(_answer(directory, question, sampling, threads, device))
 
 
 @app.command()
@@ -59,13 +62,14 @@ def serve(
     host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="port to listen on", min=1, max=65_535)] = 8000,
     threads: Threads = 0,
+    device: Where = DeviceChoice.AUTO,
     models_dir: ModelsDir = MODELS_DIR,
 ) -> None:
     """Serve an OpenAI-compatible endpoint until Ctrl-C.
 
     Example:  warpgrid inference serve smollm2 --port 8000, then base_url="http://127.0.0.1:8000/v1"
     """
-    asyncio.run(_serve(_locate(model, models_dir), host, port, threads))
+    asyncio.run(_serve(_locate(model, models_dir), host, port, threads, device))
 
 
 def _locate(reference: str, models_dir: Path) -> Path:
@@ -73,13 +77,14 @@ def _locate(reference: str, models_dir: Path) -> Path:
     return path if path.is_dir() else ModelStore(models_dir).find(reference)
 
 
-async def _load(directory: Path, threads: int) -> Engine:
+async def _load(directory: Path, threads: int, device: DeviceChoice) -> Engine:
     name = ExactModel(directory).name
-    return await load_exact(ExactSettings(directory, name, available_memory_bytes(), threads=threads))
+    settings = ExactSettings(directory, name, available_memory_bytes(), threads=threads, device=device)
+    return await load_exact(settings)
 
 
-async def _answer(directory: Path, question: str, sampling: Sampling, threads: int) -> None:
-    engine = await _load(directory, threads)
+async def _answer(directory: Path, question: str, sampling: Sampling, threads: int, device: DeviceChoice) -> None:
+    engine = await _load(directory, threads, device)
     request = JobRequest(engine.model.model_id, (Message(Role.USER, question),), sampling, Tier.EXACT)
     try:
         async with aclosing(engine.generate(request)) as parts:
@@ -95,8 +100,8 @@ async def _answer(directory: Path, question: str, sampling: Sampling, threads: i
         await engine.close()
 
 
-async def _serve(directory: Path, host: str, port: int, threads: int) -> None:
-    engine = await _load(directory, threads)
+async def _serve(directory: Path, host: str, port: int, threads: int, device: DeviceChoice) -> None:
+    engine = await _load(directory, threads, device)
     notes.print(f"{engine.model.model_id} at http://{host}:{port}/v1", highlight=False)
     try:
         await serve_engine(engine, host, port)

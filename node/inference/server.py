@@ -50,6 +50,12 @@ class _ModelMissing(InvalidInput):
     code = "model_not_found"
 
 
+class _NoEmbeddings(InvalidInput):
+    """A request for embeddings of a model that makes none."""
+
+    code = "embeddings_not_supported"
+
+
 class _BodyTooLarge(InvalidInput):
     """A body beyond BODY_BYTES_MAX."""
 
@@ -66,6 +72,7 @@ def application(engine: Engine, *, now_s: Callable[[], float] = time.time) -> St
             Route("/v1/models/{model:path}", endpoint.model, methods=["GET"]),
             Route("/v1/chat/completions", endpoint.chat, methods=["POST"]),
             Route("/v1/responses", endpoint.responses, methods=["POST"]),
+            Route("/v1/embeddings", endpoint.embeddings, methods=["POST"]),
             Route("/{path:path}", _unknown, methods=["GET", "POST", "PUT", "PATCH", "DELETE"]),
         ],
         exception_handlers={InvalidInput: _on_error, InferenceError: _on_error},
@@ -122,6 +129,16 @@ class _Endpoint:
             return _stream(_response_stream(parts, answer, body))
         text, completion = await _collect(request, parts)
         return _json(response_object(answer, body, text, completion))
+
+    async def embeddings(self, request: Request) -> Response:
+        """Only a model that was trained to embed allows it, and no engine here holds one: a decoder's pooled rows would
+        be numbers that mean little, under a name that promises much."""
+        body = await _read_body(request)
+        model = body.get("model") if isinstance(body, Mapping) else None
+        if not isinstance(model, str):
+            raise RequestInvalid("model", "must be a string")
+        self._require_model(model)
+        raise _NoEmbeddings(f"the model {model!r} answers chats and was not trained to embed; ask another model")
 
     def _parse(self, body: object) -> tuple[ChatRequest, Answer]:
         model = self._engine.model
@@ -234,6 +251,8 @@ def _describe(error: Exception) -> tuple[int, dict[str, Any]]:
     message, code = str(error), str(getattr(error, "code", "internal"))
     if isinstance(error, _ModelMissing):
         return 404, error_body(message, "invalid_request_error", code, "model")
+    if isinstance(error, _NoEmbeddings):
+        return 400, error_body(message, "invalid_request_error", code, "model")
     if isinstance(error, _BodyTooLarge):
         return 413, error_body(message, "invalid_request_error", code)
     if isinstance(error, ContextExceeded):

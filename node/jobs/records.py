@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from core.files import write_whole
+from core.jobs.exact import ExactTerms
 from core.jobs.request import JobRequest, Message, Role, Sampling, Tier
 from node.errors import ServiceError
 
@@ -36,6 +37,8 @@ class JobRecords:
         """Write or replace a job's file; it is whole, or as before."""
         hexadecimal = {"job_id": job.job_id.hex(), "salt": job.salt.hex(), "answer": job.answer.hex()}
         content = asdict(job) | hexadecimal
+        if job.request.exact is not None:
+            content["request"]["exact"]["prompt_hash"] = job.request.exact.prompt_hash.hex()
         write_whole(self._path(job.job_id), json.dumps(content, ensure_ascii=False).encode(), mode=0o600)
 
     def load(self, job_id: bytes) -> ClientJob | None:
@@ -49,6 +52,7 @@ class JobRecords:
                 messages=tuple(Message(Role(one["role"]), one["content"]) for one in asked["messages"]),
                 sampling=Sampling(**asked["sampling"] | {"stop": tuple(asked["sampling"]["stop"])}),
                 tier=Tier(asked["tier"]),
+                exact=_exact_terms(asked.get("exact")),
             )
             return ClientJob(
                 job_id,
@@ -70,3 +74,10 @@ class JobRecords:
 
     def _path(self, job_id: bytes) -> Path:
         return self._folder / f"{job_id.hex()}.json"
+
+
+def _exact_terms(content: dict[str, Any] | None) -> ExactTerms | None:
+    if content is None:
+        return None
+    words: Any = tuple(content["sampling"])
+    return ExactTerms(bytes.fromhex(content["prompt_hash"]), content["prompt_tokens"], words)

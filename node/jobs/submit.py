@@ -8,24 +8,45 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
 
 from core.jobs.request import SALT_BYTES, JobRequest, Tier, request_hash
 from market.contracts import ESCROW_ADDRESS, JOB_ESCROW
 from market.pricing import input_tokens_max
 from node.accounts import development_accounts
 from node.client import RpcClient
-from node.errors import ServiceError
+from node.errors import ConfigError, ServiceError
 from node.jobs.network import JobNetwork
 from node.jobs.records import ClientJob, JobRecords
 from node.jobs.rpc import JobsClient
 from node.keys import IdentityKey
 from node.wallet import Wallet
 from protos.messages import JobEvent, SubmitJob
+from worker.inference.cli_model import MODELS_DIR
+from worker.inference.errors import ModelNotFound
+from worker.inference.exact.model import ModelStore
+from worker.inference.exact.ordering import exact_terms, find_ordered
 
-__all__ = ["Submission", "development_payer", "find_model", "follow_job", "open_submission", "submit_job"]
+__all__ = [
+    "KeyFile",
+    "Submission",
+    "development_payer",
+    "find_model",
+    "follow_job",
+    "open_submission",
+    "payer_of",
+    "submit_job",
+]
 
 _ANY_WORKER = bytes(20)
+
+KeyFile = Annotated[
+    Path | None,
+    typer.Option(help="file with the secret key that pays (hex); on a local network a development account does"),
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +62,17 @@ class Submission:
 def development_payer() -> IdentityKey:
     """The first development account: who pays on a local network when nobody is named."""
     return IdentityKey(development_accounts()[0].secret_key)
+
+
+def payer_of(network: JobNetwork, key_file: Path | None) -> IdentityKey:
+    """The account that pays. Raises ConfigError when none is named."""
+    if key_file is None:
+        if not network.is_local:
+            raise ConfigError("--key-file is missing: it names the account that pays")
+        return development_payer()
+    if not key_file.exists():
+        raise ConfigError(f"{key_file} does not exist: --key-file names a file with a secret key in hex")
+    return IdentityKey.load_or_create(key_file)
 
 
 @contextmanager
@@ -61,15 +93,21 @@ def find_model(rpc: RpcClient, name: str) -> dict[str, Any]:
 
 
 def submit_job(
-    to: Submission, request: JobRequest, price_max_wei: int | None, deadline_s: int, progress: Callable[[str], None]
+    to: Submission,
+    request: JobRequest,
+    price_max_wei: int | None,
+    deadline_s: int,
+    progress: Callable[[str], None],
+    models_dir: Path = MODELS_DIR,
 ) -> Iterator[tuple[ClientJob, JobEvent]]:
     """Fund, hand in and follow one job. The last event has its receipt, or says why there is none.
 
+    An exact request is ordered in tokens where its model is in `models_dir`: only then can its answer be disputed.
     `progress` is told what happens before the coordinator has the job. Raises ServiceError; a job that was funded and
     could not be handed in can be refunded after its deadline, and its file names it.
     """
     offer = find_model(to.rpc, request.model)
-    request = replace(request, tier=Tier(offer["tier"]))
+    request = _ordered(replace(request, tier=Tier(offer["tier"])), offer, models_dir, progress)
     salt = secrets.token_bytes(SALT_BYTES)
     nonce = int.from_bytes(secrets.token_bytes(16), "big")
     if price_max_wei is None:
@@ -97,6 +135,19 @@ def submit_job(
     to.records.save(job)
     progress(f"funded in block {mined.block_number}, handing it in")
     yield from follow_job(to, job)
+
+
+def _ordered(
+    request: JobRequest, offer: dict[str, Any], models_dir: Path, progress: Callable[[str], None]
+) -> JobRequest:
+    if request.tier != Tier.EXACT:
+        return request
+    try:
+        model = find_ordered(ModelStore(models_dir), bytes.fromhex(offer["hash"][2:]))
+    except ModelNotFound:
+        progress(f"the model is not in {models_dir}: the answer can be checked by others, but not disputed on chain")
+        return request
+    return replace(request, exact=exact_terms(model, request))
 
 
 def follow_job(to: Submission, job: ClientJob) -> Iterator[tuple[ClientJob, JobEvent]]:

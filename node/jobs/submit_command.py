@@ -2,7 +2,6 @@
 
 import json
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,8 +11,7 @@ from core.jobs.request import JobRequest, Message, Role, Sampling
 from node.errors import ConfigError, ServiceError
 from node.jobs.network import AsJson, JobNetwork, on_network
 from node.jobs.records import ClientJob
-from node.jobs.submit import development_payer, open_submission, submit_job
-from node.keys import IdentityKey
+from node.jobs.submit import KeyFile, open_submission, payer_of, submit_job
 from protos.messages import JobEvent
 
 __all__ = ["submit"]
@@ -47,10 +45,7 @@ def submit(
     seed: Annotated[int, typer.Option(help="seed of sampling", min=0)] = 0,
     stop: Annotated[list[str] | None, typer.Option(help="text that ends the answer; may be repeated")] = None,
     deadline: Annotated[int, typer.Option(help="seconds until the money goes back", min=5)] = _DEADLINE_S,
-    key_file: Annotated[
-        Path | None,
-        typer.Option(help="file with the secret key that pays (hex); on a local network a development account does"),
-    ] = None,
+    key_file: KeyFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Fund a job in escrow, have a worker answer it, and stream the answer as it is made.
@@ -66,7 +61,7 @@ def submit(
         if not as_json:
             notes.print(sentence, style="dim", highlight=False)
 
-    with open_submission(network, _payer(network, key_file)) as to:
+    with open_submission(network, payer_of(network, key_file)) as to:
         last: tuple[ClientJob, JobEvent] | None = None
         attempt = 0
         for job, event in submit_job(to, request, max_price, deadline, progress):
@@ -114,13 +109,3 @@ def _finish(job: ClientJob, event: JobEvent, as_json: bool) -> None:
         style="dim",
         highlight=False,
     )
-
-
-def _payer(network: JobNetwork, key_file: Path | None) -> IdentityKey:
-    if key_file is None:
-        if not network.is_local:
-            raise ConfigError("--key-file is missing: it names the account that pays")
-        return development_payer()
-    if not key_file.exists():
-        raise ConfigError(f"{key_file} does not exist: --key-file names a file with a secret key in hex")
-    return IdentityKey.load_or_create(key_file)

@@ -20,6 +20,7 @@ from node.wallet import read_contract
 from worker.inference.engine import Completion, Piece
 from worker.inference.errors import ModelNotFound
 from worker.inference.exact.model import ModelStore
+from worker.inference.exact.ordering import find_ordered
 
 __all__ = ["verify_job"]
 
@@ -53,7 +54,7 @@ def recompute(known: ClientJob, model_hash: bytes, models_dir: Path) -> Recomput
     if known.request.tier != Tier.EXACT:
         return Recomputed()
     try:
-        path = ModelStore(models_dir).find(model_hash.hex())
+        path = find_ordered(ModelStore(models_dir), model_hash).directory
     except ModelNotFound:
         return Recomputed(detail=f"whoever has the model can tell: 0x{model_hash.hex()} is not in {models_dir}")
     return asyncio.run(_run_again(known, path))

@@ -93,8 +93,8 @@ class Testnet:
                 "rpc_port": self.base_port,
                 "grpc_port": self.base_port + _GRPC_PORT_OFFSET,
                 "attach_port": self.base_port + _ATTACH_PORT_OFFSET,
-                "watchers": "0x" + watcher.hex(),
                 "audit_models": str(Path(self.model).parent) if Path(self.model).is_dir() else "",
+                "watchers": "0x" + watcher.hex(),
             }
         if member.name == "watcher":
             return common | {"sequencer": self.grpc_address, "duty": "watcher", "executor": "reference"}

@@ -23,8 +23,9 @@ __all__ = ["AUDIT_ATTEMPT", "Audits", "Verdict"]
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What an audit found: an `Audited.verdict`, with the `liar` that it found among the checkers; or "contradicted"
-    when two exact workers differ: `other` is the one that was asked, and one of the two is wrong."""
+    """What an audit found: an `Audited.verdict`, with the `liar` that it found among the checkers; "opened" when
+    a worker's openings were right, which is not the last word where somebody can run the whole answer; or
+    "contradicted" when two exact workers differ: `other` is the one that was asked, and one of the two is wrong."""
 
     job_id: bytes
     outcome: str

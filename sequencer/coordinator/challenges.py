@@ -103,14 +103,19 @@ class Challenges:
         self._timeout_ms = timeout_ms
         self._now_ms = now_ms
         self._waiting: dict[bytes, Challenge] = {}
+        self._passed: set[bytes] = set()
 
     def knows(self, job: Job) -> bool:
         """Whether this job's answer can be checked here at all."""
         return job.terms.request.tier == Tier.EXACT and self._auditor.knows(job.terms.model_hash)
 
-    def is_preferred(self, job: Job) -> bool:
-        """Whether openings are asked for before a second worker is: by lot, so that nobody can prepare for one."""
-        return bool(self._randomness(job)[0] & 1)
+    def has_passed(self, job_id: bytes) -> bool:
+        """Whether a job's openings were right. After a restart of the coordinator they are asked for again."""
+        return job_id in self._passed
+
+    def settle(self, job_id: bytes, *, passed: bool) -> None:
+        """Remember that openings were right, until the job's last verdict is recorded."""
+        (self._passed.add if passed else self._passed.discard)(job_id)
 
     def is_running(self, job_id: bytes) -> bool:
         return job_id in self._waiting
@@ -138,7 +143,7 @@ class Challenges:
             wrong = self._auditor.check(challenge.answered, challenge.units, opened)
         except InvalidInput as error:  # nothing that this worker committed to looks like this
             return Verdict(job_id, "withheld", f"the openings are none: {error}")
-        return Verdict(job_id, "agreed") if wrong is None else Verdict(job_id, "disagreed", wrong)
+        return Verdict(job_id, "opened") if wrong is None else Verdict(job_id, "disagreed", wrong)
 
     def arbitrated(self, job: Job, detail: str, other: bytes) -> Verdict:
         """The verdict when the worker `other` contradicts an answer, by running it here. Blocks.

@@ -79,7 +79,7 @@ class MarketChain(Protocol):
     def standing(self, worker: bytes) -> Standing:
         """The worker's record; zeros when it never registered."""
 
-    def challenge_seconds(self) -> int:
+    def challenge_seconds(self, tier: Tier) -> int:
         """How long an accepted receipt's payment waits; 0 pays at once."""
 
     def check(self, sender: bytes, data: bytes) -> int:
@@ -95,9 +95,8 @@ class EscrowReader:
         self.domain = ReceiptDomain(chain.config.chain_id, ESCROW_ADDRESS)
 
     def terms(self, job_id: bytes) -> JobTerms | None:
-        client, deadline, tier, status, coordinator, _, worker, price_max_wei, _, model_hash, asked_hash = self._read(
-            JOB_ESCROW, ESCROW_ADDRESS, "jobOf", job_id
-        )
+        job = self._read(JOB_ESCROW, ESCROW_ADDRESS, "jobOf", job_id)
+        client, deadline, tier, status, coordinator, _, _, worker, price_max_wei, _, model_hash, asked_hash, _ = job
         if status == EscrowStatus.UNKNOWN:
             return None
         return JobTerms(
@@ -117,8 +116,9 @@ class EscrowReader:
         bonded_until = self._read(WORKER_REGISTRY, REGISTRY_ADDRESS, "bondedUntil", worker)
         return Standing(signer, bonded_until)
 
-    def challenge_seconds(self) -> int:
-        return int(self._read(JOB_ESCROW, ESCROW_ADDRESS, "challengeSeconds"))
+    def challenge_seconds(self, tier: Tier) -> int:
+        name = "exactChallengeSeconds" if tier == Tier.EXACT else "challengeSeconds"
+        return int(self._read(JOB_ESCROW, ESCROW_ADDRESS, name))
 
     def check(self, sender: bytes, data: bytes) -> int:
         result = self._call(sender, ESCROW_ADDRESS, data)

@@ -464,18 +464,25 @@ class JobCoordinator:
         best = choice.best
         member = None if best is None else self._fleet.member(best.address)
         original = self._fleet.member(job.worker)
-        can_open = original is not None and self._challenges.knows(job)
-        if original is not None and can_open and (member is None or self._challenges.is_preferred(job)):
+        has_passed = self._challenges.has_passed(job.terms.job_id)
+        if original is not None and self._challenges.knows(job) and not has_passed:
             await self._challenge(job, original)
             return
         if member is None or best is None:
             if not comparable or self._audits.is_too_late(job):
-                detail = f"nobody comparable: {choice.explain()}"
-                await self._judge(Verdict(job.terms.job_id, "unavailable", detail))
+                await self._audit_alone(job, f"nobody comparable: {choice.explain()}")
             return
         deadline_ms = self._audits.begin(job, member.address)
         assignment = self._assignment(job, AUDIT_ATTEMPT, best.model)
         await member.post(replace(assignment, deadline_ms=deadline_ms, audit=True, expected=job.answer))
+
+    async def _audit_alone(self, job: Job, detail: str) -> None:
+        """Nobody else can check this answer. Its worker may have left for that reason: then it is run here."""
+        if self._challenges.knows(job) and not self._challenges.has_passed(job.terms.job_id):
+            await self._judge(Verdict(job.terms.job_id, "contradicted", detail))
+            return
+        outcome = "agreed" if self._challenges.has_passed(job.terms.job_id) else "unavailable"
+        await self._judge(Verdict(job.terms.job_id, outcome, detail))
 
     async def _challenge(self, job: Job, member: Member) -> None:
         try:
@@ -496,12 +503,16 @@ class JobCoordinator:
         if verdict.outcome == "contradicted":
             self._arbitrate(verdict)
             return
+        self._challenges.settle(verdict.job_id, passed=verdict.outcome == "opened")
+        if verdict.outcome == "opened":  # next, somebody runs the whole answer, if there is anybody
+            return
         _log.info("job_audited", job=verdict.job_id.hex(), verdict=verdict.outcome, detail=verdict.detail)
         outcome = (verdict.job_id, verdict.outcome, verdict.detail[:512])
         await self._record(Audited(*outcome, self._now_ms(), verdict.liar))
 
     def _arbitrate(self, verdict: Verdict) -> None:
-        """Two exact workers differ: who is wrong is a fact, which takes a while to find out."""
+        """Two exact workers differ, or nobody else could be asked: what is right is a fact, which takes a while to find
+        out."""
         job = self.table.jobs[verdict.job_id]
         self._deciding.add(verdict.job_id)
         task = asyncio.ensure_future(

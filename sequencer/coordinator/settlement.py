@@ -153,11 +153,17 @@ class Settlement:
             return BatchDone(name, "lost", now_ms) if is_nonce_used else None
         if not self._chain.receipts(place.number).succeeded[place.row]:
             return BatchDone(name, "reverted", now_ms)
-        challenge_s = self._market.challenge_seconds() if sent.purpose == "settle" else 0
+        challenge_s = self._challenge_seconds(sent) if sent.purpose == "settle" else 0
         sealed = self._chain.block(place.number)
         assert sealed is not None, "a transaction's block is in the chain"
         release_at_ms = 1000 * (sealed.block.header.timestamp + challenge_s) if challenge_s else 0
         return BatchDone(name, "succeeded", now_ms, release_at_ms)
+
+    def _challenge_seconds(self, sent: BatchSent) -> int:
+        """How long the batch's last payment waits."""
+        jobs = self._coordinator.table.jobs
+        tiers = {jobs[job_id].terms.request.tier for job_id in sent.job_ids}
+        return max(self._market.challenge_seconds(tier) for tier in tiers)
 
     async def _send(self, sent: BatchSent) -> None:
         self._sent_at_s[sent.transaction_hash] = asyncio.get_running_loop().time()

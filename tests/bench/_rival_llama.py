@@ -60,12 +60,15 @@ class Rival:
         started = time.perf_counter(), time.process_time()
         tokens = [self._next(context, prompt)]
         middle = time.perf_counter(), time.process_time()
+        steps = [middle[0]]
         for _ in range(generate):
             tokens.append(self._next(context, tokens[-1:]))
+            steps.append(time.perf_counter())
         ended = time.perf_counter(), time.process_time()
         return {
             "prompt_s": [b - a for a, b in zip(started, middle, strict=True)],
             "generate_s": [b - a for a, b in zip(middle, ended, strict=True)],
+            "steps_s": np.diff(steps).tolist(),
             "tokens": tokens,
         }
 

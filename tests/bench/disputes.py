@@ -4,6 +4,7 @@ python -m tests.bench.disputes --models-dir .warpgrid/models --model smollm2
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,10 @@ from worker.inference.proof_arithmetic import ProofArithmetic
 from worker.inference.proof_engine import ProofEngine
 from worker.inference.proof_model import TensorOpener
 from zk.audit import CommittedRows
-from zk.dispute import Challenger, Terms, Worker
+from zk.dispute import LEVELS_PER_ROUND, Challenger, MakeTape, ModelOpener, Terms, Worker
 from zk.program import Programs
 from zk.tape import Tape, fill
-from zk.trace import Statement, Trace, key_value_leaf, residual_leaf
+from zk.trace import Statement, Trace, key_value_leaf, residual_leaf, tokens_hash
 
 __all__ = ["main"]
 
@@ -28,14 +29,18 @@ PROMPT_TOKENS, ANSWER_TOKENS = 90, 11
 class TargetedChallenger(Challenger):
     """Picks its way to one cell of one leaf, right or wrong."""
 
-    def __init__(self, trace: Trace, make_tape: object, targets: list[int]) -> None:
-        super().__init__(trace, make_tape)  # type: ignore[arg-type]
+    def __init__(
+        self, terms: Terms, trace: Trace, opener: ModelOpener, make_tape: MakeTape, targets: list[int]
+    ) -> None:
+        super().__init__(terms, trace, opener, make_tape)
         self._targets = targets
 
+    def refutation(self) -> None:
+        return None
+
     def choice(self, nodes: list[bytes]) -> int:
-        left = self._tree.left - (self._tree.left % 4 or 4)
+        left = self._tree.left - (self._tree.left % LEVELS_PER_ROUND or LEVELS_PER_ROUND)
         wanted = (self._targets[0] >> left) & (len(nodes) - 1)
-        self._tree.descend(wanted)
         if left == 0:
             self._targets.pop(0)
         return wanted
@@ -49,13 +54,34 @@ def main() -> None:
     model = ExactModel(ModelStore(arguments.models_dir).find(arguments.model))
     engine = ProofEngine(model, model.root, tokens_max=PROMPT_TOKENS + ANSWER_TOKENS)
     prompt = tuple(np.random.default_rng(1).integers(0, model.header.vocabulary, PROMPT_TOKENS).tolist())
-    statement, trace = engine.answer(prompt, Sampling(temperature_q16=60_000, seed=1), ANSWER_TOKENS, bytes(32))
+    programs, words = Programs(model.header), (60_000, 40, 60_000, 1, 0)
+    asked = terms_of(programs, Statement(model.root, bytes(32), words, prompt, (0,)))
+    statement, trace = engine.answer(prompt, Sampling(*words), ANSWER_TOKENS, asked.request_hash)
     parts = list(engine.prefill(statement))
     rows = CommittedRows(
         np.concatenate([part.boundaries for part in parts]), np.concatenate([part.kv_rows for part in parts])
     )
     measure(model, statement, trace, rows)
     engine.close()
+
+
+def terms_of(programs: Programs, statement: Statement) -> Terms:
+    """The terms of an order, without the root of an answer."""
+    return Terms(
+        bytes(32),
+        statement.model_root,
+        programs.tree_root,
+        bytes(32),
+        tokens_hash(statement.prompt),
+        statement.sampling,
+        len(statement.prompt),
+        ANSWER_TOKENS,
+        ANSWER_TOKENS,
+        True,
+        programs.shape.layers,
+        WORKER,
+        CHALLENGER,
+    )
 
 
 def measure(model: ExactModel, statement: Statement, trace: Trace, rows: CommittedRows) -> None:
@@ -70,7 +96,7 @@ def measure(model: ExactModel, statement: Statement, trace: Trace, rows: Committ
             tapes[at, inner] = fill(arithmetic, statement, rows, programs.program(inner), at, inner)
         return tapes[at, inner]
 
-    terms = Terms.of(statement, trace.root, programs, WORKER, CHALLENGER)
+    terms = replace(terms_of(programs, statement), trace_root=trace.root)
     seen: set[object] = set()
     for inner in (residual_leaf(0), key_value_leaf(15), residual_leaf(16), 0):
         for instruction in programs.program(inner):
@@ -82,7 +108,7 @@ def measure(model: ExactModel, statement: Statement, trace: Trace, rows: Committ
             cell = count - 1 - (instruction.width - 1 if instruction.cells_per_position else 0)
             target = instruction.first(position + 1) + cell
             arena = Arena(terms)
-            challenger = TargetedChallenger(trace, make, [position * trace.shape.leaves + inner, target])
+            challenger = TargetedChallenger(terms, trace, opener, make, [position * trace.shape.leaves + inner, target])
             moves = arena.play(Worker(trace, rows, programs, opener, make), challenger)
             assert arena.winner() == WORKER
             last, whole = arena.gas[-1][1], sum(gas for _, gas in arena.gas)

@@ -1,13 +1,15 @@
 """The exact engine's speed on a GPU, each figure behind a check that its bytes are the CPU engine's.
 
     python -m tests.bench.inference exactness      GPU against CPU: random models, ragged batches, traces
-    python -m tests.bench.inference engine         prefill and decode of a Llama-3-8B shape with random weights
+    python -m tests.bench.inference engine         speed at the shapes of Llama-3-8B and SmolLM2, random weights
     python -m tests.bench.inference transformers   the same shape in bf16, static cache, CUDA graphs, sdpa
 
-Figures are medians of CUDA-event timings; `step` is the whole of `GpuEngine.forward`, host and copies included.
+`device_ms` is a median between CUDA events, `step_ms` of the whole of `GpuEngine.forward`, host and copies included;
+`kernels_us` has events between all kernels, which adds a few microseconds to each.
 """
 
 import json
+import math
 import subprocess
 import sys
 import time
@@ -33,6 +35,7 @@ RESULTS = Path(__file__).parent / "results" / "inference.jsonl"
 CACHE_DIR = Path("build/kernels")
 CONTEXT = 512
 BATCHES = (1, 16, 64, 256)
+PREFILLS = ((1, 512), (4, 512), (8, 512), (1, 4096))
 MEMORY_BYTES_PER_S = 4.8e12  # the vendor's figure for an H200
 
 SHAPES: dict[str, dict[str, int]] = {
@@ -67,6 +70,21 @@ LLAMA_8B = replace(
     vocabulary=128_256,
     context_max=8192,
 )
+
+SMOLLM2 = replace(
+    BASE_HEADER,
+    layers=30,
+    model_width=576,
+    heads=9,
+    key_value_heads=3,
+    head_width=64,
+    feed_forward_width=1536,
+    vocabulary=49_152,
+    context_max=2048,
+    qk_hadamard=1,
+)
+
+MODELS = {"llama_8b": LLAMA_8B, "smollm2": SMOLLM2}
 
 
 def main() -> None:
@@ -191,18 +209,26 @@ def median_ms(cupy: Any, stream: Any, call: Callable[[], Any], repetitions: int)
 
 
 def engine() -> Iterator[dict[str, Any]]:
+    """Prefill and decode, tracing off and on, of random models with the shapes of MODELS."""
+    for name, header in MODELS.items():
+        for result in speed(header):
+            yield {"shape": name, **result}
+
+
+def speed(header: Header) -> Iterator[dict[str, Any]]:
     cupy = device().cupy
     pages_each = -(-(CONTEXT + 64) // PAGE_POSITIONS)
-    header = LLAMA_8B
-    gpu = GpuEngine(DeviceModel(header), device(), rows_max=2048, pages=max(BATCHES) * pages_each)
+    gpu = GpuEngine(
+        DeviceModel(header), device(), rows_max=max(map(math.prod, PREFILLS)), pages=max(BATCHES) * pages_each
+    )
     weight_bytes = sum(spec.bytes for spec in tensor_specs(header) if spec.name.endswith(".weight")) - (
         header.vocabulary * header.model_width
     )
+    position_bytes = header.layers * header.key_value_heads * (2 * header.head_width + 12)
     prompt = np.random.default_rng(3).integers(0, header.vocabulary, CONTEXT).tolist()
-    first = gpu.forward(sequence_rows(prompt, 0, range(pages_each))).logits.get()
+    gpu.forward(sequence_rows(prompt, 0, range(pages_each)))
     cache = gpu._buffers["cache"].reshape(max(BATCHES), -1)
     cache[1:] = cache[0]
-    yield from prefill(gpu, prompt, first)
     expected: NDArray[np.int32] | None = None
     for batch in BATCHES:
         rows = decode_rows(prompt, batch, pages_each)
@@ -210,20 +236,28 @@ def engine() -> Iterator[dict[str, Any]]:
         expected = logits[0] if expected is None else expected
         assert (logits == expected).all(), f"batch {batch} differs from batch 1"
         shape, _ = shape_of(gpu.header, rows, traced=False)
-        graph_ms = median_ms(cupy, gpu._stream, lambda shape=shape: gpu._run(shape), 20)
-        steps = []
-        for _ in range(12):
-            started = time.perf_counter()
-            gpu.forward(rows)
-            steps.append(time.perf_counter() - started)
-        step_ms = float(np.median(steps[2:])) * 1000
-        floor_ms = (weight_bytes + batch * CONTEXT * header.layers * 8 * 268) / MEMORY_BYTES_PER_S * 1000
+        device_ms = median_ms(cupy, gpu._stream, lambda shape=shape: gpu._run(shape), 20)
+        step_ms = median_step_ms(lambda rows=rows: gpu.forward(rows), 12)
+        traced_ms = median_step_ms(lambda rows=rows: gpu.forward(rows, trace=True), 6)
+        floor_ms = (weight_bytes + batch * CONTEXT * position_bytes) / MEMORY_BYTES_PER_S * 1000
         yield {
-            **{"shape": "llama_8b", "phase": "decode", "batch": batch, "context": CONTEXT},
-            **{"graph_ms": round(graph_ms, 3), "step_ms": round(step_ms, 3), "floor_ms": round(floor_ms, 3)},
-            **{"tokens_per_s": round(batch / step_ms * 1000), "of_floor": round(floor_ms / graph_ms, 3)},
+            **{"phase": "decode", "batch": batch, "context": CONTEXT, "device_ms": round(device_ms, 3)},
+            **{"step_ms": round(step_ms, 3), "traced_step_ms": round(traced_ms, 3), "floor_ms": round(floor_ms, 3)},
+            **{"tokens_per_s": round(batch / step_ms * 1000), "of_floor": round(floor_ms / device_ms, 3)},
             "kernels_us": kernel_times(gpu, rows),
         }
+    yield from prefill(gpu, weight_bytes)
+    gpu.close()
+
+
+def median_step_ms(call: Callable[[], Any], repetitions: int) -> float:
+    """Median wall time of `call`, after two calls to warm up."""
+    times = []
+    for _ in range(repetitions + 2):
+        started = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - started)
+    return float(np.median(times[2:])) * 1000
 
 
 def decode_rows(prompt: list[int], batch: int, pages_each: int) -> Rows:
@@ -237,27 +271,34 @@ def decode_rows(prompt: list[int], batch: int, pages_each: int) -> Rows:
     )
 
 
-def prefill(gpu: GpuEngine, prompt: list[int], first: NDArray[np.int32]) -> Iterator[dict[str, Any]]:
-    pages_each = gpu.pages // max(BATCHES)
-    for sequences in (1, 4):
+def prefill(gpu: GpuEngine, weight_bytes: int) -> Iterator[dict[str, Any]]:
+    """`operations` counts a multiplication and an addition for each weight and token; two limbs count twice."""
+    header = gpu.header
+    down = header.layers * header.feed_forward_width * header.model_width * (header.down_bits // 8 - 1)
+    head = header.vocabulary * header.model_width
+    for sequences, length in PREFILLS:
+        if length > header.context_max:
+            continue
+        pages_each = -(-length // PAGE_POSITIONS)
+        prompt = np.random.default_rng(4).integers(0, header.vocabulary, length).astype(np.int32)
         rows = Rows(
-            tokens=np.tile(np.array(prompt, np.int32), sequences),
-            positions=np.tile(np.arange(len(prompt), dtype=np.int32), sequences),
-            sequences=np.repeat(np.arange(sequences, dtype=np.int32), len(prompt)),
+            tokens=np.tile(prompt, sequences),
+            positions=np.tile(np.arange(length, dtype=np.int32), sequences),
+            sequences=np.repeat(np.arange(sequences, dtype=np.int32), length),
             pages=np.arange(sequences * pages_each, dtype=np.int32).reshape(sequences, -1),
-            logit_rows=np.arange(1, sequences + 1, dtype=np.int32) * len(prompt) - 1,
+            logit_rows=np.arange(1, sequences + 1, dtype=np.int32) * length - 1,
         )
-        steps = []
-        for _ in range(6):
-            started = time.perf_counter()
-            logits = gpu.forward(rows).logits
-            steps.append(time.perf_counter() - started)
-        assert (logits.get() == first).all()
-        step_ms = float(np.median(steps[2:])) * 1000
-        tokens = sequences * len(prompt)
+        logits = gpu.forward(rows).logits.get()
+        assert (logits == logits[0]).all(), "equal prompts, different logits"
+        step_ms = median_step_ms(lambda rows=rows: gpu.forward(rows), 4)
+        tokens = sequences * length
+        operations = 2 * tokens * (weight_bytes - head + down)
         yield {
-            **{"shape": "llama_8b", "phase": "prefill", "sequences": sequences, "length": len(prompt)},
-            **{"step_ms": round(step_ms, 2), "tokens_per_s": round(tokens / step_ms * 1000)},
+            **{"phase": "prefill", "sequences": sequences, "length": length, "step_ms": round(step_ms, 2)},
+            **{
+                "tokens_per_s": round(tokens / step_ms * 1000),
+                "tera_operations_per_s": round(operations / step_ms / 1e9),
+            },
             "kernels_us": kernel_times(gpu, rows),
         }
 
@@ -317,19 +358,17 @@ def transformers() -> Iterator[dict[str, Any]]:
                 times.append(start.elapsed_time(end))
         return float(np.median(times))
 
-    for sequences in (1, 4):
-        tokens = torch.randint(0, h.vocabulary, (sequences, CONTEXT))
+    for sequences, length in PREFILLS:
+        tokens = torch.randint(0, h.vocabulary, (sequences, length))
         ms = timed(lambda tokens=tokens: model(tokens, use_cache=True, logits_to_keep=1), 5)
         yield {
-            **{"shape": "llama_8b", "phase": "prefill", "sequences": sequences, "length": CONTEXT},
-            **{"step_ms": round(ms, 2), "tokens_per_s": round(sequences * CONTEXT / ms * 1000)},
+            **{"shape": "llama_8b", "phase": "prefill", "sequences": sequences, "length": length},
+            **{"step_ms": round(ms, 2), "tokens_per_s": round(sequences * length / ms * 1000)},
         }
     for batch in BATCHES:
         cache = StaticCache(config=config, max_cache_len=CONTEXT + 64)
-        prompt = torch.randint(0, h.vocabulary, (min(batch, 16), CONTEXT))
         token = torch.randint(0, h.vocabulary, (batch, 1))
         position = torch.tensor([CONTEXT])
-        del prompt
 
         def step(token: Any = token, cache: Any = cache, position: Any = position) -> Any:
             return model(token, past_key_values=cache, cache_position=position, position_ids=position[None]).logits

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from core import rlp
-from core.columns import Array, limbs_from_ints
+from core.columns import limbs_from_ints
 from core.crypto import recover_batch
 from core.errors import TransactionError
 from core.gpu import Device
@@ -27,12 +27,13 @@ from tests.conformance.state_tests import StateTest, context_of, read_accounts, 
 from tests.conformance.vectors import read
 from worker.evm.base_state import BaseState
 from worker.evm.batch import Batch, Outcomes, block_environments
+from worker.evm.comparison import differing_rows
 from worker.evm.engine import Engine
 from worker.evm.gpu_engine import GpuEngine
 from worker.evm.instance_difference import difference_of_instance
 from worker.evm.layouts import AccountFlag, Status
 
-__all__ = ["MixedBatch", "differing_rows"]
+__all__ = ["MixedBatch"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -116,19 +117,6 @@ def _fill(base: BaseState, states: list[dict[bytes, AccountContents]]) -> None:
         limbs_from_ints(slot for slots in stored for slot in slots),
         limbs_from_ints(value for slots in stored for value in slots.values()),
     )
-
-
-def differing_rows(one: Outcomes, other: Outcomes) -> Array:
-    """Rows whose outcomes differ in any byte that means something (places in the arenas do not)."""
-    place = ("output",)
-    names = [name for name in one.results.dtype.names if name not in place]
-    same = np.ones(len(one.results), bool)
-    for name in names:
-        equal = one.results[name] == other.results[name]
-        same &= equal if equal.ndim == 1 else equal.all(axis=1)
-    for row in np.flatnonzero(same).tolist():
-        same[row] = one.sections(row) == other.sections(row)
-    return np.flatnonzero(~same)
 
 
 def main(arguments: list[str]) -> int:

@@ -1,9 +1,13 @@
-"""`make fuzz`: every decoder under atheris, one after the other: `python -m tests.fuzz [RUNS] [TARGET...]`."""
+"""`make fuzz`: every decoder under atheris, then the native core under libFuzzer, one after the other.
+
+python -m tests.fuzz [RUNS] [TARGET...]
+"""
 
 import importlib.util
 import subprocess
 import sys
 
+from tests.fuzz.native_targets import NATIVE_TARGETS, run_native
 from tests.fuzz.targets import TARGETS
 
 RUNS = 200_000
@@ -12,11 +16,12 @@ INPUT_BYTES_MAX = 4_096
 
 def main(arguments: list[str]) -> int:
     """Exit status 1 when a target has a finding. Writes a line for each target."""
-    if importlib.util.find_spec("atheris") is None:
-        sys.stdout.write("atheris is not installed here (it has no build for this Python); nothing was fuzzed\n")
-        return 0
     runs = int(arguments[0]) if arguments else RUNS
-    outcomes = [_fuzz(name, runs) for name in arguments[1:] or TARGETS]
+    names = arguments[1:] or [*TARGETS, *NATIVE_TARGETS]
+    if importlib.util.find_spec("atheris") is None:
+        sys.stdout.write("atheris is not installed here (it has no build for this Python); no decoder was fuzzed\n")
+        names = [name for name in names if name in NATIVE_TARGETS]
+    outcomes = [run_native(name, runs) if name in NATIVE_TARGETS else _fuzz(name, runs) for name in names]
     return 0 if all(outcomes) else 1
 
 

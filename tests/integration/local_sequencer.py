@@ -1,6 +1,6 @@
-"""A sequencer that executes its own blocks with the reference executor, as a process of its own.
+"""A sequencer that executes its own blocks, as a process of its own.
 
-    python -m tests.integration.local_sequencer DATA_DIR [--port P] [--interval-ms MS]
+    python -m tests.integration.local_sequencer DATA_DIR [--port P] [--interval-ms MS] [--executor cpu] [--genesis FILE]
 
 Prints one JSON line with its URL once it serves, runs until SIGTERM or SIGINT, then prints one with what it did. The
 development accounts of anvil (mnemonic "test test test test test test test test test test test junk") are funded.
@@ -12,6 +12,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,13 +20,14 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
-from core.genesis import Genesis, dev_genesis
+from core.execution import Executor
+from core.genesis import Genesis, dev_genesis, load_genesis
 from core.store import Replica
+from node.executors import EXECUTORS, make_executor
 from sequencer.mempool import Journal
 from sequencer.ports import LocalExecution, SystemClock
 from sequencer.production import ProductionSettings
 from sequencer.service import Sequencer, SequencerSettings
-from worker.evm.reference import ReferenceExecutor
 
 __all__ = ["CHAIN_ID", "DEV_ACCOUNTS", "DEV_KEYS", "RunningSequencer", "genesis", "running_sequencer"]
 
@@ -46,10 +48,10 @@ def genesis() -> Genesis:
     return Genesis.from_geth(dev_genesis(CHAIN_ID, balances, {}, timestamp=_GENESIS_TIME))
 
 
-async def serve(data_dir: Path, port: int, interval_s: float) -> dict[str, float]:
+async def serve(data_dir: Path, port: int, interval_s: float, executor: Executor, start: Genesis) -> dict[str, float]:
     """Run until a signal; what the metrics say at the end."""
-    chain = Replica.open(data_dir, genesis())
-    executor, registry = ReferenceExecutor(), CollectorRegistry()
+    chain = Replica.open(data_dir, start)
+    registry = CollectorRegistry()
     execution = LocalExecution(chain, executor)
     settings = SequencerSettings(ProductionSettings(coinbase=b"\xc0" * 20, interval_s=interval_s), port=port)
     journal = Journal(data_dir / "mempool.journal")
@@ -59,13 +61,15 @@ async def serve(data_dir: Path, port: int, interval_s: float) -> dict[str, float
         loop.add_signal_handler(number, sequencer.stop)
     running = asyncio.create_task(sequencer.run())
     await sequencer.started()
+    cpu_began_s = time.process_time()
     _tell({"url": sequencer.url})
     await running
     execution.close()
     journal.close()
     chain.close()
     names = ("warpgrid_execution_seconds_sum", "warpgrid_sealing_seconds_sum", "warpgrid_transactions_total")
-    return {name: registry.get_sample_value(name) or 0.0 for name in names}
+    counted = {name: registry.get_sample_value(name) or 0.0 for name in names}
+    return counted | {"process_cpu_seconds": time.process_time() - cpu_began_s}
 
 
 def _tell(fact: dict[str, Any]) -> None:
@@ -76,8 +80,10 @@ def _tell(fact: dict[str, Any]) -> None:
 class RunningSequencer:
     """A sequencer process: its URL, and after `stop` what it did."""
 
-    def __init__(self, data_dir: Path, interval_ms: int) -> None:
-        command = [sys.executable, "-m", __name__, str(data_dir), "--interval-ms", str(interval_ms)]
+    def __init__(self, data_dir: Path, interval_ms: int, executor: str, genesis_file: Path | None) -> None:
+        options = ["--interval-ms", str(interval_ms), "--executor", executor]
+        options += [] if genesis_file is None else ["--genesis", str(genesis_file)]
+        command = [sys.executable, "-m", __name__, str(data_dir), *options]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self._process.stdout is not None
         self.url: str = json.loads(self._process.stdout.readline())["url"]
@@ -96,9 +102,11 @@ class RunningSequencer:
 
 
 @contextmanager
-def running_sequencer(data_dir: Path, interval_ms: int = 100) -> Iterator[RunningSequencer]:
-    """A sequencer for as long as the block lasts."""
-    running = RunningSequencer(data_dir, interval_ms)
+def running_sequencer(
+    data_dir: Path, interval_ms: int = 100, executor: str = "cpu", genesis_file: Path | None = None
+) -> Iterator[RunningSequencer]:
+    """A sequencer for as long as the block lasts; with a genesis of its own if none is given."""
+    running = RunningSequencer(data_dir, interval_ms, executor, genesis_file)
     try:
         yield running
     finally:
@@ -111,8 +119,12 @@ def main() -> None:
     parser.add_argument("data_dir", type=Path)
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--interval-ms", type=int, default=250)
-    arguments = parser.parse_args()
-    _tell(asyncio.run(serve(arguments.data_dir, arguments.port, arguments.interval_ms / 1000)))
+    parser.add_argument("--executor", choices=EXECUTORS, default="cpu")
+    parser.add_argument("--genesis", type=Path)
+    given = parser.parse_args()
+    start = load_genesis(given.genesis) if given.genesis else genesis()
+    executor = make_executor(given.executor)
+    _tell(asyncio.run(serve(given.data_dir, given.port, given.interval_ms / 1000, executor, start)))
 
 
 if __name__ == "__main__":

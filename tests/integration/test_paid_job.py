@@ -6,6 +6,7 @@ Everything is real but the language model: keys and TLS, gRPC, the stores, the c
 import asyncio
 import random
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from prometheus_client import CollectorRegistry
 from core.chain_rules import context_of
 from core.execution import CallRequest
 from core.genesis import Genesis, Predeploy, dev_genesis
-from core.jobs.request import Tier, request_hash
+from core.jobs.request import JobRequest, Message, Role, Sampling, Tier, decode_tokens, request_hash
 from core.store import Replica
 from core.transaction import Transaction, TransactionType
 from market.contracts import (
@@ -30,10 +31,13 @@ from market.contracts import (
     MarketParameters,
     predeploys,
 )
+from node.auditing import ModelAuditor
 from node.keys import CertificateAuthority, IdentityKey, SequencerPin, WorkerTls
-from protos.messages import JobEvent, JobQuery, JobRecord, SubmitJob
+from protos.messages import AnswerOpened, JobEvent, JobQuery, JobRecord, SubmitJob
 from protos.rpc import decode, encode
+from sequencer.coordinator.challenges import Answered, Auditor
 from sequencer.coordinator.fleet import DUTY_INFERENCE, FleetConfig
+from sequencer.coordinator.job_table import Job
 from sequencer.coordinator.jobs import JobsConfig
 from sequencer.coordinator.service import Coordinator, CoordinatorConfig
 from sequencer.coordinator.settlement import SettlementConfig
@@ -43,17 +47,27 @@ from sequencer.ports import SystemClock
 from sequencer.production import BlockProducer, ProductionSettings
 from sequencer.rpc import ServerConfig
 from tests.integration.network import FleetEvents
-from tests.sim.network.jobs import MODEL_HASH, ScriptedEngine, request
+from tests.sim.network.jobs import ScriptedEngine, request
 from tests.unit.sequencer.fakes import CHAIN_ID, GWEI, Wallet
+from tests.unit.worker.inference.exact_models import write_model
 from worker.client import ClientConfig
 from worker.evm.reference import ReferenceExecutor
+from worker.inference.engine import Completion
+from worker.inference.exact.engine import ExactSettings, load_exact
+from worker.inference.proof_opener import AnswerOpener
+from worker.inference.proof_trace import recording
 from worker.jobs import OfferedModel
 from worker.rpc import DialerConfig
 from worker.service import Worker, WorkerSettings
 
 ETHER = 10**18
 PARAMETERS = MarketParameters(
-    arbiter=b"\x0a" * 20, stake_min_wei=ETHER, challenge_seconds=1, settlement_seconds=600, unbonding_seconds=3600
+    arbiter=b"\x0a" * 20,
+    stake_min_wei=ETHER,
+    challenge_seconds=1,
+    exact_challenge_seconds=1,
+    settlement_seconds=600,
+    unbonding_seconds=3600,
 )
 
 
@@ -74,10 +88,11 @@ class KeyWallet(Wallet):
 
 
 class PaidNetwork:
-    """Sequencer, two workers with engines, and a client with money."""
+    """Sequencer, two workers with engines (`offered` each), and a client with money. Every answer is audited."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, offered: Sequence[OfferedModel], auditor: Auditor | None = None) -> None:
         self.folder = folder
+        self.offered = offered
         self.client = Wallet(0)
         self.operator = IdentityKey.load_or_create(folder / "operator.key")
         self.identities = [IdentityKey.load_or_create(folder / f"worker-{n}" / "identity.key") for n in range(2)]
@@ -96,7 +111,7 @@ class PaidNetwork:
             settlement=SettlementConfig(interval_s=0.05),
         )
         self.coordinator = Coordinator(
-            config, self.chain, self.authority, self.operator, ReferenceExecutor(), self._submit
+            config, self.chain, self.authority, self.operator, ReferenceExecutor(), self._submit, auditor=auditor
         )
         self.events = FleetEvents(self.coordinator.fleet)
         settings = ProductionSettings(coinbase=b"\x0c" * 20, interval_s=0.05, empty_interval_s=60.0)
@@ -123,7 +138,7 @@ class PaidNetwork:
             self.identities[number],
             WorkerTls.load_or_create(folder),
             SequencerPin(folder / "sequencer.crt"),
-            [OfferedModel(ScriptedEngine(pace_s=0.001), 3, 5)],
+            [self.offered[number]],
             jitter=random.Random(number),
         )
 
@@ -187,16 +202,16 @@ class PaidNetwork:
         data = WORKER_REGISTRY.encode_call("register", member, binding)
         assert await self.mined(self.call(KeyWallet(identity), REGISTRY_ADDRESS, data, value=2 * ETHER))
 
-    async def open(self, nonce: int) -> SubmitJob:
+    async def open(self, nonce: int, asked: JobRequest) -> SubmitJob:
         """Fund a job in the escrow."""
-        asked, salt = request(), bytes([nonce]) * 32
+        salt = bytes([nonce]) * 32
         order = (
             self.operator.address,
             bytes(20),
-            int(Tier.FLOAT),
+            int(asked.tier),
             int(time.time()) + 60,
             10_000,
-            MODEL_HASH,
+            self.offered[0].engine.model.model_hash,
             request_hash(asked, salt),
             nonce,
         )
@@ -206,7 +221,48 @@ class PaidNetwork:
 
 
 async def test_a_job_is_paid(tmp_path: Path) -> None:
-    network = PaidNetwork(tmp_path)
+    network = PaidNetwork(tmp_path, [OfferedModel(ScriptedEngine(pace_s=0.001), 3, 5) for _ in range(2)])
+    finished = await run_one_job(network, request())
+    assert finished.signed is not None
+    assert finished.signed.receipt.total_wei == 7 * 3 + 4 * 5
+    assert finished.output == "The answer is 42."
+
+
+class CountingAuditor(ModelAuditor):
+    """Counts the openings that it found right."""
+
+    opened = 0
+
+    def check(self, answered: Answered, units: bytes, opened: AnswerOpened) -> str | None:
+        wrong = super().check(answered, units, opened)
+        self.opened += wrong is None
+        return wrong
+
+
+async def test_an_exact_job_is_opened_checked_again_and_paid(tmp_path: Path) -> None:
+    """Two engines of one small model: the first answers and opens, the second is told the tokens and finds the root."""
+    model = write_model(tmp_path / "bytes", 5)
+    settings = ExactSettings(model.directory, "bytes", 2**30, cache_tokens=1024, rows_max=32, running_max=8, threads=1)
+    engines = [await load_exact(settings, recording(model)) for _ in range(2)]
+    auditor = CountingAuditor([model], 8)
+    network = PaidNetwork(tmp_path, [OfferedModel(one, 3, 5, AnswerOpener(model, one)) for one in engines], auditor)
+    asked = JobRequest("bytes", (Message(Role.USER, "What?"),), Sampling(tokens_max=12), Tier.EXACT)
+    finished = await run_one_job(network, asked)
+    assert auditor.opened == 1
+    assert finished.signed is not None
+    receipt = finished.signed.receipt
+    tokens = decode_tokens(finished.answer)
+    assert (receipt.tier, receipt.output_tokens) == (Tier.EXACT, len(tokens))
+    assert [one.free_pages for one in engines] == [16, 16], "the workers closed them with every page back"
+    apart = await load_exact(settings, recording(model))
+    again = [part async for part in apart.generate(asked, receipt.request_hash)][-1]
+    await apart.close()
+    assert isinstance(again, Completion)
+    assert (again.trace_root, again.tokens) == (receipt.trace_root, tokens)
+
+
+async def run_one_job(network: PaidNetwork, asked: JobRequest) -> Job:
+    """From the workers' start to the payment; the coordinator's record of the job."""
     await network.coordinator.start()
     workers = [network.worker(number) for number in range(2)]
     running = [
@@ -221,18 +277,19 @@ async def test_a_job_is_paid(tmp_path: Path) -> None:
         await network.events.until(lambda: len(network.coordinator.fleet.members(DUTY_INFERENCE)) == 2)
         for identity in network.identities:
             await network.stake(identity)
-        submit = await network.open(1)
+        submit = await network.open(1, asked)
         async with aio.secure_channel(target, credentials, options=options) as channel:
             stream = channel.unary_stream("/warpgrid.v1.Jobs/Submit")(encode(submit), timeout=60)
             events = [decode(JobEvent, raw) async for raw in stream]
-            assert "".join(event.text for event in events) == "The answer is 42."
-            assert events[-1].state == "finished"
             job = network.coordinator.jobs.table.jobs[submit.job_id]
+            assert "".join(event.text for event in events) == job.output
+            assert (events[-1].state, events[-1].answer) == ("finished", job.answer)
             await network.events.until(lambda: job.state == "settled", timeout_s=60)
             raw = await channel.unary_unary("/warpgrid.v1.Jobs/Status")(encode(JobQuery(submit.job_id, b"")))
             record = decode(JobRecord, raw)
         assert (record.state, record.audit, record.output) == ("settled", "agreed", None)
-        paid_wei = 7 * 3 + 4 * 5
+        assert record.receipt is not None
+        paid_wei = record.receipt.receipt.total_wei
         await network.events.until(lambda: network.read("creditWei", record.worker), timeout_s=60)
         assert network.read("creditWei", record.worker) == paid_wei
         assert network.read("creditWei", network.client.address) == 10_000 - paid_wei
@@ -248,3 +305,4 @@ async def test_a_job_is_paid(tmp_path: Path) -> None:
             task.cancel()
         results = await asyncio.gather(*running, return_exceptions=True)
     assert [one for one in results[1:] if one is not None] == []
+    return job

@@ -221,6 +221,16 @@ class Outcomes:
         start, end = int(result["output"]), codes + int(result["code_bytes"])
         return self.arena[start:end].tobytes()
 
+    def section_bytes(self) -> Array:
+        """u64[n]: how many bytes each row wrote into the arena."""
+        results = self.results
+        entries = results["accounts"] * np.uint64(ACCOUNT_ENTRY.itemsize) + results["slots"] * np.uint64(
+            SLOT_ENTRY.itemsize
+        )
+        padded = (results["return_bytes"] + np.uint64(15)) & ~np.uint64(15)
+        total: Array = entries + results["log_bytes"] + padded + results["code_bytes"]
+        return total
+
     def code(self, row: int, entry: Array) -> tuple[bytes, bytes]:
         """(bytes, hash) of the new code of one of this row's accounts."""
         result = self.results[row]

@@ -43,6 +43,7 @@ CPU_ARENAS = ArenaSizes(
 )
 PRECOMPILE_MEMO_ENTRIES = 256
 OUTPUT_BYTES = 16 * _GIB
+_NO_ARENA = np.zeros(0, "u1")
 OUTPUT_BYTES_KEPT = 256 << 20  # beyond this, memory goes back to the system after a run
 
 
@@ -203,10 +204,11 @@ class Engine:
 
     def _outcomes(self, results: Array) -> Outcomes:
         """Results with a copy of the arena, which the next run overwrites."""
-        ends = results["output"] + _sections_bytes(results)
+        ends = results["output"] + Outcomes(results, _NO_ARENA).section_bytes()
         self._used = int(ends.max(initial=0))
-        raw = ctypes.string_at(self._library.warpgrid_evm_session_output(self._session), self._used)
-        return Outcomes(results, np.frombuffer(raw, "u1"))
+        arena = np.empty(self._used, "u1")  # not ctypes.string_at, which ends at 2 GiB
+        ctypes.memmove(pointer(arena), self._library.warpgrid_evm_session_output(self._session), self._used)
+        return Outcomes(results, arena)
 
     def _clear(self) -> None:
         self._library.warpgrid_evm_session_clear(self._session, self._used > OUTPUT_BYTES_KEPT)
@@ -217,10 +219,3 @@ class Engine:
         overflown = np.flatnonzero(results["status"] == Status.OVERFLOW)
         if len(overflown):
             raise EngineLimit(f"transaction {overflown[0]} needs more memory than the engine's arenas can hold")
-
-
-def _sections_bytes(results: Array) -> Array:
-    entries = results["accounts"] * np.uint64(128) + results["slots"] * np.uint64(112)
-    padded = (results["return_bytes"] + np.uint64(15)) & ~np.uint64(15)
-    total: Array = entries + results["log_bytes"] + padded + results["code_bytes"]
-    return total

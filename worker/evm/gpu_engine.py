@@ -1,7 +1,8 @@
 """The engine on a GPU: instances mode for whole batches.
 
-Rows are sorted by what they call and run in the common class, what did not fit there in the heavy class, and what
-still did not fit on the CPU. Nothing is lost: every row's outcome is the one that the CPU engine gives.
+Transfers to accounts without code run in a kernel of their own; other rows are sorted by what they call and run in the
+common class, what did not fit there in the heavy class, and what still did not fit, or took too long, on the CPU.
+Nothing is lost: every row's outcome is the one that the CPU engine gives, also when a kernel fails.
 """
 
 import ctypes
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import structlog
 
 from core.columns import Array
 from core.crypto import run_precompile
@@ -19,28 +21,16 @@ from worker.evm import library
 from worker.evm.base_state import BaseState
 from worker.evm.batch import Batch, Outcomes
 from worker.evm.engine import Engine, NothingMissing, Resolver
-from worker.evm.layouts import (
-    ACCOUNT_RECORD,
-    CODE,
-    PRECOMPILE_ANSWER,
-    RESULT,
-    SLOT_RECORD,
-    ArenaSizes,
-    LaunchArguments,
-    NativeFork,
-    RequestKind,
-    Status,
-    Transactions,
-    World,
-)
+from worker.evm.errors import EngineLimit
+from worker.evm.gpu_launch import THREADS_PER_BLOCK, ArenaClass, Launch, upload_world
+from worker.evm.layouts import ARENA_SECTIONS, HALT_LATE, ArenaSizes, NativeFork, RequestKind, Status, World
 
-__all__ = ["COMMON_ARENAS", "HEAVY_ARENAS", "GpuEngine"]
+__all__ = ["COMMON_ARENAS", "HEAVY_ARENAS", "GpuEngine", "Incident"]
+
+_log = structlog.get_logger(__name__)
 
 _KIB, _MIB = 1 << 10, 1 << 20
-_THREADS_PER_BLOCK = 128
 _COMMON_BLOCKS_PER_PROCESSOR = 4
-_OUTPUT_BYTES_PER_ROW = 2 * _KIB
-_OUTPUT_BYTES_MIN = 64 * _MIB
 _NATIVE = Path(__file__).parent / "native"
 
 COMMON_ARENAS = ArenaSizes(
@@ -50,7 +40,7 @@ COMMON_ARENAS = ArenaSizes(
     accounts=8,
     slots=24,
     index_entries=0,
-    journal_entries=48,
+    journal_entries=36,
     log_bytes=_KIB,
     frames=6,
     region_bytes=_KIB,
@@ -76,75 +66,111 @@ _FORKS = {NativeFork.CANCUN: Fork.CANCUN, NativeFork.PRAGUE: Fork.PRAGUE, Native
 
 
 @dataclass(frozen=True, slots=True)
-class _Class:
-    """A class of arenas on the device: entry point, sizes, their layout, and how many blocks may be resident."""
+class Incident:
+    """Why rows of a batch were run again on the CPU.
 
-    source: Path
-    entry_point: str
-    sizes: ArenaSizes
-    layout: Array
-    blocks_max: int
+    `rows` are those that took too long or, after a kernel failed, those that its threads had begun last: one of them
+    made it fail.
+    """
 
-    @property
-    def warp_bytes(self) -> int:
-        return 32 * int(self.layout[11])
-
-    @property
-    def region_bytes(self) -> int:
-        return int(self.layout[12])
+    reason: str
+    rows: tuple[int, ...]
 
 
 class GpuEngine:
     """The EVM on one GPU. Not to be shared between threads.
 
-    `heavy_bytes` bounds the device memory of the heavy class. `fallback` runs what fits nowhere on the device.
-    `kernel_ms` holds the duration of each kernel of the last `run`.
+    `heavy_bytes` bounds the device memory of the heavy class, `row_seconds_max` the time that a kernel gives to a row.
+    `fallback` runs what fits nowhere on the device; after a kernel has failed, which a process cannot mend, it runs
+    everything. `kernel_ms` holds the duration of each kernel of the last `run`, `incidents` what went wrong in it.
     """
 
     name = "gpu"
 
-    def __init__(self, device: Device, fallback: Engine | None = None, heavy_bytes: int = 16 << 30) -> None:
+    def __init__(
+        self,
+        device: Device,
+        fallback: Engine | None = None,
+        *,
+        heavy_bytes: int = 16 << 30,
+        row_seconds_max: float = 20.0,
+    ) -> None:
         self._device, self._fallback = device, fallback or Engine()
         self._library = library.load()
+        self.row_ns_max = int(row_seconds_max * 1e9)
         processors = device.cupy.cuda.Device(device.index).attributes["MultiProcessorCount"]
-        common = processors * _COMMON_BLOCKS_PER_PROCESSOR
-        self._common = self._class("kernel.cu", "warpgrid_evm_run_common", COMMON_ARENAS, common)
+        blocks = processors * _COMMON_BLOCKS_PER_PROCESSOR
+        self.common = self._class("kernel.cu", "warpgrid_evm_run_common", COMMON_ARENAS, blocks)
         heavy = self._class("kernel_heavy.cu", "warpgrid_evm_run_heavy", HEAVY_ARENAS, processors)
-        block_bytes = _THREADS_PER_BLOCK * (heavy.warp_bytes // 32 + heavy.region_bytes)
-        self._heavy = self._class(
-            "kernel_heavy.cu",
-            "warpgrid_evm_run_heavy",
-            HEAVY_ARENAS,
-            max(1, min(processors, heavy_bytes // block_bytes)),
-        )
+        block_bytes = THREADS_PER_BLOCK * (heavy.warp_bytes // 32 + heavy.region_bytes)
+        blocks = max(1, min(processors, heavy_bytes // block_bytes))
+        self.heavy = self._class("kernel_heavy.cu", "warpgrid_evm_run_heavy", HEAVY_ARENAS, blocks)
+        self._assert_common_arenas()
+        self._modules: dict[Path, Any] = {}
         self._functions: dict[str, Any] = {}
         self._arenas: dict[str, tuple[Any, Any]] = {}
         self._base_on_device: tuple[BaseState, int, World, list[Any]] | None = None
+        self._broken = False
         self.kernel_ms: list[tuple[str, int, float]] = []
+        self.incidents: list[Incident] = []
 
     def run(self, base: BaseState, batch: Batch, resolver: Resolver | None = None) -> Outcomes:
-        """See `Engine.run`."""
+        """See `Engine.run`. Raises EngineLimit where the device's memory does not hold the batch."""
         resolver = resolver or NothingMissing()
-        launch = self.prepare(base, batch)
-        rows = np.arange(len(batch), dtype="<u4")
-        while len(rows):
-            launch.run_rows(rows)
-            outcomes = launch.outcomes()
-            parked = np.flatnonzero(outcomes.results["status"] == Status.PARKED)
-            self._answer(base, batch, outcomes, parked, resolver)
-            rows = parked.astype("<u4")
-            if len(rows):
-                launch.refresh_base(base)
-        return self._merge_fallback(base, batch, launch.outcomes(), resolver)
+        self.kernel_ms, self.incidents = [], []
+        if self._broken:
+            return self._fallback.run(base, batch, resolver)
+        launch: Launch | None = None
+        try:
+            launch = self.prepare(base, batch)
+            outcomes = self._run_prepared(launch, base, batch, resolver)
+        except self._device.cupy.cuda.runtime.CUDARuntimeError as error:
+            return self._run_after_failure(error, launch, base, batch, resolver)
+        except self._device.cupy.cuda.driver.CUDADriverError as error:
+            return self._run_after_failure(error, launch, base, batch, resolver)
+        except self._device.cupy.cuda.memory.OutOfMemoryError as error:
+            raise EngineLimit(
+                f"the GPU has too little memory for {len(batch)} transactions ({error}): run fewer transactions at a "
+                "time, give the engine fewer `heavy_bytes`, or end what else uses the GPU (`nvidia-smi` shows it)"
+            ) from error
+        return self._merge_fallback(base, batch, outcomes, resolver)
 
-    def prepare(self, base: BaseState, batch: Batch) -> "Launch":
+    def prepare(self, base: BaseState, batch: Batch) -> Launch:
         """Bring a base and a batch to the device, ready to be run (more than once, for measurements)."""
         return Launch(self, base, batch)
 
-    def _class(self, source: str, entry_point: str, sizes: ArenaSizes, blocks_max: int) -> _Class:
-        layout = np.zeros(13, "<u8")
+    def _run_prepared(self, launch: Launch, base: BaseState, batch: Batch, resolver: Resolver) -> Outcomes:
+        rows = np.arange(len(batch), dtype="<u4")
+        while True:
+            launch.run_rows(rows)
+            outcomes = launch.outcomes()
+            rows = np.flatnonzero(outcomes.results["status"] == Status.PARKED).astype("<u4")
+            if not len(rows):
+                return outcomes
+            self._answer(base, batch, outcomes, rows, resolver)
+            launch.refresh_base(base)
+
+    def _run_after_failure(
+        self, error: Exception, launch: Launch | None, base: BaseState, batch: Batch, resolver: Resolver
+    ) -> Outcomes:
+        """The whole batch on the CPU. A CUDA context that has seen an error serves no more in this process."""
+        self._broken = True
+        self._report(f"a kernel failed ({error})", launch.begun_rows() if launch else ())
+        return self._fallback.run(base, batch, resolver)
+
+    def _report(self, reason: str, rows: tuple[int, ...]) -> None:
+        self.incidents.append(Incident(reason, rows))
+        _log.warning("rows run again on the CPU", reason=reason, rows=rows[:8], count=len(rows))
+
+    def _class(self, source: str, entry_point: str, sizes: ArenaSizes, blocks_max: int) -> ArenaClass:
+        layout = np.zeros(ARENA_SECTIONS + 2, "<u8")
         self._library.warpgrid_evm_lay_out(ctypes.byref(sizes), layout.ctypes.data)
-        return _Class(_NATIVE / source, entry_point, sizes, layout, blocks_max)
+        return ArenaClass(_NATIVE / source, entry_point, sizes, layout, blocks_max)
+
+    def _assert_common_arenas(self) -> None:
+        built = ArenaSizes()
+        self._library.warpgrid_evm_common_arenas(ctypes.byref(built))
+        assert bytes(built) == bytes(COMMON_ARENAS), "kernels are built for other arenas: run `make native`"
 
     def _answer(self, base: BaseState, batch: Batch, outcomes: Outcomes, parked: Array, resolver: Resolver) -> None:
         """Precompiles that the device leaves to the host are computed here; the rest is the resolver's."""
@@ -165,156 +191,44 @@ class GpuEngine:
         rows = np.flatnonzero(outcomes.results["status"] == Status.OVERFLOW)
         if not len(rows):
             return outcomes
+        late = rows[outcomes.results["halt"][rows] == HALT_LATE]
+        if len(late):
+            self._report(f"more than {self.row_ns_max / 1e9:g} s in a kernel", tuple(late.tolist()))
         others = self._fallback.run(base, batch.take(rows), resolver)
         results = outcomes.results.copy()
         results[rows] = others.results
         results["output"][rows] += np.uint64(len(outcomes.arena))
         return Outcomes(results, np.concatenate([outcomes.arena, others.arena]))
 
-    def function(self, kind: _Class, name: str) -> Any:
+    def module(self, kind: ArenaClass) -> Any:
+        """The loaded source of a class, looked up once: finding it means hashing every file of it."""
+        if kind.source not in self._modules:
+            self._modules[kind.source] = self._device.kernels(kind.source).module
+        return self._modules[kind.source]
+
+    def function(self, kind: ArenaClass, name: str) -> Any:
         """An entry point of a class's source, looked up once."""
         if name not in self._functions:
-            self._functions[name] = self._device.kernels(kind.source).module.get_function(name)
+            self._functions[name] = self.module(kind).get_function(name)
         return self._functions[name]
 
     def base_on_device(self, base: BaseState) -> World:
         """The base's tables on the device, copied when they changed."""
         known = self._base_on_device
         if known is None or known[0] is not base or known[1] != base.version:
-            world, arrays = _upload_world(self._device.cupy, base)
+            world, arrays = upload_world(self._device.cupy, base)
             self._base_on_device = known = (base, base.version, world, arrays)
         return known[2]
 
-    def arenas(self, kind: _Class) -> tuple[Any, Any]:
+    def arenas(self, kind: ArenaClass) -> tuple[Any, Any]:
         """Lanes and regions of a class for all of its resident threads, kept between runs."""
         if kind.entry_point not in self._arenas:
-            threads = kind.blocks_max * _THREADS_PER_BLOCK
+            threads = kind.blocks_max * THREADS_PER_BLOCK
             lanes = self._device.cupy.empty(threads // 32 * kind.warp_bytes, "u1")
             self._arenas[kind.entry_point] = (lanes, self._device.cupy.empty(threads * kind.region_bytes, "u1"))
         return self._arenas[kind.entry_point]
 
     @property
-    def classes(self) -> tuple[_Class, _Class]:
-        """Common and heavy."""
-        return self._common, self._heavy
-
-    @property
     def device(self) -> Device:
         """The GPU."""
         return self._device
-
-
-class Launch:
-    """A batch on the device."""
-
-    def __init__(self, engine: GpuEngine, base: BaseState, batch: Batch) -> None:
-        self._engine, self._cupy = engine, engine.device.cupy
-        self._columns = {name: self._cupy.asarray(_padded(column)) for name, column in batch.columns.items()}
-        self._count = len(batch)
-        self._results = self._cupy.zeros(self._count * RESULT.itemsize, "u1")
-        self._capacity = max(_OUTPUT_BYTES_MIN, self._count * _OUTPUT_BYTES_PER_ROW)
-        self._arena = self._cupy.empty(self._capacity, "u1")
-        self._used = self._cupy.zeros(1, "u8")
-        self._next_row = self._cupy.zeros(1, "u8")
-        self._arguments = self._cupy.zeros(ctypes.sizeof(LaunchArguments), "u1")
-        self._world = engine.base_on_device(base)
-
-    def refresh_base(self, base: BaseState) -> None:
-        """Take over what was added to the base."""
-        self._world = self._engine.base_on_device(base)
-
-    def clear(self) -> None:
-        """Forget the outputs of earlier runs."""
-        self._used.fill(0)
-
-    def run_rows(self, rows: Array) -> None:
-        """Run these rows in the common class, and what overflows it in the heavy one."""
-        common, heavy = self._engine.classes
-        self.run_class(common, self.sorted_rows(self._cupy.asarray(rows)))
-        status = self._cupy.asnumpy(self._results).view(RESULT)["status"]
-        overflown = rows[status[rows] == Status.OVERFLOW]
-        if len(overflown):
-            self.run_class(heavy, self.sorted_rows(self._cupy.asarray(overflown)))
-
-    def sorted_rows(self, rows: Any) -> Any:
-        """Rows on the device, those that call the same function of the same account side by side."""
-        keys = self._cupy.empty(len(rows), "u8")
-        self._set_arguments(self._engine.classes[0], rows)
-        kernel = self._engine.function(self._engine.classes[0], "warpgrid_evm_sort_keys")
-        kernel((-(-len(rows) // _THREADS_PER_BLOCK),), (_THREADS_PER_BLOCK,), (self._arguments, keys))
-        return rows[self._cupy.argsort(keys)]
-
-    def run_class(self, kind: _Class, rows: Any) -> float:
-        """Run rows (on the device) in one class; the kernel's duration in ms."""
-        self._set_arguments(kind, rows)
-        blocks = min(kind.blocks_max, -(-len(rows) // _THREADS_PER_BLOCK))
-        kernel = self._engine.function(kind, kind.entry_point)
-        begin, end = self._cupy.cuda.Event(), self._cupy.cuda.Event()
-        begin.record()
-        kernel((blocks,), (_THREADS_PER_BLOCK,), (self._arguments,))
-        end.record()
-        end.synchronize()
-        duration_ms = float(self._cupy.cuda.get_elapsed_time(begin, end))
-        self._engine.kernel_ms.append((kind.entry_point, len(rows), duration_ms))
-        return duration_ms
-
-    def outcomes(self) -> Outcomes:
-        """Results and their sections, on the host."""
-        results = self._cupy.asnumpy(self._results).view(RESULT)
-        used = min(int(self._used[0]), self._capacity)
-        return Outcomes(results, self._cupy.asnumpy(self._arena[:used]))
-
-    def _set_arguments(self, kind: _Class, rows: Any) -> None:
-        lanes, regions = self._engine.arenas(kind)
-        self._next_row.fill(0)
-        batch = Transactions(self._count, *(self._columns[name].data.ptr for name in Transactions.COLUMNS))
-        arguments = LaunchArguments(
-            self._world,
-            batch,
-            self._results.data.ptr,
-            self._arena.data.ptr,
-            self._used.data.ptr,
-            self._capacity,
-            kind.sizes,
-            (ctypes.c_uint64 * 11)(*kind.layout[:11].tolist()),
-            rows.data.ptr,
-            len(rows),
-            self._next_row.data.ptr,
-            lanes.data.ptr,
-            regions.data.ptr,
-            kind.warp_bytes,
-            kind.region_bytes,
-        )
-        self._arguments.set(np.frombuffer(bytes(arguments), "u1"))
-
-
-def _padded(column: Array) -> Array:
-    """A column's bytes, at least 32 of them beyond its end, so that wide loads stay inside."""
-    raw = np.ascontiguousarray(column).reshape(-1).view("u1")
-    return np.concatenate([raw, np.zeros(32, "u1")])
-
-
-def _upload_world(cupy: Any, base: BaseState) -> tuple[World, list[Any]]:
-    """A World of device pointers, and the arrays that they point into."""
-    host, (codes, blob_bytes, answer_bytes, hashes) = base.view()
-    sizes = {
-        "accounts": host.account_count * ACCOUNT_RECORD.itemsize,
-        "account_index": (host.account_index_mask + 1) * 4,
-        "slots": host.slot_count * SLOT_RECORD.itemsize,
-        "slot_index": (host.slot_index_mask + 1) * 4,
-        "codes": codes * CODE.itemsize,
-        "code_blob": blob_bytes,
-        "block_hashes": hashes * 32,
-        "answers": host.answer_count * PRECOMPILE_ANSWER.itemsize,
-        "answer_blob": answer_bytes,
-    }
-    world, arrays = World.from_buffer_copy(host), []
-    for name, size in sizes.items():
-        raw = (
-            np.ctypeslib.as_array(ctypes.cast(getattr(host, name), ctypes.POINTER(ctypes.c_uint8)), (size,))
-            if size
-            else None
-        )
-        arrays.append(cupy.asarray(raw) if raw is not None else cupy.zeros(1, "u1"))
-        setattr(world, name, arrays[-1].data.ptr)
-    return world, arrays

@@ -14,6 +14,7 @@ from core.execution import Halt, RejectionReason
 __all__ = [
     "ACCOUNT_ENTRY",
     "ACCOUNT_RECORD",
+    "ARENA_SECTIONS",
     "BLOCK_ENVIRONMENT",
     "CODE",
     "CODE_EMPTY",
@@ -21,6 +22,7 @@ __all__ = [
     "CODE_PRIVATE",
     "CODE_UNKNOWN",
     "HALTS",
+    "HALT_LATE",
     "LOG_HEADER",
     "NONE",
     "PRECOMPILE_ANSWER",
@@ -298,6 +300,9 @@ class ArenaSizes(ctypes.Structure):
     )
 
 
+ARENA_SECTIONS = 12
+
+
 class LaunchArguments(ctypes.Structure):
     """What a kernel is given (native kernel.hpp)."""
 
@@ -307,15 +312,19 @@ class LaunchArguments(ctypes.Structure):
         *((name, _POINTER) for name in ("results", "arena", "used")),
         ("capacity", _U64),
         ("sizes", ArenaSizes),
-        ("layout", _U64 * 11),
+        ("layout", _U64 * ARENA_SECTIONS),
         ("rows", _POINTER),
         ("count", _U64),
         *((name, _POINTER) for name in ("next_row", "lanes", "regions")),
-        *((name, _U64) for name in ("warp_bytes", "region_stride")),
+        *((name, _U64) for name in ("warp_bytes", "region_stride", "row_ns_max")),
+        ("begun_rows", _POINTER),
     )
 
 
-assert ctypes.sizeof(LaunchArguments) == 608
+HALT_LATE = 22
+"""Native `Halt::Late`: beside Status.OVERFLOW, a row that took longer than a kernel may."""
+
+assert ctypes.sizeof(LaunchArguments) == 632
 
 
 def check_layouts(library: ctypes.CDLL) -> None:

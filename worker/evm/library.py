@@ -42,6 +42,7 @@ _SIGNATURES: dict[str, tuple[object, list[object]]] = {
     "session_output": (_P, [_P]),
     "session_clear": (None, [_P, _U32]),
     "lay_out": (None, [_P, _P]),
+    "common_arenas": (None, [_P]),
     "run_instances": (None, [_P, _P, _U32, _U32, _P, _P, _U64, _P]),
     "trace_create": (_P, [_U32, _U64]),
     "trace_destroy": (None, [_P]),

@@ -7,30 +7,34 @@ import json
 import secrets
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import typer
 
+from core.contract import Event
 from core.errors import InvalidInput
 from core.execution import BlockContext, CallRequest
 from core.fork import Fork
+from core.hashing import keccak256
 from core.memory_state import AccountContents, MemoryState
-from worker.evm.reference import ReferenceExecutor
+from worker.evm.native_executor import NativeExecutor
+from worker.inference.dispute_parties import DisputeParties
+from worker.inference.exact.devices import DeviceChoice
 from worker.inference.exact.model import ExactModel, ModelStore
 from worker.inference.exact.sampling import Sampling
 from worker.inference.exact.specification import exp2_table, sigmoid_table
 from worker.inference.proof_arithmetic import ProofArithmetic
 from worker.inference.proof_engine import ProofEngine
-from worker.inference.proof_model import TensorOpener
 from zk.audit import AuditKey, CommittedRows, audit, draw_units, open_unit
 from zk.contracts import DISPUTE, DISPUTE_ADDRESS, predeploys
-from zk.dispute import Challenger, Terms, Worker, play
+from zk.dispute import Terms, play
 from zk.program import Programs
 from zk.replay import replay
-from zk.tape import Tape, fill
-from zk.trace import Statement, Trace
+from zk.tape import Tape
+from zk.trace import Statement, Trace, tokens_hash
 
 __all__ = ["app"]
 
@@ -40,6 +44,7 @@ ModelsDir = Annotated[Path, typer.Option("--models-dir", help="folder that holds
 MODELS_DIR = Path(".warpgrid/models")
 GAS_LIMIT = 16_777_216
 MOVE_SECONDS = 3600
+TEXT_HASH = keccak256(b"an answer file has no text")
 PARTIES = (b"\x01".rjust(20, b"\x10"), b"\x02".rjust(20, b"\x10"))
 
 
@@ -74,14 +79,16 @@ def commit(
 
 @app.command("replay")
 def replay_answer(
-    file: Annotated[Path, typer.Argument(help="answer file")], models_dir: ModelsDir = MODELS_DIR
+    file: Annotated[Path, typer.Argument(help="answer file")],
+    device: Annotated[DeviceChoice, typer.Option(help="where it runs; the bytes are the same")] = DeviceChoice.AUTO,
+    models_dir: ModelsDir = MODELS_DIR,
 ) -> None:
     """Run an answer again, teacher-forced. Exit status 1, with what differs, unless every byte is equal.
 
     Example:  warpgrid inference replay answer.json
     """
     statement, root = _read(file)
-    engine = _engine(statement, models_dir)[1]
+    engine = _engine(statement, models_dir, device)[1]
     started = time.perf_counter()
     verdict = replay(engine, statement, root, statement.answer)
     engine.close()
@@ -135,56 +142,79 @@ def dispute_demo(
     engine.close()
     if trace.root != root:
         raise InvalidInput(f"{file} holds no honest answer, as `replay` shows")
-    arithmetic, programs = ProofArithmetic(model), Programs(model.header)
+    parties = DisputeParties(model)
+    asked = _demo_terms(statement, parties.programs, model)
+    statement = replace(statement, request_hash=asked.request_hash)
     position, inner = len(statement.tokens) // 2, 2 * (model.header.layers // 2) + 1
     leaves = trace.leaves.copy()
     leaves[position * trace.shape.leaves + inner, 0] ^= 1
     lie = Trace(trace.shape, statement, leaves)
-
-    def honest(at: int, leaf: int) -> Tape:
-        return fill(arithmetic, statement, rows, programs.program(leaf), at, leaf)
+    honest = parties.tapes(statement, rows)
 
     def lying(at: int, leaf: int) -> Tape:
         tape = honest(at, leaf)
         return Tape(tape.size, {**tape.cells, tape.size - 1: lie.digest(at, leaf)})
 
-    terms = Terms.of(statement, lie.root, programs, *PARTIES)
-    opener = TensorOpener.of_model(model)
+    terms = replace(asked, trace_root=lie.root)
     chain = _LocalChain(terms)
+    _say(f"the worker changed one bit of {trace.shape.name(position * trace.shape.leaves + inner)}")
     try:
-        play(chain, terms, Worker(lie, rows, programs, opener, lying), Challenger(trace, honest))
+        play(chain, terms, parties.committed_worker(lie, rows, lying), parties.challenger(terms, statement))
     except InvalidInput as refusal:
         _say(f"the contract refuses the worker's proof: {refusal}")
-    chain.now += MOVE_SECONDS + 1
-    chain.move(terms.challenger, "timeout", terms.solidity())
+        chain.now += MOVE_SECONDS + 1
+        chain.move(terms.challenger, "timeout", terms.solidity())
     winner = chain.read("winnerOf")
-    _say(f"{'the challenger' if winner == terms.challenger else 'the worker'} wins")
+    _say(f"{'the challenger' if winner == terms.challenger else 'the worker'} wins, {chain.gas:,} gas in all")
     raise typer.Exit(0 if winner == terms.challenger else 1)
 
 
+def _demo_terms(statement: Statement, programs: Programs, model: ExactModel) -> Terms:
+    """The terms of an answer as if it had been ordered in tokens, without the root that the worker commits to."""
+    return Terms(
+        bytes(32),
+        statement.model_root,
+        programs.tree_root,
+        TEXT_HASH,
+        tokens_hash(statement.prompt),
+        statement.sampling,
+        len(statement.prompt),
+        len(statement.answer),
+        len(statement.answer),
+        True,
+        model.header.layers,
+        *PARTIES,
+    )
+
+
 class _LocalChain:
-    """The dispute contract on the reference EVM. Implements `zk.dispute.DisputeChain`."""
+    """The dispute contract on an EVM of its own. Implements `zk.dispute.DisputeChain`."""
 
     def __init__(self, terms: Terms) -> None:
         contracts = predeploys(exp2_table().tolist(), sigmoid_table().tolist(), MOVE_SECONDS)
         accounts = {at: AccountContents(1, one.balance_wei, one.code, one.storage) for at, one in contracts.items()}
-        self._state, self._executor, self._terms = MemoryState(accounts), ReferenceExecutor(), terms
-        self.now = 1
+        self._state, self._executor = MemoryState(accounts), NativeExecutor()
+        self._events: list[Event] = []
+        self.terms, self.now, self.gas = terms, 1, 0
 
     def move(self, sender: bytes, function: str, *arguments: object) -> None:
         outcome = self._call(sender, function, *arguments)
         if not outcome.succeeded:
             raise InvalidInput(str(DISPUTE.decode_error(outcome.output)))
         self._state = self._state.apply(outcome.difference)
-        _say(
-            f"  {'worker' if sender == self._terms.worker else 'challenger':10} {function:9} {outcome.gas_used:>9,} gas"
-        )
+        self._events += [event for log in outcome.logs if (event := DISPUTE.decode_log(log)) is not None]
+        self.gas += outcome.gas_used
+        who = "worker" if sender == self.terms.worker else "challenger"
+        _say(f"  {who:10} {function:12} {outcome.gas_used:>9,} gas")
 
     def turn(self) -> int:
         return int(self.read("turnOf"))
 
+    def events(self) -> list[Event]:
+        return self._events
+
     def read(self, function: str) -> Any:
-        return DISPUTE.decode_result(function, self._call(bytes(20), function, self._terms.solidity()).output)
+        return DISPUTE.decode_result(function, self._call(bytes(20), function, self.terms.solidity()).output)
 
     def _call(self, sender: bytes, function: str, *arguments: object) -> Any:
         context = BlockContext(Fork.OSAKA, 1, 1, self.now, gas_limit=4 * GAS_LIMIT, coinbase=bytes(20))
@@ -206,9 +236,11 @@ def _read(file: Path) -> tuple[Statement, bytes]:
     return Statement(hashes[0], hashes[1], words, tokens[1], tokens[2]), hashes[2]
 
 
-def _engine(statement: Statement, models_dir: Path) -> tuple[ExactModel, ProofEngine]:
+def _engine(
+    statement: Statement, models_dir: Path, device: DeviceChoice = DeviceChoice.CPU
+) -> tuple[ExactModel, ProofEngine]:
     model = ExactModel(ModelStore(models_dir).find(statement.model_root.hex()))
-    return model, ProofEngine(model, model.root, tokens_max=len(statement.tokens))
+    return model, ProofEngine(model, model.root, tokens_max=len(statement.tokens), device=device)
 
 
 def _run(engine: ProofEngine, statement: Statement) -> tuple[Trace, CommittedRows]:

@@ -14,6 +14,7 @@
     └── RequestError              a request that no model could serve as asked
         ├── TokenOutOfRange       a token that the vocabulary lacks
         ├── ContextExceeded       more tokens than the model's context
+        ├── TermsMismatch         an exact order whose tokens or sampling are not those of its text
         └── SamplingInvalid       sampling parameters outside their ranges
 
 CheckpointError and RequestError are `InvalidInput` too: the user can change the input and try again.
@@ -36,6 +37,7 @@ __all__ = [
     "ModelUnsupported",
     "RequestError",
     "SamplingInvalid",
+    "TermsMismatch",
     "TokenOutOfRange",
 ]
 
@@ -90,6 +92,10 @@ class TokenOutOfRange(RequestError):
 
 class ContextExceeded(RequestError):
     code = "context_exceeded"
+
+
+class TermsMismatch(RequestError):
+    code = "terms_mismatch"
 
 
 class SamplingInvalid(RequestError):

@@ -7,6 +7,7 @@ llama.cpp would batch several together, and then an answer would depend on its n
 
 import asyncio
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
@@ -19,8 +20,8 @@ from typing import Any
 import xllamacpp  # type: ignore[import-untyped]
 from blake3 import blake3
 
-from core.jobs.request import JobRequest, Sampling, Tier
-from worker.inference.chat_template import ChatTemplate
+from core.jobs.request import JobRequest, Message, Sampling, Tier
+from worker.inference.chat_template import ChatTemplate, ConversationRefused
 from worker.inference.engine import Completion, FinishReason, ModelDescription, Piece
 from worker.inference.errors import (
     ContextExceeded,
@@ -40,6 +41,8 @@ _CONTEXT_STEP_TOKENS = 256  # llama.cpp rounds the context up to a multiple of t
 _CACHE_VALUE_BYTES = 2  # keys and values are kept as f16
 _WORKING_MEMORY_BYTES = 256 * 1024 * 1024  # compute buffers, vocabulary, allocator
 _SEEDS = 2**32 - 1  # llama.cpp takes 32 bits, of which the highest value means "pick one"
+_CONTROL_TOKEN = 3  # of tokenizer.ggml.token_type
+_NOTHING = "(?!)"
 _MEMORY_INFO = Path("/proc/meminfo")
 
 
@@ -91,6 +94,7 @@ class LlamaEngine:
             bos_token=header.token("tokenizer.ggml.bos_token_id"),
             eos_token=header.token("tokenizer.ggml.eos_token_id"),
         )
+        self._control = _control_tokens(header)
         self._model = ModelDescription(
             model_id=settings.model_id,
             model_hash=blake3().update_mmap(settings.path).digest(),
@@ -115,6 +119,7 @@ class LlamaEngine:
             raise EngineFailed("the engine is closed")
         if self._places == 0:
             raise EngineBusy(f"{self._model.model_id} has as many requests waiting as it lets wait")
+        self._require_plain(request.messages)
         completion = _completion_request(self._template.render(request.messages), request.sampling)
         run = _Run(asyncio.get_running_loop(), self._free_place)
         self._places -= 1
@@ -134,6 +139,17 @@ class LlamaEngine:
         self._closed = True
         await asyncio.to_thread(self._thread.shutdown, cancel_futures=True)
         del self._server
+
+    def _require_plain(self, messages: Sequence[Message]) -> None:
+        """llama.cpp reads a prompt's special tokens wherever they stand: a message that spells one could end its turn
+        and speak in another role."""
+        for index, message in enumerate(messages):
+            spelled = self._control.search(message.content)
+            if spelled is not None:
+                raise ConversationRefused(
+                    f"messages[{index}] holds {spelled[0]!r}, which this model reads as a control token: spell it "
+                    "otherwise, or ask an exact model"
+                )
 
     def _free_place(self) -> None:
         self._places += 1
@@ -211,6 +227,15 @@ def _completion_request(prompt: str, sampling: Sampling) -> dict[str, Any]:
         "cache_prompt": False,  # a prompt read in two parts is summed in another order
         "stream": True,
     }
+
+
+def _control_tokens(header: GgufHeader) -> re.Pattern[str]:
+    """Matches the spelling of any control token."""
+    tokens, kinds = (header.metadata.get(f"tokenizer.ggml.{name}") for name in ("tokens", "token_type"))
+    if not isinstance(tokens, list) or not isinstance(kinds, list) or len(tokens) != len(kinds):
+        raise ModelCorrupt(f"{header.path} does not say which of its tokens are control tokens")
+    spellings = [str(token) for token, kind in zip(tokens, kinds, strict=True) if kind == _CONTROL_TOKEN and token]
+    return re.compile("|".join(map(re.escape, spellings)) or _NOTHING)
 
 
 def _require_memory(header: GgufHeader, context_tokens: int, memory_bytes_max: int) -> None:

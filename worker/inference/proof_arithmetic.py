@@ -54,10 +54,13 @@ class ProofArithmetic:
     def place(self, layer: int, kind: Literal["q", "k"], positions: Ints, z: Ints) -> Ints:
         header = self.shape
         if header.qk_norm:
-            z = reference.head_norm(z, self._tensor(f"layers.{layer}.{kind}_norm"), header.epsilon_q48)
+            z = self.head_norm(layer, kind, z)
         cos, sin = (self._tensor(f"rope.{name}")[positions][:, None] for name in ("cos", "sin"))
         z = reference.rotary(z, cos, sin)
         return reference.head_hadamard(z) if header.qk_hadamard else z
+
+    def head_norm(self, layer: int, kind: Literal["q", "k"], z: Ints) -> Ints:
+        return reference.head_norm(z, self._tensor(f"layers.{layer}.{kind}_norm"), self.shape.epsilon_q48)
 
     def rotary(self, position: int, z: Ints) -> Ints:
         cos, sin = (self._tensor(f"rope.{name}")[position] for name in ("cos", "sin"))

@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.inference.exact.native import PAGE_POSITIONS, NativeEngine, sequence_rows
+from worker.inference.errors import ContextExceeded, TokenOutOfRange
+from worker.inference.exact.devices import DeviceChoice, open_executor
+from worker.inference.exact.native import PAGE_POSITIONS, sequence_rows
 from worker.inference.exact.reference import Weights
-from worker.inference.exact.sampling import Sampling, choose
+from worker.inference.exact.sampling import Sampling
 from zk.arithmetic import trace_shape
 from zk.audit import CommittedRows
 from zk.replay import PrefillRows
@@ -24,14 +26,22 @@ Watch = Callable[[int, NDArray[np.int32], NDArray[np.uint8]], None]
 
 
 class ProofEngine:
-    """One model in the native engine. Implements `zk.replay.PrefillEngine`."""
+    """One model on the CPU or a GPU. Implements `zk.replay.PrefillEngine`."""
 
     def __init__(
-        self, weights: Weights, model_root: bytes, *, tokens_max: int, threads: int = 1, chunk_rows: int = 128
+        self,
+        weights: Weights,
+        model_root: bytes,
+        *,
+        tokens_max: int,
+        threads: int = 1,
+        chunk_rows: int = 128,
+        device: DeviceChoice = DeviceChoice.CPU,
     ) -> None:
         self._root, self._chunk_rows = model_root, chunk_rows
+        self._header, self._tokens_max = weights.header, tokens_max
         pages = -(-tokens_max // PAGE_POSITIONS)
-        self._engine = NativeEngine(weights, threads=threads, rows_max=chunk_rows, pages=pages)
+        self._engine = open_executor(weights, device, threads=threads, rows_max=chunk_rows, pages=pages)
         self._pages = range(pages)
         self.trace_shape: TraceShape = trace_shape(weights.header)
 
@@ -43,7 +53,13 @@ class ProofEngine:
         self._engine.close()
 
     def prefill(self, statement: Statement) -> Iterator[PrefillRows]:
+        """See `PrefillEngine.prefill`. Raises TokenOutOfRange, ContextExceeded or SamplingInvalid for a statement that
+        this model has not."""
         tokens, sampling = statement.tokens[:-1], Sampling(*statement.sampling)
+        if any(token >= self._header.vocabulary for token in statement.tokens):
+            raise TokenOutOfRange(f"the vocabulary has {self._header.vocabulary} tokens; the statement has others")
+        if len(statement.tokens) > min(self._header.context_max, self._tokens_max):
+            raise ContextExceeded(f"{len(statement.tokens)} tokens exceed the model's context")
         first = len(statement.prompt) - 1
         for start in range(0, len(tokens), self._chunk_rows):
             chunk = tokens[start : start + self._chunk_rows]
@@ -52,7 +68,8 @@ class ProofEngine:
             assert result.boundaries is not None
             assert result.kv_rows is not None
             chosen = [-1] * logits_from
-            chosen += [choose(row, sampling, start + i) for i, row in enumerate(result.logits, logits_from + 1)]
+            wanted = len(chunk) - logits_from
+            chosen += [result.choose(i, sampling, start + logits_from + i + 1) for i in range(wanted)]
             yield PrefillRows(result.boundaries, result.kv_rows, chosen)
 
     def generate(
@@ -75,7 +92,7 @@ class ProofEngine:
                     assert result.kv_rows is not None
                     watch(start, result.boundaries, result.kv_rows)
                 start += len(chunk)
-            token = choose(result.logits[-1], sampling, start)
+            token = result.choose(0, sampling, start)
             answer.append(token)
             if len(answer) == tokens_max or token in end_tokens:
                 return tuple(answer)

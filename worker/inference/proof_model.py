@@ -53,6 +53,10 @@ class TensorOpener:
         roots = {spec.name: model.tensor_root(spec.name) for spec in model.specs}
         return cls(model, keccak256(model.tokenizer), keccak256(model.chat_template.encode()), roots)
 
+    def header(self) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
+        words = tuple(word.to_bytes(32, "big") for word in self._weights.header.words())
+        return words, siblings_of(self._levels, 0)
+
     def _raw(self, name: str) -> NDArray[np.uint8]:
         return np.ascontiguousarray(self._weights.tensor(name)).reshape(-1).view(np.uint8)
 

@@ -9,8 +9,9 @@ from contextlib import aclosing
 from core.jobs.request import JobRequest
 from worker.inference.engine import Completion
 from worker.inference.errors import RequestError
-from worker.inference.exact.engine import ExactEngine, sampling_of
+from worker.inference.exact.engine import ExactEngine
 from worker.inference.exact.model import ExactModel
+from worker.inference.exact.ordering import sampling_of
 from worker.inference.proof_arithmetic import ProofArithmetic
 from worker.inference.proof_trace import RowRecorder
 from zk.audit import AuditOpening, Unit, open_unit

@@ -7,18 +7,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.inference.exact.model import ExactModel
+from worker.inference.exact.ordering import sampling_words
 from worker.inference.exact.sampling import Sampling
 from worker.inference.exact.trace_sink import TraceFactory
 from zk.arithmetic import trace_shape
 from zk.audit import CommittedRows
 from zk.trace import Statement, Trace, TraceBuilder
 
-__all__ = ["RowRecorder", "TraceRecorder", "recording", "sampling_words"]
-
-
-def sampling_words(sampling: Sampling) -> tuple[int, int, int, int, int]:
-    """The words that a statement has for a sampling."""
-    return (sampling.temperature_q16, sampling.top_k, sampling.top_p_q16, sampling.seed, sampling.choice)
+__all__ = ["RowRecorder", "TraceRecorder", "recording"]
 
 
 def recording(model: ExactModel) -> TraceFactory:

@@ -11,6 +11,8 @@ library Integers {
     uint256 private constant LANES = 0x000000ff000000ff000000ff000000ff000000ff000000ff000000ff000000ff;
     uint256 private constant ONES = 0x0000000100000001000000010000000100000001000000010000000100000001;
     uint256 private constant SIGNS = 0x8080808080808080808080808080808080808080808080808080808080808080;
+    uint256 private constant BYTES_EVEN = 0x00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff;
+    uint256 private constant WORDS16 = 0x0000ffff0000ffff0000ffff0000ffff0000ffff0000ffff0000ffff0000ffff;
     uint256 private constant WORDS64 = 0x0000000000000000ffffffffffffffff0000000000000000ffffffffffffffff;
     uint256 private constant WORDS32 = 0x00000000ffffffff00000000ffffffff00000000ffffffff00000000ffffffff;
 
@@ -56,6 +58,24 @@ library Integers {
         }
     }
 
+    /// @notice By how much a norm shifts a vector of magnitude a.
+    function normShift(int256 a) internal pure returns (int256 k) {
+        unchecked {
+            k = bitLength(a) - 24;
+            if (k < -16) k = -16;
+        }
+    }
+
+    function largestMagnitude(int256[] memory values, int256 a) internal pure returns (int256) {
+        unchecked {
+            for (uint256 i = 0; i < values.length; i++) {
+                int256 size = magnitude(values[i]);
+                if (size > a) a = size;
+            }
+            return a;
+        }
+    }
+
     /// @notice A value z on the grid of the magnitude a, with the quantised maximum `top`; `reciprocal` is
     /// (top * 2^40) div a.
     function quantise(int256 z, int256 reciprocal) internal pure returns (int256) {
@@ -94,6 +114,15 @@ library Integers {
         }
     }
 
+    /// @notice The first `count` <= 32 of the bytes at `offset`, then zeros.
+    function part(bytes memory data, uint256 offset, uint256 count) internal pure returns (uint256 value) {
+        require(offset + count <= data.length, "short");
+        assembly ("memory-safe") {
+            value := mload(add(add(data, 32), offset))
+            value := and(value, not(shr(shl(3, count), not(0))))
+        }
+    }
+
     /// @notice int64, big-endian, number `i`: the scalars of cells.
     function int64At(bytes memory data, uint256 i) internal pure returns (int256 value) {
         require(8 * i + 8 <= data.length, "short");
@@ -102,11 +131,15 @@ library Integers {
         }
     }
 
-    /// @notice int32, little-endian, number `i`: rows, tiles, and a model's integers.
-    function int32At(bytes memory data, uint256 i) internal pure returns (int256 value) {
-        require(4 * i + 4 <= data.length, "short");
+    /// @notice int32, little-endian, number `i`: a model's integers.
+    function int32At(bytes memory data, uint256 i) internal pure returns (int256) {
+        return int32AtByte(data, 4 * i);
+    }
+
+    /// @notice int32, little-endian, at `offset` bytes.
+    function int32AtByte(bytes memory data, uint256 offset) internal pure returns (int256 value) {
+        uint256 v = part(data, offset, 4) >> 224;
         assembly ("memory-safe") {
-            let v := shr(224, mload(add(add(data, 32), mul(i, 4))))
             v := or(or(shl(24, and(v, 0xff)), shl(8, and(v, 0xff00))), or(and(shr(8, v), 0xff00), shr(24, v)))
             value := signextend(3, v)
         }
@@ -128,23 +161,100 @@ library Integers {
         }
     }
 
-    /// @notice Writes an int32, little-endian, as number `i` of `data`.
-    function putInt32(bytes memory data, uint256 i, int256 value) internal pure {
-        assert(4 * i + 4 <= data.length);
+    /// @notice All int32, little-endian, of rows and tiles.
+    function int32s(bytes memory data) internal pure returns (int256[] memory values) {
+        require(data.length & 3 == 0, "short");
         assembly ("memory-safe") {
-            let v := or(shl(24, and(value, 0xff)), shl(8, and(value, 0xff00)))
-            v := or(v, or(and(shr(8, value), 0xff00), and(shr(24, value), 0xff)))
-            let place := add(add(data, 32), mul(i, 4))
-            mstore(place, or(shl(224, v), shr(32, shl(32, mload(place)))))
+            let count := shr(2, mload(data))
+            values := mload(0x40)
+            mstore(values, count)
+            let to := add(values, 32)
+            // Eight lanes are written at a time, so room is left for eight.
+            mstore(0x40, add(to, shl(5, and(add(count, 7), not(7)))))
+            let end := add(to, shl(5, count))
+            for { let from := add(data, 32) } lt(to, end) { from := add(from, 32) } {
+                let v := mload(from)
+                v := or(shl(8, and(v, BYTES_EVEN)), and(shr(8, v), BYTES_EVEN))
+                v := or(shl(16, and(v, WORDS16)), and(shr(16, v), WORDS16))
+                for { let shift := 224 } 1 { shift := sub(shift, 32) } {
+                    mstore(to, signextend(3, shr(shift, v)))
+                    to := add(to, 32)
+                    if iszero(shift) { break }
+                }
+            }
         }
     }
 
-    /// @notice Writes an int64, big-endian, as number `i` of `data`.
-    function putInt64(bytes memory data, uint256 i, int256 value) internal pure {
-        assert(8 * i + 8 <= data.length);
+    /// @notice The same the other way. Values fit int32.
+    function packInt32(int256[] memory values) internal pure returns (bytes memory data) {
         assembly ("memory-safe") {
-            let place := add(add(data, 32), mul(i, 8))
-            mstore(place, or(shl(192, value), shr(64, shl(64, mload(place)))))
+            let count := mload(values)
+            data := mload(0x40)
+            mstore(data, shl(2, count))
+            let to := add(data, 32)
+            mstore(0x40, add(to, and(add(shl(2, count), 31), not(31))))
+            let end := add(to, shl(2, count))
+            for { let from := add(values, 32) } lt(to, end) { to := add(to, 32) } {
+                let v := 0
+                for { let shift := 224 } 1 { shift := sub(shift, 32) } {
+                    v := or(v, shl(shift, and(mload(from), 0xffffffff)))
+                    from := add(from, 32)
+                    if iszero(shift) { break }
+                }
+                v := or(shl(8, and(v, BYTES_EVEN)), and(shr(8, v), BYTES_EVEN))
+                v := or(shl(16, and(v, WORDS16)), and(shr(16, v), WORDS16))
+                mstore(to, v)
+            }
+        }
+    }
+
+    /// @notice All int64, big-endian.
+    function int64s(bytes memory data) internal pure returns (int256[] memory values) {
+        require(data.length & 7 == 0, "short");
+        assembly ("memory-safe") {
+            let count := shr(3, mload(data))
+            values := mload(0x40)
+            mstore(values, count)
+            let to := add(values, 32)
+            let end := add(to, shl(5, count))
+            mstore(0x40, end)
+            for { let from := add(data, 32) } lt(to, end) { from := add(from, 8) } {
+                mstore(to, sar(192, mload(from)))
+                to := add(to, 32)
+            }
+        }
+    }
+
+    /// @notice The same the other way. Values fit int64.
+    function packInt64(int256[] memory values) internal pure returns (bytes memory data) {
+        assembly ("memory-safe") {
+            let count := mload(values)
+            data := mload(0x40)
+            mstore(data, shl(3, count))
+            let to := add(data, 32)
+            let end := add(to, shl(3, count))
+            // Each store writes 32 bytes, of which the next ones overwrite all but eight.
+            mstore(0x40, and(add(end, 63), not(31)))
+            for { let from := add(values, 32) } lt(to, end) { to := add(to, 8) } {
+                mstore(to, shl(192, mload(from)))
+                from := add(from, 32)
+            }
+        }
+    }
+
+    /// @notice Values of one byte each. The low eight bits count.
+    function packInt8(int256[] memory values) internal pure returns (bytes memory data) {
+        assembly ("memory-safe") {
+            let count := mload(values)
+            data := mload(0x40)
+            mstore(data, count)
+            let to := add(data, 32)
+            mstore(0x40, add(to, and(add(count, 31), not(31))))
+            let end := add(to, count)
+            for { let from := add(values, 32) } lt(to, end) { to := add(to, 1) } {
+                mstore8(to, mload(from))
+                from := add(from, 32)
+            }
         }
     }
 

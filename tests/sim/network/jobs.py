@@ -11,6 +11,7 @@ from core.jobs.request import JobRequest, Message, Role, Sampling, Tier, request
 from core.store.identity import ChainIdentity
 from market.contracts import JOB_ESCROW
 from protos.messages import JobEvent, Model, SubmitJob
+from sequencer.coordinator.challenges import Auditor
 from sequencer.coordinator.escrow import CallFailed, EscrowStatus, JobTerms, Standing
 from sequencer.coordinator.fleet import DUTY_INFERENCE, DUTY_REPLICA
 from sequencer.coordinator.job_log import JobLog
@@ -51,7 +52,7 @@ class FakeMarket:
     def standing(self, worker: bytes) -> Standing:
         return Standing(worker, 0 if worker in self.unbonded else 2**62)
 
-    def challenge_seconds(self) -> int:
+    def challenge_seconds(self, tier: Tier) -> int:
         return self.challenge_s
 
     def check(self, sender: bytes, data: bytes) -> int:
@@ -98,7 +99,13 @@ class ScriptedEngine:
 class JobWorld(World):
     """A World whose coordinator takes jobs."""
 
-    def __init__(self, folder: Path, config: JobsConfig | None = None, market: FakeMarket | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        config: JobsConfig | None = None,
+        market: FakeMarket | None = None,
+        auditor: Auditor | None = None,
+    ) -> None:
         super().__init__(folder)
         self.market = market or FakeMarket()
         self.log = JobLog(folder / "jobs", ChainIdentity.of(self.genesis), self.threads)
@@ -111,6 +118,7 @@ class JobWorld(World):
             operator=OPERATOR,
             audit_seed=b"seed",
             now_ms=self.now_ms,
+            auditor=auditor,
         )
 
     def job_worker(self, number: int, engine: ScriptedEngine, folder: Path | None = None) -> SimulatedWorker:

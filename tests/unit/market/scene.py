@@ -24,6 +24,7 @@ PARAMETERS = MarketParameters(
     arbiter=address_of("arbiter"),
     stake_min_wei=ETHER,
     challenge_seconds=60,
+    exact_challenge_seconds=60,
     settlement_seconds=600,
     unbonding_seconds=3600,
     penalty_multiple=10,

@@ -7,13 +7,14 @@ import pytest
 
 from core.contract import Event
 from core.jobs.receipt import Receipt, ReceiptDomain, sign_receipt
-from core.jobs.request import JobRequest, Message, Role, output_hash, request_hash
+from core.jobs.request import JobRequest, Message, Role, Tier, output_hash, request_hash
 from core.receipts import Log
 from market.contracts import ESCROW_ADDRESS
 from market.receipt_tree import leaf_of, root_of
 from market.verification import (
     ChainRecord,
     ClientSide,
+    Recomputed,
     Verdict,
     batch_topics,
     job_topics,
@@ -131,6 +132,20 @@ def test_a_wrong_answer_or_request_is_seen(honest: ChainRecord) -> None:
     other = JobRequest("smollm2", (Message(Role.USER, "?"),))
     assert verdicts(honest, client=replace(CLIENT, request=other))["request"] == Verdict.FAILED
     assert verdicts(honest, signer=address_of("client"))["signature"] == Verdict.FAILED
+
+
+def test_an_exact_answer_is_proven_by_running_it_again(honest: ChainRecord) -> None:
+    root = b"\5" * 32
+    exact = with_order(with_receipt(honest, tier=Tier.EXACT, trace_root=root), 2, int(Tier.EXACT))
+
+    def execution(record: ChainRecord, client: ClientSide) -> Verdict:
+        return verdicts(record, client=client)["execution"]
+
+    assert execution(exact, replace(CLIENT, recomputed=Recomputed(root, OUTPUT))) == Verdict.PASSED
+    assert execution(exact, replace(CLIENT, recomputed=Recomputed(b"\6" * 32, OUTPUT))) == Verdict.FAILED
+    assert execution(exact, replace(CLIENT, recomputed=Recomputed(root, "Lyon."))) == Verdict.FAILED
+    assert execution(exact, CLIENT) == Verdict.UNCHECKED
+    assert execution(honest, replace(CLIENT, recomputed=Recomputed(root, OUTPUT))) == Verdict.UNCHECKED
 
 
 def test_a_receipt_that_contradicts_itself_is_seen(honest: ChainRecord) -> None:

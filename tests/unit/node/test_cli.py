@@ -47,7 +47,14 @@ def test_a_deferred_commands_sentence_is_its_own() -> None:
 def test_the_commands() -> None:
     groups = {path[0] for path in COMMANDS}
     assert groups == {"testnet", "sequencer", "worker", "job", "model", "inference", "evm", "config"}
-    assert {path[1] for path in COMMANDS if path[0] == "job"} == {"submit", "status", "list", "cancel", "verify"}
+    assert {path[1] for path in COMMANDS if path[0] == "job"} == {
+        "submit",
+        "status",
+        "list",
+        "cancel",
+        "verify",
+        "dispute",
+    }
 
 
 @pytest.mark.parametrize("path", COMMANDS, ids=" ".join)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from core.jobs.receipt import Receipt
 from core.jobs.request import JobRequest, Message, Role, Sampling, Tier
 from protos.messages import (
+    AnswerOpened,
     BlockReference,
     BlockRefusal,
     Capabilities,
@@ -21,8 +22,10 @@ from protos.messages import (
     JobOutput,
     JobStarted,
     Model,
+    Product,
     Register,
     SignedReceipt,
+    UnitOpening,
 )
 
 __all__ = ["job_requests", "receipts", "worker_messages"]
@@ -92,7 +95,23 @@ worker_messages: st.SearchStrategy[Any] = st.one_of(
     st.builds(GetBlocks, u64, u64, u32),
     st.builds(JobStarted, hashes, attempts),
     st.builds(JobOutput, hashes, attempts, u64, texts),
-    st.builds(JobFinished, hashes, attempts, texts, st.builds(SignedReceipt, receipts(), signatures)),
+    st.builds(
+        JobFinished, hashes, attempts, texts, st.builds(SignedReceipt, receipts(), signatures), st.binary(max_size=9)
+    ),
+    st.builds(
+        AnswerOpened,
+        u32,
+        hashes,
+        st.binary(max_size=64),
+        st.lists(
+            st.builds(
+                UnitOpening,
+                *(st.binary(max_size=40) for _ in range(4)),
+                st.lists(st.builds(Product, texts, u32, st.binary(max_size=9)), max_size=4).map(tuple),
+            ),
+            max_size=2,
+        ).map(tuple),
+    ),
     st.builds(JobFailed, hashes, attempts, texts, texts),
     st.builds(Goodbye, texts),
     st.builds(Failure, texts, texts),

@@ -31,6 +31,7 @@ from protos.messages import (
     Hello,
     JobEvent,
     JobOutput,
+    OpenAnswer,
     SequencerMessage,
     SubmitJob,
     WorkerMessage,
@@ -104,8 +105,10 @@ def test_any_messages_arrive_in_order(messages: list[Any]) -> None:
 def test_requests_arrive_as_they_were_sent(request: Any) -> None:
     submit = SubmitJob(HASH, request, HASH)
     assert rpc.decode(SubmitJob, rpc.encode(submit)) == submit
-    assign = AssignJob(HASH, 1, request, HASH, HASH, 9, 2**127, 0, 1, False)
+    assign = AssignJob(HASH, 1, request, HASH, HASH, 9, 2**127, 0, 1, False, bytes(8))
     assert through(rpc.sequencer_writer(), rpc.sequencer_reader(), assign) == assign
+    challenge = OpenAnswer(1, HASH, request, HASH, HASH, bytes(12), bytes(16), 9)
+    assert through(rpc.sequencer_writer(), rpc.sequencer_reader(), challenge) == challenge
 
 
 @pytest.mark.parametrize("size", [rpc.FRAME_BYTES_MAX, 3 * rpc.FRAME_BYTES_MAX + 17])

@@ -96,6 +96,24 @@ async def test_batches_answer_in_order_and_leave_notifications_out() -> None:
     assert await exchange(server, notification) is None
 
 
+async def test_calls_of_a_batch_wait_together_and_begin_in_order() -> None:
+    begun: list[int] = []
+    all_begun = asyncio.Event()
+
+    async def wait_for_all(parameters: Parameters, _: Connection) -> Any:
+        begun.append(parameters.quantity(0))
+        if len(begun) == 3:
+            all_begun.set()
+        await all_begun.wait()
+        return len(begun)
+
+    server = dispatcher({"wait": connected(wait_for_all), "begun": light(lambda _: list(begun))})
+    batch = [call("wait", "0x1"), call("begun"), call("wait", "0x2"), call("wait", "0x3"), call("begun")]
+    async with asyncio.timeout(10):
+        answers = [one["result"] for one in await exchange(server, batch)]
+    assert answers == [3, [1], 3, 3, [1, 2, 3]], "each call saw those before it begun, and none after it"
+
+
 async def test_batch_and_response_limits() -> None:
     server = dispatcher(batch_calls_max=3, response_bytes_max=1_000)
     assert (await exchange(server, [call("add", "0x1", "0x1")] * 4))["error"]["message"] == "batch too large"

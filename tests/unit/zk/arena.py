@@ -1,23 +1,30 @@
 """Disputes on an executor: the contracts at their places, games between two parties, and single steps."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
+from eth_abi.abi import encode
+
+from core.contract import Event
 from core.memory_state import AccountContents
 from tests.unit.market.ledger import Ledger, address_of
-from tests.unit.zk.scene import Claim, Scene
-from worker.evm.reference import ReferenceExecutor
+from tests.unit.zk.scene import SAMPLED, TOKENS_MAX, Claim, Scene
+from worker.evm.native_executor import NativeExecutor
+from worker.inference.exact.sampling import Sampling
 from worker.inference.exact.specification import exp2_table, sigmoid_table
 from worker.inference.proof_model import TensorOpener
 from zk.contracts import DISPUTE, DISPUTE_ADDRESS, STEPS, STEPS_ADDRESS, predeploys
-from zk.dispute import Challenger, Terms, Worker, play
-from zk.program import Instruction, Programs
+from zk.dispute import EVIDENCE_TYPE, Challenger, Terms, Worker, play
+from zk.instruction import Instruction
+from zk.program import Programs
 from zk.tape import Tape, fill
-from zk.trace import Statement
+from zk.trace import Statement, tokens_hash
 
 __all__ = ["CHALLENGER", "MOVE_SECONDS", "WORKER", "Arena", "DisputeScene", "evidence_of", "new_ledger", "recompute"]
 
 MOVE_SECONDS = 3600
+TEXT_HASH = b"\x07" * 32
 WORKER, CHALLENGER = address_of("worker"), address_of("challenger")
 
 
@@ -25,14 +32,17 @@ def new_ledger() -> Ledger:
     accounts = {name: AccountContents(balance=10**18) for name in (WORKER, CHALLENGER)}
     for address, predeploy in predeploys(exp2_table().tolist(), sigmoid_table().tolist(), MOVE_SECONDS).items():
         accounts[address] = AccountContents(1, predeploy.balance_wei, predeploy.code, predeploy.storage)
-    return Ledger(ReferenceExecutor(), accounts, {DISPUTE_ADDRESS: DISPUTE, STEPS_ADDRESS: STEPS})
+    return Ledger(NativeExecutor(), accounts, {DISPUTE_ADDRESS: DISPUTE, STEPS_ADDRESS: STEPS})
 
 
 class DisputeScene(Scene):
     """A scene whose model a dispute can open."""
 
+    ends_by_text = True  # answers end where a test wants them to
+
     def __init__(self, seed: int = 1, **shape: int) -> None:
-        super().__init__(seed, **{"head_width": 32, "vocabulary": 192, **shape})
+        super().__init__(seed, **shape)
+        self._tokens_max = TOKENS_MAX
         self.opener = TensorOpener(self.model, b"\x01" * 32, b"\x02" * 32)
         self.model_root = self.opener.root
         self.programs = Programs(self.model.header)
@@ -49,30 +59,58 @@ class DisputeScene(Scene):
     def worker(self, claim: Claim, make_tape: Callable[[int, int], Tape] | None = None) -> Worker:
         return Worker(claim.trace, claim.rows, self.programs, self.opener, make_tape or self.tapes(claim))
 
-    def challenger(self, honest: Claim) -> Challenger:
-        return Challenger(honest.trace, self.tapes(honest))
+    def challenger(self, honest: Claim, terms: Terms) -> Challenger:
+        return Challenger(terms, honest.trace, self.opener, self.tapes(honest))
+
+    def order(self, prompt: tuple[int, ...], sampling: Sampling = SAMPLED, tokens_max: int = TOKENS_MAX) -> Statement:
+        """An order for an answer of at most so many tokens, or one that a stop string ends."""
+        order = super().order(prompt, sampling)
+        return replace(order, request_hash=self._asked(order, tokens_max).request_hash)
+
+    def _asked(self, order: Statement, tokens_max: int) -> Terms:
+        """The terms of an order, with nothing in them of the answer."""
+        self._tokens_max = tokens_max
+        return Terms(
+            bytes(32),
+            order.model_root,
+            self.programs.tree_root,
+            TEXT_HASH,
+            tokens_hash(order.prompt),
+            order.sampling,
+            len(order.prompt),
+            1,
+            tokens_max,
+            self.ends_by_text,
+            self.programs.shape.layers,
+            WORKER,
+            CHALLENGER,
+        )
 
     def terms(self, order: Statement, claim: Claim) -> Terms:
-        """What was ordered, and the root that the worker signed."""
-        answer = claim.statement.answer
-        asked = Statement(order.model_root, order.request_hash, order.sampling, order.prompt, answer)
-        return Terms.of(asked, claim.trace.root, self.programs, WORKER, CHALLENGER)
+        """What was ordered, and what the worker signed."""
+        asked = self._asked(order, self._tokens_max)
+        return replace(asked, trace_root=claim.trace.root, answer_tokens=len(claim.statement.answer))
 
 
 class Arena:
-    """One game on a fresh chain. Implements `zk.dispute.DisputeChain`."""
+    """One game, on a fresh chain if none is given. Implements `zk.dispute.DisputeChain`."""
 
-    def __init__(self, terms: Terms) -> None:
+    def __init__(self, terms: Terms, ledger: Ledger | None = None) -> None:
         self.terms = terms
-        self.ledger = new_ledger()
+        self.ledger = ledger or new_ledger()
         self.gas: list[tuple[str, int]] = []
+        self._events: list[Event] = []
 
     def move(self, sender: bytes, function: str, *arguments: object) -> None:
         sent = self.ledger.send(sender, DISPUTE_ADDRESS, function, *arguments)
         self.gas.append((function, sent.gas_used))
+        self._events += sent.events
 
     def turn(self) -> int:
         return int(self.ledger.read(DISPUTE_ADDRESS, "turnOf", self.terms.solidity()))
+
+    def events(self) -> list[Event]:
+        return self._events
 
     def winner(self) -> bytes:
         found: bytes = self.ledger.read(DISPUTE_ADDRESS, "winnerOf", self.terms.solidity())
@@ -104,7 +142,8 @@ def recompute(
         index,
         claim.statement.sampling,
     )
-    sent = ledger.send(WORKER, STEPS_ADDRESS, "recompute", instruction.solidity(), evidence, context)
+    encoded = encode([EVIDENCE_TYPE], [evidence])
+    sent = ledger.send(WORKER, STEPS_ADDRESS, "recompute", instruction.encode(), encoded, context)
     return sent.result, sent.gas_used
 
 

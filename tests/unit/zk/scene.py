@@ -13,7 +13,7 @@ from worker.inference.proof_engine import ProofEngine
 from zk.audit import CommittedRows
 from zk.trace import Statement, Trace
 
-__all__ = ["SAMPLED", "Claim", "Scene", "claim_rows", "open_engine"]
+__all__ = ["SAMPLED", "TOKENS_MAX", "Claim", "Scene", "claim_rows", "open_engine"]
 
 TOKENS_MAX = 64
 SAMPLED = Sampling(temperature_q16=52_000, top_k=50, top_p_q16=60_000, seed=77, choice=1)

@@ -80,15 +80,17 @@ def test_each_cheat_is_caught(scene: Scene, name: str) -> None:
         assert at == min(positions), (first, sorted(positions))
 
 
-@pytest.mark.parametrize("name", ["stale_cache", "swapped_token", "one_bit"])
+@pytest.mark.parametrize("name", CHEATS)
 def test_an_audit_catches_as_often_as_predicted(scene: Scene, name: str) -> None:
     generator = np.random.default_rng([22, *name.encode()])
     order = scene.order(scene.prompt(8))
     claim = CHEATS[name](scene, order, ANSWER_TOKENS, generator)
     received, layers = replace(order, answer=claim.statement.answer), scene.model.header.layers
     units = all_units(scene, received)
-    wrong = len(audited(scene, order, claim, units).findings)
-    draws, audits = 3, 60
+    wrong = len(audited(scene, order, claim, units).findings) or len(
+        units
+    )  # another order's root is refused as a whole
+    draws, audits = 2, 40
     caught = 0
     for number in range(audits):
         drawn = draw_units(keccak256(b"beacon %d" % number), claim.trace.root, layers, received, draws)

@@ -77,6 +77,11 @@ struct alignas(16) JournalEntry {
 static_assert(sizeof(JournalEntry) == 64);
 constexpr u32 JOURNAL_SLOT = 0x80000000u;
 
+// Where a stretch of changes begins, for a failure to undo: the journal's length, and how many entries there were.
+struct Checkpoint {
+    u32 journal, accounts, slots;
+};
+
 // A suspended frame's registers and a running frame's facts.
 struct alignas(16) Frame {
     u256 value;        // CALLVALUE
@@ -86,8 +91,8 @@ struct alignas(16) Frame {
     i64 gas;
     u64 memory_base;
     u64 memory_bytes;
-    u64 stack_base;
-    u64 stack_height;
+    u32 stack_base;
+    u32 stack_height;
     u64 input_offset;  // in the arenas, or an address when INPUT_OUTSIDE
     u64 input_bytes;
     u64 output_offset;  // where the caller wants the return data, in its memory
@@ -95,14 +100,22 @@ struct alignas(16) Frame {
     i64 refund;         // of the transaction when the frame began
     u64 region_top;     // likewise
     u64 log_bytes;      // likewise
-    u32 logs;           // likewise
-    u32 journal;        // likewise
+    Checkpoint start;   // what the frame's failure goes back to
+    u32 logs;           // of the transaction when the frame began
     u32 code;           // number of the code that runs
     u32 flags;          // FrameFlag
-    u32 codes;          // likewise: of the region
-    u32 padding;
+    u32 codes;          // of the region when the frame began
+    u32 padding[3];
 };
 static_assert(sizeof(Frame) == 192);
+
+// KECCAK256 of two words, remembered: solc hashes a mapping's slot anew for each access to it.
+struct alignas(16) Digest {
+    u64 input[8];
+    u64 output[4];
+};
+static_assert(sizeof(Digest) == 96);
+constexpr u32 DIGESTS_KEPT = 4;
 
 enum FrameFlag : u32 {
     FRAME_STATIC = 1,
@@ -112,7 +125,7 @@ enum FrameFlag : u32 {
 
 // Offsets of the sections in a lane's memory.
 struct ArenaLayout {
-    u64 stack, memory, returned, accounts, slots, account_index, slot_index, journal, logs, frames, end;
+    u64 stack, memory, returned, accounts, slots, account_index, slot_index, journal, logs, frames, digests, end;
 };
 
 // Slack after sections that unaligned accesses may touch a little beyond their end.
@@ -120,8 +133,8 @@ constexpr u64 SECTION_SLACK = 64;
 
 WG_FN constexpr u64 align_section(u64 bytes) { return (bytes + SECTION_SLACK + 15) & ~15ull; }
 
-WG_FN ArenaLayout lay_out(const ArenaSizes& sizes) {
-    ArenaLayout layout;
+WG_FN constexpr ArenaLayout lay_out(const ArenaSizes& sizes) {
+    ArenaLayout layout = {};
     layout.stack = 0;
     layout.memory = layout.stack + sizes.stack_words * 32;
     layout.returned = layout.memory + align_section(sizes.memory_bytes);
@@ -132,8 +145,27 @@ WG_FN ArenaLayout lay_out(const ArenaSizes& sizes) {
     layout.journal = layout.slot_index + sizes.index_entries * sizeof(u32);
     layout.logs = layout.journal + sizes.journal_entries * sizeof(JournalEntry);
     layout.frames = layout.logs + align_section(sizes.log_bytes);
-    layout.end = layout.frames + sizes.frames * sizeof(Frame);
+    layout.digests = layout.frames + sizes.frames * sizeof(Frame);
+    layout.end = layout.digests + DIGESTS_KEPT * sizeof(Digest);
     return layout;
+}
+
+// The class that common transactions run in on a GPU; a constant, so that offsets cost the kernel no instructions.
+// worker/evm/gpu_engine.py declares the same sizes.
+WG_FN constexpr ArenaSizes common_arenas() {
+    return {
+        .stack_words = 96,
+        .memory_bytes = 2304,
+        .return_bytes = 512,
+        .accounts = 8,
+        .slots = 24,
+        .index_entries = 0,
+        .journal_entries = 36,
+        .log_bytes = 1024,
+        .frames = 6,
+        .region_bytes = 1024,
+        .codes = 2,
+    };
 }
 
 // Bytes of one lane's private memory; the region is separate and contiguous.

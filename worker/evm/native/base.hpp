@@ -211,11 +211,11 @@ class Base {
             if (answer.status != ANSWER_FREE) insert_answer(answer);
         }
     }
-    static void insert(std::vector<u32>& index, u64 hash, u32 number) {
+    static void insert(std::vector<IndexPlace>& index, u64 hash, u32 number) {
         const u64 mask = index.size() - 1;
         u64 i = hash;
         while (index[i & mask]) ++i;
-        index[i & mask] = number;
+        index[i & mask] = make_place(hash, number);
     }
     void rebuild_accounts(u64 size) {
         account_index_.assign(size, 0);
@@ -307,9 +307,9 @@ class Base {
 
     Granularity granularity_;
     std::vector<AccountRecord> accounts_;
-    std::vector<u32> account_index_;
+    std::vector<IndexPlace> account_index_;
     std::vector<SlotRecord> slots_;
-    std::vector<u32> slot_index_;
+    std::vector<IndexPlace> slot_index_;
     std::vector<Code> codes_;
     GrowingBytes code_blob_;  // stays where it is: a transaction that runs one code may bring another
     std::unordered_map<u64, u32> code_numbers_;

@@ -2,11 +2,14 @@
 //
 // A program becomes records of 8 bytes. A BLOCK record stands before each run of instructions that can only be entered
 // at its start; it carries the constant gas of the run and what it needs of the stack, so that the instructions check
-// neither. PUSH before JUMP or JUMPI is fused into one record that knows its target. Checking a block at once is exact:
+// neither. PUSH before JUMP or JUMPI is fused into one record that knows its target, with an ISZERO before it into one
+// that jumps on zero; POPs in a row are one record; what arithmetic makes of constants (solc writes its masks as shifts and
+// differences) is one constant. Gas and stack needs stay those of the instructions. Checking a block at once is exact:
 // a frame that fails later in the block loses all its gas and effects anyway, and no block runs past an instruction that
 // sees the gas left (Flow::Split). With Granularity::Instruction every instruction is a block, as tracing needs it.
 #pragma once
 
+#include "worker/evm/native/instructions_pure.hpp"
 #include "worker/evm/native/opcodes.hpp"
 #include "worker/evm/native/types.hpp"
 
@@ -15,7 +18,7 @@ namespace warpgrid::evm {
 constexpr u32 NO_JUMP = NONE;
 
 // operation in the low byte of `head`; above it what the operation wants:
-// BLOCK: stack inputs (11 bits) and growth (11 bits); DUP, SWAP, LOG: n. `immediate`: gas, value, target or index.
+// BLOCK: stack inputs (11 bits) and growth (11 bits); DUP, SWAP, LOG, DROP: n. `immediate`: gas, value, target or index.
 struct alignas(8) Instruction {
     u32 head;
     u32 immediate;
@@ -39,20 +42,92 @@ struct CodeTarget {
     u256* constants;
 };
 
+// Constants that the last records of the open block push: what arithmetic on them can be done at once. Pure instructions
+// take it for a stack.
+struct ConstantRun {
+    static constexpr u32 LENGTH_MAX = 4;
+    u256 values[LENGTH_MAX];  // the last one first
+    u32 length;
+
+    WG_FN void push(const u256& value) {
+        for (u32 i = LENGTH_MAX - 1; i > 0; --i) values[i] = values[i - 1];
+        values[0] = value;
+        if (length < LENGTH_MAX) ++length;
+    }
+    WG_FN void drop() {
+        for (u32 i = 1; i < LENGTH_MAX; ++i) values[i - 1] = values[i];
+        --length;
+    }
+    WG_FN const u256& top() const { return values[0]; }
+    WG_FN const u256& at(u32 n) const { return values[n]; }
+    WG_FN void replace(u32 n, const u256& value) {
+        const u256 result = value;
+        for (u32 i = 0; i < n; ++i) drop();
+        values[0] = result;
+    }
+
+    // Does the instruction, if it is one for constants; how many of them it took, or 0.
+    WG_FN u32 apply(u8 opcode) {
+        const u32 inputs = opcode == OP_NOT ? 1 : 2;
+        if (length < inputs) return 0;
+        switch (opcode) {
+            case OP_ADD: op_ADD(*this); break;
+            case OP_SUB: op_SUB(*this); break;
+            case OP_AND: op_AND(*this); break;
+            case OP_OR: op_OR(*this); break;
+            case OP_NOT: op_NOT(*this); break;
+            case OP_SHL: op_SHL(*this); break;
+            case OP_SHR: op_SHR(*this); break;
+            default: return 0;
+        }
+        return inputs;
+    }
+};
+
+WG_FN bool is_narrow(const u256& value) { return fits_u64(value) && value.w[0] >> 32 == 0; }
+
 struct Decoder {
     const u8* code;
     u32 size;
     Granularity granularity;
     CodeTarget target;
     CodeSizes sizes;
+    CodeSizes room;  // the most there were at a time, before something was folded
     // the open block
     u32 block;
     u32 gas;
     i32 height, inputs, growth;
+    u8 last;            // operation of the last record
+    u32 last_argument;  // and its argument
+    ConstantRun run_of_constants;
 
     WG_FN void emit(u8 operation, u32 argument, u32 immediate) {
         if (target.records) target.records[sizes.records] = make_instruction(operation, argument, immediate);
-        ++sizes.records;
+        if (++sizes.records > room.records) room.records = sizes.records;
+        last = operation;
+        last_argument = argument;
+        if (operation != OP_PUSH_WORD && operation != OP_PUSH_WIDE) run_of_constants.length = 0;
+    }
+    WG_FN void emit_constant(const u256& value) {
+        if (is_narrow(value)) {
+            emit(OP_PUSH_WORD, 0, static_cast<u32>(value.w[0]));
+        } else {
+            if (target.constants) target.constants[sizes.constants] = value;
+            emit(OP_PUSH_WIDE, 0, sizes.constants++);
+            if (sizes.constants > room.constants) room.constants = sizes.constants;
+        }
+    }
+    // Puts one constant in the place of the last ones, if this instruction can be done now.
+    WG_FN bool fold(u8 opcode) {
+        if (run_of_constants.length == 0 || granularity != Granularity::Block) return false;
+        const ConstantRun before = run_of_constants;
+        const u32 taken = run_of_constants.apply(opcode);
+        for (u32 i = 0; i < taken; ++i) {
+            --sizes.records;
+            if (!is_narrow(before.values[i])) --sizes.constants;
+        }
+        if (taken) emit_constant(run_of_constants.top());
+        return taken;
     }
     WG_FN void close_block() {
         const u32 needed = inputs > 1025 ? 1025 : static_cast<u32>(inputs);
@@ -78,7 +153,7 @@ struct Decoder {
     }
 
     WG_FN void run() {
-        sizes = {0, 0};
+        sizes = room = {0, 0};
         if (target.jumps) {
             for (u32 i = 0; i < size; ++i) target.jumps[i] = NO_JUMP;
         }
@@ -104,10 +179,16 @@ struct Decoder {
         }
         account_for(traits);
         if (opcode >= OP_PUSH0 && opcode <= OP_PUSH32) return decode_push(pc, opcode - OP_PUSH0);
+        if (fold(opcode)) return pc + 1;
         if (opcode >= OP_DUP1 && opcode <= OP_DUP16) {
             emit(OP_DUP, opcode - OP_DUP1, pc);
         } else if (opcode >= OP_SWAP1 && opcode <= OP_SWAP16) {
             emit(OP_SWAP, opcode - OP_SWAP1 + 1, pc);
+        } else if (opcode == OP_POP && last == OP_DROP && granularity == Granularity::Block) {
+            --sizes.records;
+            emit(OP_DROP, last_argument + 1, pc);
+        } else if (opcode == OP_POP) {
+            emit(OP_DROP, 1, pc);
         } else if (opcode >= OP_LOG0 && opcode <= OP_LOG4) {
             emit(OP_LOG, opcode - OP_LOG0, pc);
         } else if (opcode != OP_JUMPDEST || granularity == Granularity::Instruction) {
@@ -125,20 +206,17 @@ struct Decoder {
             value.w[position / 8] |= byte << (8 * (position % 8));
         }
         const u32 next = pc + 1 + count;
-        const bool narrow = fits_u64(value) && value.w[0] >> 32 == 0;
         if (granularity == Granularity::Block && next < size && (code[next] == OP_JUMP || code[next] == OP_JUMPI)) {
             account_for(OPCODES.traits[code[next]]);
-            const u32 destination = narrow && value.w[0] < size ? static_cast<u32>(value.w[0]) : NO_JUMP;
-            emit(code[next] == OP_JUMP ? OP_PUSH_JUMP : OP_PUSH_JUMPI, 0, destination);
+            const u32 destination = is_narrow(value) && value.w[0] < size ? static_cast<u32>(value.w[0]) : NO_JUMP;
+            const bool inverted = code[next] == OP_JUMPI && last == OP_ISZERO;
+            if (inverted) --sizes.records;
+            emit(code[next] == OP_JUMP ? OP_PUSH_JUMP : inverted ? OP_PUSH_JUMPZ : OP_PUSH_JUMPI, 0, destination);
             restart_block();
             return next + 1;
         }
-        if (narrow) {
-            emit(OP_PUSH_WORD, 0, static_cast<u32>(value.w[0]));
-        } else {
-            if (target.constants) target.constants[sizes.constants] = value;
-            emit(OP_PUSH_WIDE, 0, sizes.constants++);
-        }
+        emit_constant(value);
+        run_of_constants.push(value);
         if (granularity == Granularity::Instruction) restart_block();
         return next;
     }
@@ -146,7 +224,7 @@ struct Decoder {
     WG_FN void resolve_jumps() {
         for (u32 i = 0; i < sizes.records; ++i) {
             const u8 operation = static_cast<u8>(target.records[i].head);
-            if (operation != OP_PUSH_JUMP && operation != OP_PUSH_JUMPI) continue;
+            if (operation != OP_PUSH_JUMP && operation != OP_PUSH_JUMPI && operation != OP_PUSH_JUMPZ) continue;
             const u32 destination = target.records[i].immediate;
             const u32 record = destination == NO_JUMP ? NO_JUMP : target.jumps[destination];
             target.records[i].immediate = record == NO_JUMP ? 0 : record;
@@ -154,11 +232,15 @@ struct Decoder {
     }
 };
 
-// Decodes code[0..size) into `target`, or only counts what it would need when the target's pointers are null.
+// Decodes code[0..size) into `target`, or only counts when the target's pointers are null. The room that it takes.
 WG_NOINLINE inline CodeSizes decode_code(const u8* code, u32 size, Granularity granularity, const CodeTarget& target) {
-    Decoder decoder = {code, size, granularity, target, {}, 0, 0, 0, 0, 0};
+    Decoder decoder = {};
+    decoder.code = code;
+    decoder.size = size;
+    decoder.granularity = granularity;
+    decoder.target = target;
     decoder.run();
-    return decoder.sizes;
+    return decoder.room;
 }
 
 // EIP-7702: does this code delegate to another account's?

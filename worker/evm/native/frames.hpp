@@ -76,7 +76,7 @@ WG_FN u32 code_from_return_data(M& m) {
     if (m.return_bytes == 0) return CODE_EMPTY;
     const u32 number = reserve_code(m, m.return_bytes);
     if (number == NONE) return NONE;
-    m.memory.copy_out(m.region.base + m.region.code(number).bytes, m.layout->returned, m.return_bytes);
+    m.memory.copy_out(m.region.base + m.region.code(number).bytes, m.layout().returned, m.return_bytes);
     seal_code(m, number);
     return number;
 }
@@ -102,7 +102,7 @@ WG_FN void suspend_frame(M& m, typename M::Regs& r) {
     m.frame.memory_bytes = r.memory_bytes;
     m.frame.stack_base = r.stack.base_slot();
     m.frame.stack_height = r.stack.top_slot();
-    m.memory.store_struct(m.layout->frames + m.depth * sizeof(Frame), m.frame);
+    m.memory.store_struct(m.layout().frames + m.depth * sizeof(Frame), m.frame);
 }
 
 // Registers that belong to the running frame's code.
@@ -118,17 +118,16 @@ WG_FN bool load_code(M& m, typename M::Regs& r, u32 number) {
 
 template <class M>
 WG_FN void set_stack_limit(const M& m, typename M::Regs& r) {
-    const u64 room = m.sizes->stack_words - 1 - r.stack.base_slot();
+    const u64 room = m.sizes().stack_words - 1 - r.stack.base_slot();
     r.stack.limit = room < STACK_HEIGHT_MAX ? static_cast<u32>(room) : STACK_HEIGHT_MAX;
 }
 
-// Makes `message` the running frame; memory and stack begin above what is in use. Its journal snapshot is
-// `journal` entries, taken before anything that its failure must undo.
+// Makes `message` the running frame; memory and stack begin above what is in use. `start` was opened before anything
+// that its failure must undo.
 template <class M>
-WG_NOINLINE void begin_frame(M& m, typename M::Regs& r, const Message& message, u32 journal, u64 memory_base,
-                             u32 stack_slot) {
+WG_NOINLINE void begin_frame(M& m, typename M::Regs& r, const Message& message, const Checkpoint& start,
+                             u64 memory_base, u32 stack_slot) {
     Frame& f = m.frame;
-    f = {};
     f.value = message.value;
     f.caller = message.caller;
     f.self = message.self;
@@ -141,7 +140,7 @@ WG_NOINLINE void begin_frame(M& m, typename M::Regs& r, const Message& message, 
     f.codes = message.codes;
     f.log_bytes = m.log_bytes;
     f.logs = m.logs;
-    f.journal = journal;
+    f.start = start;
     f.code = message.code;
     f.flags = message.flags;
     m.self = m.state.address(message.self);
@@ -151,7 +150,7 @@ WG_NOINLINE void begin_frame(M& m, typename M::Regs& r, const Message& message, 
     r.memory_base = memory_base;
     r.memory_bytes = 0;
     r.stack.open(stack_slot);
-    if (stack_slot + 1 >= m.sizes->stack_words) {
+    if (stack_slot + 1 >= m.sizes().stack_words) {
         r.halt = Halt::Overflow;
         return;
     }
@@ -161,20 +160,20 @@ WG_NOINLINE void begin_frame(M& m, typename M::Regs& r, const Message& message, 
 
 // Suspends the running frame and begins a callee's.
 template <class M>
-WG_FN void push_frame(M& m, typename M::Regs& r, const Message& message, u32 journal) {
-    if (m.depth + 1 >= m.sizes->frames) {
+WG_FN void push_frame(M& m, typename M::Regs& r, const Message& message, const Checkpoint& start) {
+    if (m.depth + 1 >= m.sizes().frames) {
         r.halt = Halt::Overflow;
         return;
     }
     suspend_frame(m, r);
     ++m.depth;
-    begin_frame(m, r, message, journal, r.memory_base + r.memory_bytes, r.stack.top_slot() + 1);
+    begin_frame(m, r, message, start, r.memory_base + r.memory_bytes, r.stack.top_slot() + 1);
 }
 
 // ---- end ----------------------------------------------------------------------------------------------------------------
 
 WG_FN bool is_success(Halt halt) { return halt == Halt::Stop || halt == Halt::Return || halt == Halt::SelfDestruct; }
-WG_FN bool is_fault(Halt halt) { return halt == Halt::Park || halt == Halt::Overflow; }
+WG_FN bool is_fault(Halt halt) { return halt == Halt::Park || halt == Halt::Overflow || halt == Halt::Late; }
 
 // Gives back what a frame that ends took of the region. Codes from before it lose a decoded form that lay above.
 template <class M>
@@ -192,7 +191,7 @@ WG_FN void release_region(M& m) {
 // the place of the init code, unless that has deployed others meanwhile.
 template <class M>
 WG_FN void deploy(M& m, typename M::Regs& r) {
-    if (m.return_bytes && *m.memory.at(m.layout->returned) == 0xef) {
+    if (m.return_bytes && *m.memory.at(m.layout().returned) == 0xef) {
         r.halt = Halt::InvalidCode;
     } else if (!r.charge(GAS_CODE_BYTE * m.return_bytes)) {
         r.halt = Halt::OutOfGas;
@@ -215,7 +214,7 @@ WG_NOINLINE void settle_frame(M& m, typename M::Regs& r) {
     if (r.halt != Halt::Return && r.halt != Halt::Revert) m.return_bytes = 0;
     if (is_success(r.halt) && m.frame.flags & FRAME_CREATE) deploy(m, r);
     if (is_success(r.halt) || is_fault(r.halt)) return;
-    m.state.revert_to(m.frame.journal);
+    m.state.revert_to(m.frame.start);
     m.refund = m.frame.refund;
     m.logs = m.frame.logs;
     m.log_bytes = m.frame.log_bytes;
@@ -235,20 +234,21 @@ WG_FN void resume_caller(M& m, typename M::Regs& r) {
     if (!success) release_region(m);
     const i64 gas = r.gas;
     --m.depth;
-    m.frame = m.memory.template load_struct<Frame>(m.layout->frames + m.depth * sizeof(Frame));
+    m.frame = m.memory.template load_struct<Frame>(m.layout().frames + m.depth * sizeof(Frame));
+    m.state.start = m.frame.start;
     m.self = m.state.address(m.frame.self);
     m.code = view_code(m.code_of(m.frame.code), m.blob_of(m.frame.code));
     r.record = m.code.records + m.frame.record;
     r.gas = m.frame.gas + gas;
     r.memory_base = m.frame.memory_base;
     r.memory_bytes = m.frame.memory_bytes;
-    r.stack.resume(static_cast<u32>(m.frame.stack_base), static_cast<u32>(m.frame.stack_height));
+    r.stack.resume(m.frame.stack_base, m.frame.stack_height);
     set_stack_limit(m, r);
     r.halt = Halt::None;
     if (creation) {
         if (success) m.return_bytes = 0;
     } else if (output_bytes) {
-        m.memory.move(r.memory_base + output_offset, m.layout->returned, output_bytes);
+        m.memory.move(r.memory_base + output_offset, m.layout().returned, output_bytes);
     }
     r.stack.push(result);
 }

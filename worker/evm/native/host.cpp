@@ -10,7 +10,7 @@ using namespace warpgrid::evm;
 
 namespace {
 
-struct HostMachine : Machine<1, Reach::Everything> {
+struct HostMachine : Machine<HostContext> {
     PrecompileMemo* memo;
 };
 
@@ -18,16 +18,12 @@ void run_one(Worker& worker, const World& world, const Transactions& batch, cons
              Granularity granularity, const Outputs& outputs, const Asker<1>& asker = {}) {
     HostMachine m;
     m.memo = &worker.memo;
+    m.state.context = {&world, &batch, &worker.sizes, &worker.layout};
     m.state.asker = asker;
-    m.world = &world;
-    m.batch = &batch;
     m.block = &block;
     m.granularity = granularity;
-    m.sizes = &worker.sizes;
-    m.layout = &worker.layout;
     Registers<1> r;
-    Result result;
-    const Rejection rejection = open_machine(m, r, index, {worker.lanes.base()}, worker.region.base(), result);
+    const Rejection rejection = open_machine(m, r, index, {worker.lanes.base()}, worker.region.base());
     if (rejection == Rejection::None && m.state.fault == Halt::None) {
         do {
             Registers<1> running = r;
@@ -35,7 +31,7 @@ void run_one(Worker& worker, const World& world, const Transactions& batch, cons
             r = running;
         } while (leave_frame(m, r));
     }
-    write_result(m, r, rejection, outputs, result);
+    write_result(m, r, rejection, outputs);
 }
 
 }  // namespace
@@ -203,13 +199,16 @@ WG_EXPORT void warpgrid_evm_base_code_hash(const Base* base, u32 code, u8* hash)
     std::memcpy(hash, base->code(code).hash, 32);
 }
 
-// How arenas of these sizes are divided: 11 offsets, then the bytes of a lane and of a region.
+// How arenas of these sizes are divided: 12 offsets, then the bytes of a lane and of a region.
 WG_EXPORT void warpgrid_evm_lay_out(const ArenaSizes* sizes, u64* layout) {
     const ArenaLayout sections = lay_out(*sizes);
     std::memcpy(layout, &sections, sizeof(sections));
-    layout[11] = (lane_bytes(*sizes) + 15) & ~15ull;
-    layout[12] = (region_bytes(*sizes) + 15) & ~15ull;
+    layout[12] = (lane_bytes(*sizes) + 15) & ~15ull;
+    layout[13] = (region_bytes(*sizes) + 15) & ~15ull;
 }
+
+// The sizes that the GPU's common class was built with.
+WG_EXPORT void warpgrid_evm_common_arenas(ArenaSizes* sizes) { *sizes = common_arenas(); }
 
 // Sizes of the shared structures, in the order of worker/evm/layouts.py.
 WG_EXPORT void warpgrid_evm_layout(u64* sizes) {

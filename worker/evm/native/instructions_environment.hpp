@@ -44,9 +44,9 @@ WG_FN void op_SELFBALANCE(M& m, R& r, Instruction) {
 
 template <class M, class R>
 WG_FN void op_BLOBHASH(M& m, R& r, Instruction) {
-    const u64 first = m.batch->blob_hash_offsets[m.index], count = m.batch->blob_hash_offsets[m.index + 1] - first;
+    const u64 first = m.batch().blob_hash_offsets[m.index], count = m.batch().blob_hash_offsets[m.index + 1] - first;
     const u64 wanted = saturate_u64(r.stack.top());
-    r.stack.replace(0, wanted < count ? load_big_endian(m.batch->blob_hash + 32 * (first + wanted)) : u256{});
+    r.stack.replace(0, wanted < count ? load_big_endian(m.batch().blob_hash + 32 * (first + wanted)) : u256{});
 }
 
 template <class M, class R>
@@ -59,7 +59,7 @@ WG_FN void op_BLOCKHASH(M& m, R& r, Instruction) {
         r.halt = Halt::Park;
         return;
     }
-    r.stack.replace(0, m.world->block_hashes[m.block->block_hash_offset + place]);
+    r.stack.replace(0, m.world().block_hashes[m.block->block_hash_offset + place]);
 }
 
 // ---- input and code -------------------------------------------------------------------------------------------------
@@ -139,7 +139,7 @@ WG_NOINLINE void copy_return_data(M& m, R& r) {
         return;
     }
     r.stack.drop(3);
-    m.memory.move(r.memory_base + destination.w[0], m.layout->returned + offset, count.w[0]);
+    m.memory.move(r.memory_base + destination.w[0], m.layout().returned + offset, count.w[0]);
 }
 
 // ---- other accounts ---------------------------------------------------------------------------------------------------
@@ -188,12 +188,23 @@ WG_NOINLINE void copy_account_code(M& m, R& r) {
                 m.code_of(code).size);
 }
 
-#define WG_OUTLINE(name, function)                  \
-    template <class M, class R>                     \
-    WG_FN void name(M& m, R& r, Instruction) {      \
-        R copy = r;                                 \
-        function(m, copy);                          \
-        r = copy;                                   \
+// An instruction that is a call. On a CPU the registers are copied, so that they never have an address; a GPU calls
+// from where they have one (interpreter.hpp, execute_put_off).
+template <class M, class R, class F>
+WG_FN void with_addressed(M&, R& r, F function) {
+    if constexpr (M::LANES == 1) {
+        R copy = r;
+        function(copy);
+        r = copy;
+    } else {
+        function(r);
+    }
+}
+
+#define WG_OUTLINE(name, function)                                  \
+    template <class M, class R>                                     \
+    WG_FN void name(M& m, R& r, Instruction) {                      \
+        with_addressed(m, r, [&](R& called) { function(m, called); }); \
     }
 WG_OUTLINE(op_CALLDATACOPY, copy_calldata)
 WG_OUTLINE(op_CODECOPY, copy_code)

@@ -46,6 +46,24 @@ WG_OUTLINE(op_MCOPY, copy_memory_range)
 
 // ---- KECCAK256 --------------------------------------------------------------------------------------------------------
 
+// XORs up to one block of a range of a lane's memory into the state: the range's last block is padded.
+template <u32 LANES>
+WG_FN void absorb_block(u64 (&state)[25], const LaneMemory<LANES>& memory, u64 offset, u64 size) {
+    WG_UNROLL
+    for (u32 i = 0; i < 17; ++i) {
+        if (8 * i + 8 <= size) {
+            state[i] ^= memory.load_little_endian(offset + 8 * i);
+        } else if (8 * i <= size) {  // the last bytes and the padding that follows them
+            u64 tail = 1ull << (8 * (size % 8));
+            for (u32 b = 0; b < size % 8; ++b) {
+                tail |= static_cast<u64>(*memory.at(offset + 8 * i + b)) << (8 * b);
+            }
+            state[i] ^= tail;
+        }
+    }
+    if (size < KECCAK256_RATE_BYTES) state[16] ^= 0x8000000000000000ull;
+}
+
 // Digest, as a stack word, of a range of a lane's memory.
 template <u32 LANES>
 WG_NOINLINE u256 keccak_range(const LaneMemory<LANES>& memory, u64 offset, u64 size) {
@@ -58,37 +76,74 @@ WG_NOINLINE u256 keccak_range(const LaneMemory<LANES>& memory, u64 offset, u64 s
     WG_UNROLL
     for (u32 i = 0; i < 25; ++i) state[i] = 0;
     for (;;) {
-        WG_UNROLL
-        for (u32 i = 0; i < 17; ++i) {
-            if (8 * i + 8 <= size) {
-                state[i] ^= memory.load_little_endian(offset + 8 * i);
-            } else if (8 * i <= size) {  // the last bytes and the padding that follows them
-                u64 tail = 1ull << (8 * (size % 8));
-                for (u32 b = 0; b < size % 8; ++b) {
-                    tail |= static_cast<u64>(*memory.at(offset + 8 * i + b)) << (8 * b);
-                }
-                state[i] ^= tail;
-            }
-        }
-        if (size < KECCAK256_RATE_BYTES) break;
+        absorb_block(state, memory, offset, size);
         keccak_permute(state);
+        if (size < KECCAK256_RATE_BYTES) break;
         offset += KECCAK256_RATE_BYTES;
         size -= KECCAK256_RATE_BYTES;
     }
-    state[16] ^= 0x8000000000000000ull;
-    keccak_permute(state);
     return from_big_endian_words(state[0], state[1], state[2], state[3]);
+}
+
+// The same of two words, `offset` being a multiple of 16, unless it is remembered.
+template <class M>
+WG_NOINLINE u256 keccak_pair(M& m, u64 offset) {
+    u64 input[8];
+    WG_UNROLL
+    for (u32 i = 0; i < 8; i += 2) {
+        const Chunk chunk = m.memory.template load<Chunk>(offset + 8 * i);
+        input[i] = chunk.low;
+        input[i + 1] = chunk.high;
+    }
+    const u32 place = static_cast<u32>(mix(input[2] ^ input[3] ^ input[6] ^ input[7])) % DIGESTS_KEPT;
+    const u64 kept = m.layout().digests + place * sizeof(Digest);
+    if (m.digests_kept >> place & 1) {
+        u64 difference = 0;
+        WG_UNROLL
+        for (u32 i = 0; i < 8; i += 2) {
+            const Chunk chunk = m.memory.template load<Chunk>(kept + 8 * i);
+            difference |= (chunk.low ^ input[i]) | (chunk.high ^ input[i + 1]);
+        }
+        if (difference == 0) return m.memory.load_word(kept + WG_OFFSET(Digest, output));
+    }
+    u64 state[25];
+    WG_UNROLL
+    for (u32 i = 0; i < 25; ++i) state[i] = i < 8 ? input[i < 8 ? i : 0] : 0;
+    state[8] = 1;
+    state[16] = 0x8000000000000000ull;
+    keccak_permute(state);
+    const u256 output = from_big_endian_words(state[0], state[1], state[2], state[3]);
+    WG_UNROLL
+    for (u32 i = 0; i < 8; i += 2) m.memory.template store<Chunk>(kept + 8 * i, {input[i], input[i + 1]});
+    m.memory.store_word(kept + WG_OFFSET(Digest, output), output);
+    m.digests_kept |= 1u << place;
+    return output;
+}
+
+// Does KECCAK256 hash two words that are in memory already?
+template <class R>
+WG_FN bool is_pair_in_memory(R& r) {
+    const u64 start = saturate_u64(r.stack.top());
+    const u256 size = r.stack.at(1);
+    return size == make_u256(64) && start % CHUNK_BYTES == 0 && start <= r.memory_bytes && 64 <= r.memory_bytes - start;
+}
+
+template <class M, class R>
+WG_FN void hash_pair(M& m, R& r) {
+    if (r.charge(GAS_KECCAK_WORD * 2)) r.stack.replace(1, keccak_pair(m, r.memory_base + r.stack.top().w[0]));
 }
 
 template <class M, class R>
 WG_FN void op_KECCAK256(M& m, R& r, Instruction) {
+    if (is_pair_in_memory(r)) return hash_pair(m, r);
     const u256 offset = r.stack.top(), size = r.stack.at(1);
     if (saturate_u64(size) > MEMORY_BYTES_UNPAYABLE) {
         r.halt = Halt::OutOfGas;
         return;
     }
     if (!r.charge(GAS_KECCAK_WORD * words_of(size.w[0])) || !ensure_range(m, r, offset, size)) return;
-    r.stack.replace(1, keccak_range(m.memory, r.memory_base + (is_zero(size) ? 0 : offset.w[0]), size.w[0]));
+    const u64 start = r.memory_base + (is_zero(size) ? 0 : offset.w[0]);
+    r.stack.replace(1, keccak_range(m.memory, start, size.w[0]));
 }
 
 template <class M, class R>
@@ -108,46 +163,66 @@ WG_FN void op_CLZ(M& m, R& r, Instruction) {
 
 // ---- storage ----------------------------------------------------------------------------------------------------------
 
-template <class M, class R>
-WG_NOINLINE void load_storage(M& m, R& r) {
-    const u32 slot = m.state.enter_slot(m.frame.self, r.stack.top(), 0);
-    if (slot == NONE || !m.state.load_slot(slot)) {
-        r.halt = m.state.fault;
-        return;
-    }
-    if (r.charge(m.state.warm_slot(slot) ? GAS_COLD_SLOT : GAS_WARM)) r.stack.replace(0, m.state.slot_value(slot));
+// Operands and results travel in registers: SLOAD and SSTORE need no addressed copy of them.
+struct StorageRead {
+    u256 value;
+    u64 gas;
+    Halt halt;
+};
+
+template <class M>
+WG_NOINLINE StorageRead read_storage(M& m, u256 key) {
+    const u32 slot = m.state.slot(m.frame.self, key);
+    if (slot == NONE) return {{}, 0, m.state.fault};
+    const u64 gas = m.state.warm_slot(slot) ? GAS_COLD_SLOT : GAS_WARM;
+    return {m.state.slot_value(slot), gas, Halt::None};
 }
-WG_OUTLINE(op_SLOAD, load_storage)
 
 template <class M, class R>
-WG_NOINLINE void store_storage(M& m, R& r) {
-    if (m.is_static()) {
-        r.halt = Halt::WriteProtection;
-        return;
+WG_FN void op_SLOAD(M& m, R& r, Instruction) {
+    const StorageRead read = read_storage(m, r.stack.top());
+    if (read.halt != Halt::None) {
+        r.halt = read.halt;
+    } else if (r.charge(read.gas)) {
+        r.stack.replace(0, read.value);
     }
-    if (r.gas <= static_cast<i64>(GAS_STIPEND)) {
-        r.halt = Halt::OutOfGas;
-        return;
-    }
-    const u32 slot = m.state.enter_slot(m.frame.self, r.stack.top(), 0);
-    if (slot == NONE || !m.state.load_slot(slot)) {
-        r.halt = m.state.fault;
-        return;
-    }
-    const u256 value = r.stack.at(1);
+}
+
+struct StorageWritten {
+    u64 gas;
+    Halt halt;
+};
+
+// Writes a slot if `gas` pays for it.
+template <class M>
+WG_NOINLINE StorageWritten write_storage(M& m, u256 key, u256 value, u64 gas) {
+    if (m.is_static()) return {0, Halt::WriteProtection};
+    if (gas <= GAS_STIPEND) return {0, Halt::OutOfGas};
+    const u32 slot = m.state.slot(m.frame.self, key);
+    if (slot == NONE) return {0, m.state.fault};
     const u64 access = m.state.warm_slot(slot) ? GAS_COLD_SLOT : 0;
     const u256 current = m.state.slot_value(slot);
     const StorageCharge charge = storage_charge(m.state.slot_original(slot), current, value);
-    if (!r.charge(access + charge.gas)) return;
-    m.refund += charge.refund;
-    if (current != value) m.state.set_slot(slot, value);
-    r.stack.drop(2);
+    if (access + charge.gas <= gas) {
+        m.refund += charge.refund;
+        if (current != value) m.state.set_slot(slot, value);
+    }
+    return {access + charge.gas, Halt::None};
 }
-WG_OUTLINE(op_SSTORE, store_storage)
+
+template <class M, class R>
+WG_FN void op_SSTORE(M& m, R& r, Instruction) {
+    const StorageWritten written = write_storage(m, r.stack.top(), r.stack.at(1), static_cast<u64>(r.gas));
+    if (written.halt != Halt::None) {
+        r.halt = written.halt;
+    } else if (r.charge(written.gas)) {
+        r.stack.drop(2);
+    }
+}
 
 template <class M, class R>
 WG_NOINLINE void load_transient(M& m, R& r) {
-    const u32 slot = m.state.enter_slot(m.frame.self, r.stack.top(), ENTRY_TRANSIENT);
+    const u32 slot = m.state.transient_slot(m.frame.self, r.stack.top());
     if (slot == NONE) {
         r.halt = m.state.fault;
         return;
@@ -162,7 +237,7 @@ WG_NOINLINE void store_transient(M& m, R& r) {
         r.halt = Halt::WriteProtection;
         return;
     }
-    const u32 slot = m.state.enter_slot(m.frame.self, r.stack.top(), ENTRY_TRANSIENT);
+    const u32 slot = m.state.transient_slot(m.frame.self, r.stack.top());
     if (slot == NONE) {
         r.halt = m.state.fault;
         return;
@@ -187,11 +262,11 @@ WG_NOINLINE void append_log(M& m, R& r, u32 topics) {
     }
     if (!r.charge(GAS_LOG_BYTE * size.w[0]) || !ensure_range(m, r, offset, size)) return;
     const u64 padded = (size.w[0] + 15) & ~15ull, bytes = sizeof(LogHeader) + 32 * topics + padded;
-    if (m.log_bytes + bytes > m.sizes->log_bytes) {
+    if (m.log_bytes + bytes > m.sizes().log_bytes) {
         r.halt = Halt::Overflow;
         return;
     }
-    u64 to = m.layout->logs + m.log_bytes;
+    u64 to = m.layout().logs + m.log_bytes;
     const Address& a = m.self;
     m.memory.template store<Chunk>(to, {a.w[0] | static_cast<u64>(a.w[1]) << 32, a.w[2] | static_cast<u64>(a.w[3]) << 32});
     m.memory.template store<Chunk>(to + 16, {a.w[4] | static_cast<u64>(topics) << 32, size.w[0]});
@@ -206,9 +281,7 @@ WG_NOINLINE void append_log(M& m, R& r, u32 topics) {
 
 template <class M, class R>
 WG_FN void op_LOG(M& m, R& r, Instruction instruction) {
-    R copy = r;
-    append_log(m, copy, instruction.head >> 8);
-    r = copy;
+    with_addressed(m, r, [&](R& called) { append_log(m, called, instruction.head >> 8); });
 }
 
 // ---- control flow -----------------------------------------------------------------------------------------------------
@@ -258,27 +331,23 @@ template <class M, class R>
 WG_NOINLINE void finish_with_output(M& m, R& r, Halt halt) {
     const u256 offset = r.stack.top(), size = r.stack.at(1);
     if (!ensure_range(m, r, offset, size)) return;
-    if (size.w[0] > m.sizes->return_bytes) {
+    if (size.w[0] > m.sizes().return_bytes) {
         r.halt = Halt::Overflow;
         return;
     }
-    if (size.w[0]) m.memory.move(m.layout->returned, r.memory_base + offset.w[0], size.w[0]);
+    if (size.w[0]) m.memory.move(m.layout().returned, r.memory_base + offset.w[0], size.w[0]);
     m.return_bytes = size.w[0];
     r.halt = halt;
 }
 
 template <class M, class R>
 WG_FN void op_RETURN(M& m, R& r, Instruction) {
-    R copy = r;
-    finish_with_output(m, copy, Halt::Return);
-    r = copy;
+    with_addressed(m, r, [&](R& called) { finish_with_output(m, called, Halt::Return); });
 }
 
 template <class M, class R>
 WG_FN void op_REVERT(M& m, R& r, Instruction) {
-    R copy = r;
-    finish_with_output(m, copy, Halt::Revert);
-    r = copy;
+    with_addressed(m, r, [&](R& called) { finish_with_output(m, called, Halt::Revert); });
 }
 
 }  // namespace warpgrid::evm

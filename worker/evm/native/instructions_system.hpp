@@ -17,7 +17,7 @@ struct PrecompileCall {
 // The input as contiguous bytes: where it lies, or a copy in the region. Null with `fault`.
 template <class M>
 WG_FN const u8* contiguous_input(M& m, const PrecompileCall& call) {
-    if (call.outside) return m.batch->data + call.input_offset;
+    if (call.outside) return m.batch().data + call.input_offset;
     if constexpr (M::LANES == 1) return m.memory.base + call.input_offset;
     const u64 copy = m.region.take(call.input_bytes);
     if (copy == ~0ull) {
@@ -49,25 +49,25 @@ template <class M>
 WG_NOINLINE bool answer_from_host(M& m, const PrecompileCall& call, const u8* input, PrecompileStatus& status) {
     const u256 key = answer_key(m, call.precompile, input, call.input_bytes);
     if (m.state.fault != Halt::None) return false;
-    const PrecompileAnswer* answer = find_answer(*m.world, key);
+    const PrecompileAnswer* answer = find_answer(m.world(), key);
     if (!answer) {
         m.state.park(RequestKind::Precompile, {}, key);
         m.state.request.precompile = static_cast<u32>(call.precompile);
         m.state.request.input_size = call.input_bytes;
-        if (call.input_bytes > m.sizes->return_bytes) {
+        if (call.input_bytes > m.sizes().return_bytes) {
             m.state.fault = Halt::Overflow;
         } else {
-            m.memory.copy_in(m.layout->returned, input, call.input_bytes);
+            m.memory.copy_in(m.layout().returned, input, call.input_bytes);
             m.return_bytes = call.input_bytes;
         }
         return false;
     }
     status = static_cast<PrecompileStatus>(answer->status);
-    if (answer->size > m.sizes->return_bytes) {
+    if (answer->size > m.sizes().return_bytes) {
         m.state.fault = Halt::Overflow;
         return false;
     }
-    m.memory.copy_in(m.layout->returned, m.world->answer_blob + answer->output, answer->size);
+    m.memory.copy_in(m.layout().returned, m.world().answer_blob + answer->output, answer->size);
     m.return_bytes = answer->size;
     return true;
 }
@@ -98,7 +98,7 @@ WG_FN Halt compute_precompile(M& m, const PrecompileCall& call, const u8* input)
         if (status == PrecompileStatus::HostNeeded) return Halt::Overflow;
     } else {
         const u64 scratch_words = precompile_scratch_words(call.precompile, input, call.input_bytes);
-        const u64 scratch_at = scratch_words < m.sizes->region_bytes ? m.region.take(scratch_words * 8) : ~0ull;
+        const u64 scratch_at = scratch_words < m.sizes().region_bytes ? m.region.take(scratch_words * 8) : ~0ull;
         if (scratch_at == ~0ull) return Halt::Overflow;
         const Scratch scratch = {reinterpret_cast<u64*>(m.region.base + scratch_at), scratch_words};
         u8* const to = m.region.base + output;
@@ -108,11 +108,11 @@ WG_FN Halt compute_precompile(M& m, const PrecompileCall& call, const u8* input)
             status = run_precompile(call.precompile, input, call.input_bytes, m.fork(), to, size, scratch);
         }
     }
-    if (size > m.sizes->return_bytes) return Halt::Overflow;
+    if (size > m.sizes().return_bytes) return Halt::Overflow;
     if (status == PrecompileStatus::HostNeeded) {
         if (!answer_from_host(m, call, input, status)) return m.state.fault;
     } else {
-        m.memory.copy_in(m.layout->returned, m.region.base + output, size);
+        m.memory.copy_in(m.layout().returned, m.region.base + output, size);
         m.return_bytes = size;
     }
     return status == PrecompileStatus::Success ? Halt::Return : Halt::PrecompileFailed;
@@ -193,7 +193,7 @@ template <class M>
 WG_FN void finish_call(M& m, typename M::Regs& r, const CallOperands& o, bool success, u64 gas) {
     r.gas += static_cast<i64>(gas);
     const u64 bytes = saturate_u64(o.output_size) < m.return_bytes ? o.output_size.w[0] : m.return_bytes;
-    if (bytes) m.memory.move(r.memory_base + o.output_offset.w[0], m.layout->returned, bytes);
+    if (bytes) m.memory.move(r.memory_base + o.output_offset.w[0], m.layout().returned, bytes);
     r.stack.push(make_u256(success));
 }
 
@@ -258,7 +258,7 @@ WG_NOINLINE void call(M& m, typename M::Regs& r, u8 opcode) {
     if (m.depth >= CALL_DEPTH_MAX || (transfers && m.state.balance(m.frame.self) < o.value)) {
         return finish_call(m, r, o, false, gas);
     }
-    const u32 journal = m.state.journal_count;
+    const Checkpoint start = m.state.open_stretch();
     if (opcode == OP_CALL) transfer(m, m.frame.self, callee.entry, o.value);
     const Address target = to_address(o.target);
     const Precompile precompile =
@@ -271,11 +271,15 @@ WG_NOINLINE void call(M& m, typename M::Regs& r, u8 opcode) {
             r.halt = halt;
             return;
         }
-        if (halt != Halt::Return) m.state.revert_to(journal);
+        if (halt != Halt::Return) m.state.revert_to(start);
+        m.state.start = m.frame.start;
         return finish_call(m, r, o, halt == Halt::Return, request.gas);
     }
-    if (callee.code == CODE_EMPTY && m.granularity == Granularity::Block) return finish_call(m, r, o, true, gas);
-    push_frame(m, r, message, journal);
+    if (callee.code == CODE_EMPTY && m.granularity == Granularity::Block) {
+        m.state.start = m.frame.start;
+        return finish_call(m, r, o, true, gas);
+    }
+    push_frame(m, r, message, start);
 }
 
 // ---- CREATE, CREATE2 ------------------------------------------------------------------------------------------------------------
@@ -361,7 +365,7 @@ WG_NOINLINE void create(M& m, typename M::Regs& r, u8 opcode) {
     m.state.set_nonce(creator, nonce + 1);
     if (is_collision(m, entry)) return r.stack.replace(opcode == OP_CREATE ? 2 : 3, {});
     r.stack.drop(opcode == OP_CREATE ? 3 : 4);
-    const u32 journal = m.state.journal_count;
+    const Checkpoint start = m.state.open_stretch();
     Message message = {};
     message.region_top = m.region.top;
     message.codes = m.region.code_count;
@@ -378,7 +382,7 @@ WG_NOINLINE void create(M& m, typename M::Regs& r, u8 opcode) {
     message.code = code;
     message.flags = FRAME_CREATE;
     message.gas = static_cast<i64>(gas);
-    push_frame(m, r, message, journal);
+    push_frame(m, r, message, start);
 }
 
 // ---- SELFDESTRUCT -----------------------------------------------------------------------------------------------------------------
@@ -409,12 +413,10 @@ WG_NOINLINE void self_destruct(M& m, typename M::Regs& r) {
 }
 WG_OUTLINE(op_SELFDESTRUCT, self_destruct)
 
-#define WG_MESSAGE(name, function, opcode)     \
-    template <class M, class R>                \
-    WG_FN void name(M& m, R& r, Instruction) { \
-        R copy = r;                            \
-        function(m, copy, opcode);             \
-        r = copy;                              \
+#define WG_MESSAGE(name, function, opcode)                                     \
+    template <class M, class R>                                                \
+    WG_FN void name(M& m, R& r, Instruction) {                                 \
+        with_addressed(m, r, [&](R& called) { function(m, called, opcode); }); \
     }
 WG_MESSAGE(op_CALL, call, OP_CALL)
 WG_MESSAGE(op_CALLCODE, call, OP_CALLCODE)

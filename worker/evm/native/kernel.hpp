@@ -1,4 +1,4 @@
-// Instances mode on a GPU, one transaction a thread: the body that both kernels share.
+// Instances mode on a GPU, one transaction a thread: what the kernels share.
 //
 // A grid of resident warps takes 32 rows of the batch at a time. The rows come sorted by (code, selector), so that a
 // warp's lanes mostly run the same instructions; after each one the lanes are brought together again, since the
@@ -10,7 +10,7 @@
 
 namespace warpgrid::evm {
 
-// Lies in device memory; the host writes it before each launch (worker/evm/gpu_engine.py).
+// The host writes it before each launch (worker/evm/gpu_engine.py).
 struct LaunchArguments {
     World world;
     Transactions batch;
@@ -24,52 +24,136 @@ struct LaunchArguments {
     u8* regions;    // region_bytes for each resident thread
     u64 warp_bytes;
     u64 region_stride;
+    u64 row_ns_max;   // a row that runs longer ends as Halt::Late
+    u32* begun_rows;  // in the host's memory, for each resident thread: the row it began last
 };
-static_assert(sizeof(LaunchArguments) == 608);
+static_assert(sizeof(LaunchArguments) == 632);
 
-template <Reach REACH>
-__device__ __forceinline__ void run_rows(const LaunchArguments& a) {
-    const u64 thread = blockIdx.x * static_cast<u64>(blockDim.x) + threadIdx.x;
-    const u32 lane = threadIdx.x % 32;
+}  // namespace warpgrid::evm
+
+// In constant memory, where every function reads it as an operand.
+extern "C" {
+__constant__ warpgrid::evm::LaunchArguments warpgrid_evm_arguments;
+}
+
+namespace warpgrid::evm {
+
+constexpr u32 THREADS_PER_BLOCK = 128;
+constexpr u32 TURNS_A_LOOK = 4096;  // records between two looks at the clock
+
+struct LaunchContext {
+    static constexpr u32 LANES = 32;
+    WG_FN const World& world() const { return warpgrid_evm_arguments.world; }
+    WG_FN const Transactions& batch() const { return warpgrid_evm_arguments.batch; }
+};
+
+// The common class: the division of its arenas is known when the kernel is compiled.
+struct CommonContext : LaunchContext {
+    static constexpr Reach REACH = Reach::Common;
+    WG_FN constexpr ArenaSizes sizes() const { return common_arenas(); }
+    WG_FN constexpr ArenaLayout layout() const { return lay_out(common_arenas()); }
+};
+
+struct HeavyContext : LaunchContext {
+    static constexpr Reach REACH = Reach::Everything;
+    WG_FN const ArenaSizes& sizes() const { return warpgrid_evm_arguments.sizes; }
+    WG_FN const ArenaLayout& layout() const { return warpgrid_evm_arguments.layout; }
+};
+
+// The record that lanes wait on.
+WG_CONSTANT Instruction WAIT = make_instruction(OP_WAIT, 0, 0);
+
+// The commonest of the records that were put off: their operands and results travel in processor registers. What it does
+// not take on stays put off.
+template <class M>
+__device__ __forceinline__ void execute_by_value(M& m, typename M::Regs& r) {
+    const Instruction instruction = r.record[-1];
+    const u8 operation = static_cast<u8>(instruction.head);
+    if (operation == OP_KECCAK256 && is_pair_in_memory(r)) {
+        r.halt = Halt::None;
+        hash_pair(m, r);
+    } else if (operation == OP_SLOAD) {
+        r.halt = Halt::None;
+        op_SLOAD(m, r, instruction);
+    } else if (operation == OP_SSTORE) {
+        r.halt = Halt::None;
+        op_SSTORE(m, r, instruction);
+    }
+}
+
+// What the dispatch leaves to a call: a record that was put off, or the end of a frame. True if the transaction goes on.
+template <class M>
+__device__ __noinline__ bool go_on(M& m, typename M::Regs& r) {
+    if (r.halt == Halt::PutOff) {
+        execute_put_off(m, r);
+        if (r.halt == Halt::None) return true;
+    }
+    return leave_frame(m, r);
+}
+
+// Runs what `open_machine` began, all lanes of the warp together. `r` becomes what it is at the end; `addressed` is room
+// for a copy of it.
+template <class M>
+__device__ __forceinline__ void run_together(M& m, typename M::Regs& r, typename M::Regs& addressed, bool running) {
+    Halt outcome = r.halt;
+    if (!running) {
+        r.halt = Halt::None;
+        r.record = &WAIT;
+    }
+    const u64 deadline_ns = device_time_ns() + warpgrid_evm_arguments.row_ns_max;
+    for (u32 turns = 1; any_lane(running); ++turns) {
+        step_without_calls(m, r);
+        if (turns % TURNS_A_LOOK == 0 && running && r.halt == Halt::None && device_time_ns() > deadline_ns) {
+            r.halt = Halt::Late;
+        }
+        if (r.halt == Halt::PutOff) execute_by_value(m, r);
+        if (r.halt != Halt::None) {
+            addressed.take(r);
+            running = go_on(m, addressed);
+            r.take(addressed);
+            if (!running) {
+                outcome = r.halt;
+                r.halt = Halt::None;
+                r.record = &WAIT;
+            }
+        }
+        converge_lanes();
+    }
+    r.halt = outcome;
+}
+
+template <class Context>
+__device__ __forceinline__ void run_rows() {
+    const LaunchArguments& a = warpgrid_evm_arguments;
+    const u32 thread = blockIdx.x * blockDim.x + threadIdx.x, lane = threadIdx.x % 32;
+    __shared__ u8 near_words[NEAR_WORDS * 32 * THREADS_PER_BLOCK];
     const LaneMemory<32> memory = {a.lanes + thread / 32 * a.warp_bytes + lane * CHUNK_BYTES};
-    Machine<32, REACH> m;
-    m.world = &a.world;
-    m.batch = &a.batch;
-    m.sizes = &a.sizes;
-    m.layout = &a.layout;
+    Machine<Context> m;
     m.granularity = Granularity::Block;
+    u8* const own_words = near_words + threadIdx.x / 32 * (NEAR_WORDS * 32 * 32) + lane * CHUNK_BYTES;
     for (;;) {
         u64 first = lane == 0 ? atomicAdd(a.next_row, 32ull) : 0;
         first = __shfl_sync(0xffffffffu, first, 0);
         if (first >= a.count) break;
         const bool present = first + lane < a.count;
-        Registers<32> r = {};
-        Result result;
+        Registers<32> r = {}, addressed;  // in processor registers, and a copy for functions that are called
         Rejection rejection = Rejection::None;
         bool running = false;
         if (present) {
             const u32 row = a.rows[first + lane];
+            a.begun_rows[thread] = row;
             m.block = &a.batch.blocks[a.batch.block[row]];
-            Registers<32> begun;
-            rejection = open_machine(m, begun, row, memory, a.regions + thread * a.region_stride, result);
+            addressed = {};
+            addressed.stack.near_words = own_words;
+            rejection = open_machine(m, addressed, row, memory, a.regions + thread * a.region_stride);
             running = rejection == Rejection::None && m.state.fault == Halt::None;
-            if (running && begun.halt != Halt::None) running = leave_frame(m, begun);  // a precompile, a collision
-            r = begun;
+            if (running && addressed.halt != Halt::None) running = leave_frame(m, addressed);  // a precompile, a collision
+            r.take(addressed);
         }
-        while (any_lane(running)) {
-            if (running) {
-                step(m, r);
-                if (r.halt != Halt::None) {
-                    Registers<32> ended = r;
-                    running = leave_frame(m, ended);
-                    r = ended;
-                }
-            }
-            converge_lanes();
-        }
+        run_together(m, r, addressed, running);
         if (present) {
-            Registers<32> ended = r;
-            write_result(m, ended, rejection, a.outputs, result);
+            addressed.take(r);
+            write_result(m, addressed, rejection, a.outputs);
         }
         converge_lanes();
     }

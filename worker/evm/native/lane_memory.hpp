@@ -15,13 +15,38 @@ struct alignas(16) Chunk {
     u64 low, high;
 };
 
+// Stores what this device does not read again: it need not stay in the caches.
+WG_FN void store_once(u8* to, Chunk value) {
+#if WG_ON_DEVICE
+    __stcs(reinterpret_cast<ulonglong2*>(to), ulonglong2{value.low, value.high});
+#else
+    store_as(to, value);
+#endif
+}
+
+// Writes a structure of 16-byte chunks to contiguous memory, a chunk at a time.
+template <class T>
+WG_FN void store_chunks(u8* to, const T& value) {
+    static_assert(sizeof(T) % CHUNK_BYTES == 0 && alignof(T) == CHUNK_BYTES);
+    WG_UNROLL
+    for (u64 i = 0; i < sizeof(T); i += CHUNK_BYTES) {
+        store_once(to + i, load_as<Chunk>(reinterpret_cast<const u8*>(&value) + i));
+    }
+}
+
 template <u32 LANES>
 struct LaneMemory {
     u8* base;  // of this lane's first chunk
 
     WG_FN u8* at(u64 offset) const {
-        if constexpr (LANES == 1) return base + offset;
-        return base + (offset / CHUNK_BYTES) * (CHUNK_BYTES * LANES) + offset % CHUNK_BYTES;
+        if constexpr (LANES == 1) {
+            return base + offset;
+        } else {  // a lane's memory is far below 128 MiB: 32-bit arithmetic does
+            const u32 within = static_cast<u32>(offset) % CHUNK_BYTES, chunks = static_cast<u32>(offset) - within;
+            u8* place = base + (chunks * LANES + within);
+            assume_device_memory(place);
+            return place;
+        }
     }
 
     template <class T>
@@ -43,6 +68,16 @@ struct LaneMemory {
     WG_FN void store_word(u64 offset, const u256& value) const {
         store<Chunk>(offset, {value.w[0], value.w[1]});
         store<Chunk>(offset + CHUNK_BYTES, {value.w[2], value.w[3]});
+    }
+
+    // The word at offset 0, wherever `base` points: also into shared memory.
+    WG_FN u256 load_word_anywhere() const {
+        const Chunk a = load_as<Chunk>(base), b = load_as<Chunk>(base + CHUNK_BYTES * LANES);
+        return {{a.low, a.high, b.low, b.high}};
+    }
+    WG_FN void store_word_anywhere(const u256& value) const {
+        store_as<Chunk>(base, {value.w[0], value.w[1]});
+        store_as<Chunk>(base + CHUNK_BYTES * LANES, {value.w[2], value.w[3]});
     }
 
     // A structure of 16-byte chunks; `offset` is a multiple of 16.
@@ -83,7 +118,15 @@ struct LaneMemory {
         } else {
             u64 i = 0;
             if ((reinterpret_cast<u64>(to) | from) % CHUNK_BYTES == 0) {
-                for (; i + CHUNK_BYTES <= size; i += CHUNK_BYTES) store_as<Chunk>(to + i, load<Chunk>(from + i));
+                constexpr u64 AT_ONCE = 5;  // loads that do not wait for stores
+                for (; i + AT_ONCE * CHUNK_BYTES <= size; i += AT_ONCE * CHUNK_BYTES) {
+                    Chunk chunks[AT_ONCE];
+                    WG_UNROLL
+                    for (u64 k = 0; k < AT_ONCE; ++k) chunks[k] = load<Chunk>(from + i + k * CHUNK_BYTES);
+                    WG_UNROLL
+                    for (u64 k = 0; k < AT_ONCE; ++k) store_once(to + i + k * CHUNK_BYTES, chunks[k]);
+                }
+                for (; i + CHUNK_BYTES <= size; i += CHUNK_BYTES) store_once(to + i, load<Chunk>(from + i));
             }
             for (; i < size && reinterpret_cast<u64>(to + i) % 8; ++i) to[i] = *at(from + i);
             for (; i + 8 <= size; i += 8) store_as<u64>(to + i, load_little_endian(from + i));

@@ -20,6 +20,16 @@ struct Registers {
     Stack<LANES> stack;
     Halt halt;
 
+    // Takes over registers that were in memory, word by word: copied as a whole, nvcc keeps them in pieces of a byte.
+    WG_FN void take(const Registers& other) {
+        record = other.record;
+        gas = other.gas;
+        memory_base = other.memory_base;
+        memory_bytes = other.memory_bytes;
+        stack.take(other.stack);
+        halt = other.halt;
+    }
+
     WG_FN bool charge(u64 amount) {
         if (static_cast<u64>(gas) < amount) {
             halt = Halt::OutOfGas;
@@ -53,21 +63,33 @@ struct Region {
 // one: what their code costs in registers and stack, every transaction would pay.
 enum class Reach : u8 { Common, Everything };
 
-template <u32 LANES_, Reach REACH_>
+// Where a machine finds the base, the batch and the division of its arenas. This one holds pointers; kernels have
+// contexts of their own, whose members are constants to them (kernel.hpp).
+struct HostContext {
+    static constexpr u32 LANES = 1;
+    static constexpr Reach REACH = Reach::Everything;
+    const World* base;
+    const Transactions* transactions;
+    const ArenaSizes* arena_sizes;
+    const ArenaLayout* arena_layout;
+
+    WG_FN const World& world() const { return *base; }
+    WG_FN const Transactions& batch() const { return *transactions; }
+    WG_FN const ArenaSizes& sizes() const { return *arena_sizes; }
+    WG_FN const ArenaLayout& layout() const { return *arena_layout; }
+};
+
+template <class Context>
 struct Machine {
-    static constexpr u32 LANES = LANES_;
-    static constexpr Reach REACH = REACH_;
+    static constexpr u32 LANES = Context::LANES;
+    static constexpr Reach REACH = Context::REACH;
     using Regs = Registers<LANES>;
 
-    const World* world;
-    const Transactions* batch;
+    State<Context> state;
     const BlockEnvironment* block;
     u64 index;  // of the transaction in the batch
     LaneMemory<LANES> memory;
-    const ArenaSizes* sizes;
-    const ArenaLayout* layout;
     Region region;
-    State<LANES> state;
     Frame frame;    // the running one
     CodeView code;  // that it runs
     Address self;   // whose storage and balance it uses
@@ -79,19 +101,24 @@ struct Machine {
     u256 gas_price;
     u64 floor_gas;
     Granularity granularity;
+    u32 digests_kept = 0;  // bit i: the arenas hold digest i; they stay true from transaction to transaction
 
+    WG_FN decltype(auto) world() const { return state.context.world(); }
+    WG_FN decltype(auto) batch() const { return state.context.batch(); }
+    WG_FN decltype(auto) sizes() const { return state.context.sizes(); }
+    WG_FN decltype(auto) layout() const { return state.context.layout(); }
     WG_FN Fork fork() const { return static_cast<Fork>(block->fork); }
     WG_FN bool is_static() const { return frame.flags & FRAME_STATIC; }
-    WG_FN const Address& sender() const { return batch->sender[index]; }
+    WG_FN const Address& sender() const { return batch().sender[index]; }
 
     WG_FN const Code& code_of(u32 number) const {
-        return number & CODE_PRIVATE ? region.code(number) : world->codes[number];
+        return number & CODE_PRIVATE ? region.code(number) : world().codes[number];
     }
-    WG_FN const u8* blob_of(u32 number) const { return number & CODE_PRIVATE ? region.base : world->code_blob; }
+    WG_FN const u8* blob_of(u32 number) const { return number & CODE_PRIVATE ? region.base : world().code_blob; }
     WG_FN const u8* code_bytes(u32 number) const { return blob_of(number) + code_of(number).bytes; }
 
     // Byte ranges of the input of the running frame.
-    WG_FN const u8* outside_input() const { return batch->data + frame.input_offset; }
+    WG_FN const u8* outside_input() const { return batch().data + frame.input_offset; }
 };
 
 // Makes memory[offset .. offset + size) exist, charging for growth. False with `halt` when that fails.
@@ -103,13 +130,19 @@ WG_NOINLINE bool grow_memory(const M& m, typename M::Regs& r, u64 offset, u64 si
     }
     const u64 words = words_of(offset + size);
     if (!r.charge(memory_gas(words) - memory_gas(r.memory_bytes / 32))) return false;
-    if (r.memory_base + words * 32 > m.layout->memory + m.sizes->memory_bytes) {
+    if (r.memory_base + words * 32 > m.layout().memory + m.sizes().memory_bytes) {
         r.halt = Halt::Overflow;
         return false;
     }
     m.memory.zero(r.memory_base + r.memory_bytes, words * 32 - r.memory_bytes);
     r.memory_bytes = words * 32;
     return true;
+}
+
+// Does the frame's memory hold the 32 bytes at `offset`?
+template <class R>
+WG_FN bool memory_holds_word(const R& r, u64 offset) {
+    return offset <= r.memory_bytes && 32 <= r.memory_bytes - offset;
 }
 
 template <class M>

@@ -7,7 +7,7 @@ namespace warpgrid::evm {
 
 enum Opcode : u8 {
 #define WG_OPCODE(byte, name, gas, inputs, outputs, flow, access) OP_##name = byte,
-#define WG_INTERNAL(byte, name) OP_##name = byte,
+#define WG_INTERNAL(byte, name, access) OP_##name = byte,
 #include "worker/evm/native/opcodes.def"
 #undef WG_OPCODE
 #undef WG_INTERNAL
@@ -26,7 +26,7 @@ WG_FN constexpr OpcodeTraits opcode_traits(u8 opcode) {
     switch (opcode) {
 #define WG_OPCODE(byte, name, gas, inputs, outputs, flow, access) \
     case byte: return {gas, inputs, outputs, Flow::flow};
-#define WG_INTERNAL(byte, name)
+#define WG_INTERNAL(byte, name, access)
 #include "worker/evm/native/opcodes.def"
 #undef WG_OPCODE
 #undef WG_INTERNAL

@@ -54,9 +54,21 @@ WG_FN void write_codes(const M& m, u8* accounts, u8* codes) {
     }
 }
 
+// Copies entries to contiguous memory; a lane of a GPU loads a whole entry before it stores it.
+template <class Entry, u32 LANES>
+WG_FN void copy_entries(u8* to, const LaneMemory<LANES>& memory, u64 from, u32 count) {
+    if constexpr (LANES == 1) {
+        memory.copy_out(to, from, count * sizeof(Entry));
+    } else {
+        for (u32 i = 0; i < count; ++i) {
+            store_chunks(to + i * sizeof(Entry), memory.template load_struct<Entry>(from + i * sizeof(Entry)));
+        }
+    }
+}
+
 // Copies the sections out. Sets Status::Overflow when the arena is full.
 template <class M>
-WG_NOINLINE void write_sections(const M& m, const Outputs& outputs, Result& result) {
+WG_FN void write_sections(const M& m, const Outputs& outputs, Result& result) {
     const bool whole = result.status == Status::Success || result.status == Status::Reverted ||
                        result.status == Status::Halted;
     result.accounts = whole ? m.state.accounts.count : 0;
@@ -73,19 +85,20 @@ WG_NOINLINE void write_sections(const M& m, const Outputs& outputs, Result& resu
         return;
     }
     u8* to = outputs.arena + result.output;
-    m.memory.copy_out(to, m.layout->accounts, accounts);
-    m.memory.copy_out(to + accounts, m.layout->slots, slots);
-    m.memory.copy_out(to + accounts + slots, m.layout->logs, result.log_bytes);
+    copy_entries<AccountEntry>(to, m.memory, m.layout().accounts, result.accounts);
+    copy_entries<SlotEntry>(to + accounts, m.memory, m.layout().slots, result.slots);
+    m.memory.copy_out(to + accounts + slots, m.layout().logs, result.log_bytes);
     u8* returned = to + accounts + slots + result.log_bytes;
-    m.memory.copy_out(returned, m.layout->returned, result.return_bytes);
+    m.memory.copy_out(returned, m.layout().returned, result.return_bytes);
+    for (u64 i = result.return_bytes; i % CHUNK_BYTES; ++i) returned[i] = 0;
     if (result.code_bytes) write_codes(m, to, returned + pad_chunk(result.return_bytes));
 }
 
 // The outcome of a machine that has stopped, whatever the reason.
 template <class M>
-WG_NOINLINE void write_result(M& m, const typename M::Regs& r, Rejection rejection, const Outputs& outputs,
-                              Result& result) {
+WG_NOINLINE void write_result(M& m, const typename M::Regs& r, Rejection rejection, const Outputs& outputs) {
     const Halt fault = m.state.fault != Halt::None ? m.state.fault : is_fault(r.halt) ? r.halt : Halt::None;
+    Result result = {};
     if (fault == Halt::None && rejection == Rejection::None) {
         finish_transaction(m, r, result);
         if (m.state.fault != Halt::None) result.status = Status::Overflow;
@@ -100,7 +113,7 @@ WG_NOINLINE void write_result(M& m, const typename M::Regs& r, Rejection rejecti
         if (fault != Halt::Park || result.request.kind != RequestKind::Precompile) m.return_bytes = 0;
     }
     write_sections(m, outputs, result);
-    outputs.results[m.index] = result;
+    store_chunks(reinterpret_cast<u8*>(&outputs.results[m.index]), result);
 }
 
 }  // namespace warpgrid::evm

@@ -2,7 +2,7 @@
 // begins above its caller's, with one unused slot between.
 //
 // On a CPU the top lies in memory like the rest. On a GPU it is kept in registers (`value`), which saves a store and a
-// load for most instructions (notes in kernel.cu); the slot of the top is stale until `flush`. Callers check heights.
+// load for most instructions, and the words under it partly in shared memory. Callers check heights.
 #pragma once
 
 #include "worker/evm/native/lane_memory.hpp"
@@ -11,29 +11,40 @@ namespace warpgrid::evm {
 
 constexpr u32 STACK_HEIGHT_MAX = 1024;
 
+// How many of a frame's lowest words lie in a multiprocessor's own memory. The L1 cache writes every store through to the
+// L2, whose bandwidth stack words would fill (notes in kernel.cu).
+constexpr u32 NEAR_WORDS = 8;
+
 template <u32 LANES>
 struct Stack {
-    LaneMemory<LANES> memory;  // the section begins at offset 0
-    u32 highest;               // slot of the top
-    u32 base;                  // the unused slot below the frame's first
-    u32 limit;                 // height that this frame may reach
+    u8* near_words;  // of this lane: word i of the frame, for i < NEAR_WORDS
+    u8* far_words;   // of this lane: word i of the section
+    u32 count;       // words of the frame; the last one is `value`
+    u32 base;        // the unused slot below the frame's first, in the section
+    u32 limit;       // height that this frame may reach
     u256 value;
 
+    static constexpr u32 WORD_STRIDE = 32 * LANES;
+
+    WG_FN LaneMemory<LANES> place(u32 i) const {
+        return {i < NEAR_WORDS ? near_words + i * WORD_STRIDE : far_words + (base + i) * WORD_STRIDE};
+    }
+
     WG_FN u256& top() { return value; }
-    WG_FN u256 at(u32 n) const { return memory.load_word((highest - n) * 32ull); }
-    WG_FN void set(u32 n, const u256& word) { memory.store_word((highest - n) * 32ull, word); }
+    WG_FN u256 at(u32 n) const { return load(count - n); }
+    WG_FN void set(u32 n, const u256& word) { store(count - n, word); }
     WG_FN void push(const u256& word) {
-        flush();
-        ++highest;
+        store(count, value);
+        ++count;
         value = word;
     }
     WG_FN void drop(u32 n) {
-        highest -= n;
-        reload();
+        count -= n;
+        value = load(count);
     }
     // Drops n and replaces the new top.
     WG_FN void replace(u32 n, const u256& word) {
-        highest -= n;
+        count -= n;
         value = word;
     }
     WG_FN void duplicate(u32 n) { push(n == 0 ? u256(value) : at(n)); }
@@ -42,19 +53,40 @@ struct Stack {
         set(n, value);
         value = other;
     }
-    WG_FN u32 height() const { return highest - base; }
+    WG_FN u32 height() const { return count; }
 
-    WG_FN void flush() const { memory.store_word(highest * 32ull, value); }
-    WG_FN void reload() { value = memory.load_word(highest * 32ull); }
-    WG_FN void open(u32 slot) { highest = base = slot; }
+    // Leaves the frame's words in the section, for `resume`.
+    WG_FN void flush() const {
+        for (u32 i = 0; i < count; ++i) far(i).store_word(0, load(i));
+        far(count).store_word(0, value);
+    }
+    WG_FN void open(u32 slot) {
+        base = slot;
+        count = 0;
+    }
     WG_FN void resume(u32 frame_base, u32 top_slot) {
         base = frame_base;
-        highest = top_slot;
-        reload();
+        count = top_slot - frame_base;
+        for (u32 i = 0; i < count && i < NEAR_WORDS; ++i) store(i, far(i).load_word(0));
+        value = far(count).load_word(0);
     }
-    WG_FN u32 top_slot() const { return highest; }
+    WG_FN u32 top_slot() const { return base + count; }
     WG_FN u32 base_slot() const { return base; }
-    WG_FN void bind(LaneMemory<LANES> lane) { memory = lane; }
+    WG_FN void bind(LaneMemory<LANES> lane) { far_words = lane.base; }
+    WG_FN void take(const Stack& other) {
+        near_words = other.near_words;
+        far_words = other.far_words;
+        count = other.count;
+        base = other.base;
+        limit = other.limit;
+        WG_UNROLL
+        for (u32 i = 0; i < 4; ++i) value.w[i] = other.value.w[i];
+    }
+
+   private:
+    WG_FN LaneMemory<LANES> far(u32 i) const { return {far_words + (base + i) * WORD_STRIDE}; }
+    WG_FN u256 load(u32 i) const { return place(i).load_word_anywhere(); }
+    WG_FN void store(u32 i, const u256& word) const { place(i).store_word_anywhere(word); }
 };
 
 template <>

@@ -38,9 +38,12 @@ WG_FN Precompile precompile_of(const Address& a, Fork fork) {
 
 // Record number of an account of the base, or NONE.
 WG_FN u32 find_account(const World& world, u32 world_number, const Address& address) {
-    for (u64 i = hash_account(world_number, address);; ++i) {
-        const u32 record = world.account_index[i & world.account_index_mask];
-        if (record == 0) return NONE;
+    const u64 hash = hash_account(world_number, address);
+    for (u64 i = hash;; ++i) {
+        const IndexPlace place = world.account_index[i & world.account_index_mask];
+        if (place == 0) return NONE;
+        if ((place ^ hash) >> 32) continue;
+        const u32 record = static_cast<u32>(place);
         const AccountRecord& candidate = world.accounts[record - 1];
         if (candidate.address == address && candidate.world == world_number) return record - 1;
     }
@@ -48,9 +51,12 @@ WG_FN u32 find_account(const World& world, u32 world_number, const Address& addr
 
 // Record number of a slot of the base, or NONE.
 WG_FN u32 find_slot(const World& world, u32 account_record, const u256& key) {
-    for (u64 i = hash_slot(account_record, key);; ++i) {
-        const u32 record = world.slot_index[i & world.slot_index_mask];
-        if (record == 0) return NONE;
+    const u64 hash = hash_slot(account_record, key);
+    for (u64 i = hash;; ++i) {
+        const IndexPlace place = world.slot_index[i & world.slot_index_mask];
+        if (place == 0) return NONE;
+        if ((place ^ hash) >> 32) continue;
+        const u32 record = static_cast<u32>(place);
         const SlotRecord& candidate = world.slots[record - 1];
         if (candidate.key == key && candidate.account == account_record) return record - 1;
     }
@@ -83,99 +89,148 @@ struct Asker<1> {
 
 constexpr u32 LINEAR_ENTRIES_MAX = 16;  // up to here a scan is faster than an index
 
-// Which entry holds a key: a scan of hashes while there are few, then an index that doubles as it fills.
+// Where a table of entries lies in a lane's memory.
+struct EntryTable {
+    u64 index;      // section
+    u64 index_max;  // its entries; 0: always scan
+    u64 hashes;     // where entry 0 keeps its hash
+    u64 stride;     // bytes of an entry
+    u64 count_max;
+};
+
+// Which entry of a table holds a key: a scan of hashes while there are few, then an index that doubles as it fills.
 template <u32 LANES>
 struct EntryIndex {
-    LaneMemory<LANES> memory;
-    u64 index;        // section
-    u64 index_max;    // its entries
-    u64 hashes;       // where entry 0 keeps its hash
-    u64 stride;       // bytes of an entry
-    u64 mask;         // of the part in use, 0 while scanning
-    u32 count, count_max;
+    using Memory = LaneMemory<LANES>;
+    u64 mask;  // of the part of the index in use, 0 while scanning
+    u32 count;
 
-    WG_FN u32 hash_of(u32 entry) const { return memory.template load<u32>(hashes + entry * stride); }
+    static WG_FN u32 hash_of(Memory memory, const EntryTable& table, u32 entry) {
+        return memory.template load<u32>(table.hashes + entry * table.stride);
+    }
 
     // Calls equal(entry) for entries with this hash until one says yes; that entry, or NONE.
     template <class Equal>
-    WG_FN u32 find(u32 hash, Equal equal) const {
-        if (mask == 0) {
+    WG_FN u32 find(Memory memory, const EntryTable& table, u32 hash, Equal equal) const {
+        if (table.index_max == 0 || mask == 0) {
             for (u32 i = 0; i < count; ++i) {
-                if (hash_of(i) == hash && equal(i)) return i;
+                if (hash_of(memory, table, i) == hash && equal(i)) return i;
             }
             return NONE;
         }
         for (u64 i = hash;; ++i) {
-            const u32 entry = memory.template load<u32>(index + (i & mask) * 4);
+            const u32 entry = memory.template load<u32>(table.index + (i & mask) * 4);
             if (entry == 0) return NONE;
-            if (hash_of(entry - 1) == hash && equal(entry - 1)) return entry - 1;
+            if (hash_of(memory, table, entry - 1) == hash && equal(entry - 1)) return entry - 1;
         }
     }
 
-    // Room for one more, or NONE when the section is full. The caller has written the entry's hash before `added`.
-    WG_FN u32 next() const { return count < count_max ? count : NONE; }
-
-    WG_FN void added() {
+    // Counts one more entry, whose hash has been written.
+    WG_FN void added(Memory memory, const EntryTable& table) {
         ++count;
-        if (mask == 0 ? count > LINEAR_ENTRIES_MAX && index_max : count > mask / 2) {
-            rebuild();
+        if (table.index_max == 0) return;
+        if (mask == 0 ? count > LINEAR_ENTRIES_MAX : count > mask / 2) {
+            rebuild(memory, table);
         } else if (mask) {
-            insert(count - 1);
+            insert(memory, table, count - 1);
         }
     }
 
    private:
-    WG_FN void insert(u32 entry) const {
-        u64 i = hash_of(entry);
-        while (memory.template load<u32>(index + (i & mask) * 4)) ++i;
-        memory.template store<u32>(index + (i & mask) * 4, entry + 1);
+    WG_FN void insert(Memory memory, const EntryTable& table, u32 entry) const {
+        u64 i = hash_of(memory, table, entry);
+        while (memory.template load<u32>(table.index + (i & mask) * 4)) ++i;
+        memory.template store<u32>(table.index + (i & mask) * 4, entry + 1);
     }
-    WG_FN void rebuild() {
+    WG_FN void rebuild(Memory memory, const EntryTable& table) {
         u64 entries = mask ? (mask + 1) * 4 : 64;
-        if (entries > index_max) entries = index_max;
+        if (entries > table.index_max) entries = table.index_max;
         if (entries == mask + 1) {
-            insert(count - 1);
+            insert(memory, table, count - 1);
             return;
         }
         mask = entries - 1;
-        memory.zero(index, entries * 4);
-        for (u32 i = 0; i < count; ++i) insert(i);
+        memory.zero(table.index, entries * 4);
+        for (u32 i = 0; i < count; ++i) insert(memory, table, i);
     }
 };
 
-template <u32 LANES>
+// Warm from the start: precompiles (EIP-2929) and the coinbase (EIP-3651).
+WG_FN bool is_always_warm(const Address& a, const BlockEnvironment& block) {
+    return a == block.coinbase || precompile_of(a, static_cast<Fork>(block.fork)) != Precompile::None;
+}
+
+// An account's entry before its values are read.
+WG_FN AccountEntry fresh_account(const Address& address, const BlockEnvironment& block) {
+    AccountEntry fresh = {};
+    fresh.address = address;
+    fresh.flags = is_always_warm(address, block) ? u32{ENTRY_WARM} : 0u;
+    fresh.base = NONE;
+    fresh.hash = static_cast<u32>(hash_account(0, address));
+    return fresh;
+}
+
+// Reads the base into an entry. What must be asked for when the base does not know it, else None.
+WG_FN RequestKind read_account(const World& world, u32 world_number, AccountEntry& entry) {
+    const u32 record = find_account(world, world_number, entry.address);
+    if (record == NONE) {
+        if (!world.accounts_complete) return RequestKind::Account;
+    } else {
+        const AccountRecord& base = world.accounts[record];
+        if (base.code == CODE_UNKNOWN) return RequestKind::Code;
+        entry.base = record;
+        if (base.flags & ACCOUNT_EXISTS) {
+            entry.nonce = entry.original_nonce = base.nonce;
+            entry.balance = entry.original_balance = base.balance;
+            entry.code = entry.original_code = base.code;
+            entry.flags |= ENTRY_EXISTS | ENTRY_EXISTED;
+            if (base.flags & ACCOUNT_HAS_STORAGE) entry.flags |= ENTRY_STORAGE;
+        }
+    }
+    entry.flags |= ENTRY_LOADED;
+    return RequestKind::None;
+}
+
+// `Context` says where the base and the arenas are (machine.hpp).
+template <class Context>
 struct State {
-    const World* world;
+    static constexpr u32 LANES = Context::LANES;
+    Context context;
     LaneMemory<LANES> memory;
-    const ArenaLayout* layout;
-    EntryIndex<LANES> accounts, slots;
-    u32 journal_count, journal_max;
+    const BlockEnvironment* block;
     u32 world_number;
-    Fork fork;
-    Address coinbase;
-    Halt fault;       // Park or Overflow, once the transaction cannot go on here
-    Request request;  // when Park
+    Halt fault;  // Park or Overflow, once the transaction cannot go on here
+    EntryIndex<LANES> accounts, slots;
+    u32 journal_count;
+    Checkpoint start;  // of the running frame: entries made since are no journal's business
+    Request request;   // when Park
     [[no_unique_address]] Asker<LANES> asker;
 
-    WG_FN void begin(const World* base, LaneMemory<LANES> lane, const ArenaSizes& sizes, const ArenaLayout* sections,
-                     u32 number, const BlockEnvironment& block) {
-        world = base;
+    WG_FN void begin(LaneMemory<LANES> lane, u32 number, const BlockEnvironment& environment) {
         memory = lane;
-        layout = sections;
-        accounts = {lane, layout->account_index, sizes.index_entries, layout->accounts + WG_OFFSET(AccountEntry, hash),
-                    sizeof(AccountEntry), 0, 0, static_cast<u32>(sizes.accounts)};
-        slots = {lane, layout->slot_index, sizes.index_entries, layout->slots + WG_OFFSET(SlotEntry, hash),
-                 sizeof(SlotEntry), 0, 0, static_cast<u32>(sizes.slots)};
-        journal_count = 0;
-        journal_max = static_cast<u32>(sizes.journal_entries);
+        block = &environment;
         world_number = number;
-        fork = static_cast<Fork>(block.fork);
-        coinbase = block.coinbase;
         fault = Halt::None;
+        accounts = slots = {0, 0};
+        journal_count = 0;
+        start = {0, 0, 0};
+    }
+
+    WG_FN EntryTable account_table() const {
+        const auto& layout = context.layout();
+        const auto& sizes = context.sizes();
+        return {layout.account_index, sizes.index_entries, layout.accounts + WG_OFFSET(AccountEntry, hash),
+                sizeof(AccountEntry), sizes.accounts};
+    }
+    WG_FN EntryTable slot_table() const {
+        const auto& layout = context.layout();
+        const auto& sizes = context.sizes();
+        return {layout.slot_index, sizes.index_entries, layout.slots + WG_OFFSET(SlotEntry, hash), sizeof(SlotEntry),
+                sizes.slots};
     }
 
     // ---- accounts: fields of entry i ----
-    WG_FN u64 account_at(u32 i) const { return layout->accounts + i * sizeof(AccountEntry); }
+    WG_FN u64 account_at(u32 i) const { return context.layout().accounts + i * sizeof(AccountEntry); }
     template <class T>
     WG_FN T account_field(u32 i, u64 offset) const {
         return memory.template load<T>(account_at(i) + offset);
@@ -193,23 +248,17 @@ struct State {
 
     // The entry of an account, made if need be but not yet read from the base; NONE with `fault` when there is no room.
     WG_NOINLINE u32 enter_account(const Address& wanted) {
-        const u32 hash = static_cast<u32>(hash_account(0, wanted));
-        const u32 found = accounts.find(hash, [&](u32 i) { return address(i) == wanted; });
-        if (found != NONE) return found;
-        const u32 entry = accounts.next();
-        if (entry == NONE) {
-            fault = Halt::Overflow;
-            return NONE;
-        }
-        const bool warm = wanted == coinbase || precompile_of(wanted, fork) != Precompile::None;
-        AccountEntry fresh = {};
-        fresh.address = wanted;
-        fresh.flags = warm ? u32{ENTRY_WARM} : 0u;
-        fresh.base = NONE;
-        fresh.hash = hash;
-        memory.store_struct(account_at(entry), fresh);
-        accounts.added();
-        return entry;
+        const AccountEntry fresh = fresh_account(wanted, *block);
+        const u32 found = find_account_entry(fresh.hash, wanted);
+        return found != NONE ? found : add_account(fresh);
+    }
+
+    // Entry of an account with its values, which are read from the base once; NONE with `fault`.
+    WG_NOINLINE u32 account(const Address& wanted) {
+        AccountEntry fresh = fresh_account(wanted, *block);
+        const u32 found = find_account_entry(fresh.hash, wanted);
+        if (found != NONE) return load_account(found) ? found : NONE;
+        return read_base(fresh) ? add_account(fresh) : NONE;
     }
 
     // Reads the base into an entry, once. False with `fault` when the base does not know the account.
@@ -217,32 +266,9 @@ struct State {
 
     WG_NOINLINE bool load_account_cold(u32 i) {
         AccountEntry entry = memory.template load_struct<AccountEntry>(account_at(i));
-        u32 record = find_account(*world, world_number, entry.address);
-        if (record == NONE && !world->accounts_complete) {
-            if (!park(RequestKind::Account, entry.address, {})) return false;
-            record = find_account(*world, world_number, entry.address);
-        }
-        if (record != NONE) {
-            const AccountRecord& base = world->accounts[record];
-            if (base.code == CODE_UNKNOWN) return park(RequestKind::Code, entry.address, {});
-            entry.base = record;
-            if (base.flags & ACCOUNT_EXISTS) {
-                entry.nonce = entry.original_nonce = base.nonce;
-                entry.balance = entry.original_balance = base.balance;
-                entry.code = entry.original_code = base.code;
-                entry.flags |= ENTRY_EXISTS | ENTRY_EXISTED;
-                if (base.flags & ACCOUNT_HAS_STORAGE) entry.flags |= ENTRY_STORAGE;
-            }
-        }
-        entry.flags |= ENTRY_LOADED;
+        if (!read_base(entry)) return false;
         memory.store_struct(account_at(i), entry);
         return true;
-    }
-
-    // Entry of an account with its values; NONE with `fault`.
-    WG_FN u32 account(const Address& wanted) {
-        const u32 i = enter_account(wanted);
-        return i != NONE && load_account(i) ? i : NONE;
     }
 
     // Marks a loaded account as accessed; true if it was cold (EIP-2929).
@@ -256,8 +282,11 @@ struct State {
 
     // The same for an instruction whose price depends on it, which eth_createAccessList wants to know.
     WG_FN bool ask_account(u32 i) {
-        set_account_flags(i, account_flags(i) | ENTRY_ASKED);
-        return warm_account(i);
+        const u32 flags = account_flags(i);
+        const bool cold = !(flags & ENTRY_WARM);
+        if (cold) journal_account(i);
+        set_account_flags(i, flags | ENTRY_WARM | ENTRY_ASKED);
+        return cold;
     }
 
     WG_FN void set_account_flags(u32 i, u32 flags) {
@@ -290,55 +319,30 @@ struct State {
     }
 
     // ---- slots ----
-    WG_FN u64 slot_at(u32 i) const { return layout->slots + i * sizeof(SlotEntry); }
+    WG_FN u64 slot_at(u32 i) const { return context.layout().slots + i * sizeof(SlotEntry); }
     WG_FN u32 slot_flags(u32 i) const { return memory.template load<u32>(slot_at(i) + WG_OFFSET(SlotEntry, flags)); }
     WG_FN u256 slot_value(u32 i) const { return memory.load_word(slot_at(i) + WG_OFFSET(SlotEntry, value)); }
     WG_FN u256 slot_original(u32 i) const { return memory.load_word(slot_at(i) + WG_OFFSET(SlotEntry, original)); }
 
-    // The entry of a slot of account entry `owner`; kind is 0 or ENTRY_TRANSIENT. NONE with `fault`.
-    WG_NOINLINE u32 enter_slot(u32 owner, const u256& key, u32 kind) {
-        const u32 hash = static_cast<u32>(hash_slot(owner + kind, key));
-        const u32 found = slots.find(hash, [&](u32 i) {
-            const Chunk tail = memory.template load<Chunk>(slot_at(i) + WG_OFFSET(SlotEntry, account));
-            return static_cast<u32>(tail.low) == owner && (static_cast<u32>(tail.low >> 32) & ENTRY_TRANSIENT) == kind &&
-                   memory.load_word(slot_at(i)) == key;
-        });
-        if (found != NONE) return found;
-        const u32 entry = slots.next();
-        if (entry == NONE) {
-            fault = Halt::Overflow;
-            return NONE;
-        }
-        SlotEntry fresh = {};
-        fresh.key = key;
-        fresh.account = owner;
-        fresh.flags = kind | (kind ? u32{ENTRY_LOADED} : 0u);
-        fresh.hash = hash;
-        fresh.base = NONE;
-        memory.store_struct(slot_at(entry), fresh);
-        slots.added();
-        return entry;
+    // The entry of a storage slot of account entry `owner`, made if need be but not yet read; NONE with `fault`.
+    WG_NOINLINE u32 enter_slot(u32 owner, const u256& key) {
+        const u32 hash = slot_hash(owner, key, 0), found = find_slot_entry(hash, owner, key, 0);
+        return found != NONE ? found : add_slot(fresh_slot(hash, owner, key, 0));
     }
 
-    // Reads the base into a slot's entry, once. False with `fault` when the base does not know it.
-    WG_FN bool load_slot(u32 i) { return slot_flags(i) & ENTRY_LOADED || load_slot_cold(i); }
+    // Entry of a storage slot with its value, which is read from the base once; NONE with `fault`.
+    WG_NOINLINE u32 slot(u32 owner, const u256& key) {
+        const u32 hash = slot_hash(owner, key, 0), found = find_slot_entry(hash, owner, key, 0);
+        if (found != NONE) return slot_flags(found) & ENTRY_LOADED || load_slot_cold(found) ? found : NONE;
+        SlotEntry fresh = fresh_slot(hash, owner, key, 0);
+        return read_base(fresh) ? add_slot(fresh) : NONE;
+    }
 
-    WG_NOINLINE bool load_slot_cold(u32 i) {
-        SlotEntry entry = memory.template load_struct<SlotEntry>(slot_at(i));
-        if (!load_account(entry.account)) return false;
-        const u32 owner_flags = account_flags(entry.account);
-        const u32 owner = account_field<u32>(entry.account, WG_OFFSET(AccountEntry, base));
-        if (owner != NONE && !(owner_flags & ENTRY_CREATED)) {
-            entry.base = find_slot(*world, owner, entry.key);
-            if (entry.base == NONE && !(world->accounts[owner].flags & ACCOUNT_STORAGE_COMPLETE)) {
-                if (!park(RequestKind::Slot, address(entry.account), entry.key)) return false;
-                entry.base = find_slot(*world, owner, entry.key);
-            }
-            if (entry.base != NONE) entry.value = entry.original = world->slots[entry.base].value;
-        }
-        entry.flags |= ENTRY_LOADED;
-        memory.store_struct(slot_at(i), entry);
-        return true;
+    // Entry of a transient slot (EIP-1153); NONE with `fault`.
+    WG_NOINLINE u32 transient_slot(u32 owner, const u256& key) {
+        const u32 hash = slot_hash(owner, key, ENTRY_TRANSIENT);
+        const u32 found = find_slot_entry(hash, owner, key, ENTRY_TRANSIENT);
+        return found != NONE ? found : add_slot(fresh_slot(hash, owner, key, ENTRY_TRANSIENT | ENTRY_LOADED));
     }
 
     WG_FN bool warm_slot(u32 i) {
@@ -357,38 +361,25 @@ struct State {
         set_slot_flags(i, slot_flags(i) | ENTRY_WRITTEN);
     }
 
-    // ---- journal: of loaded entries only, so that undoing never forgets what was read from the base ----
+    // ---- undoing ----
+    // A frame that fails takes back what changed since its start. Entries from before are restored from the journal;
+    // those made since return to what the base gave them, which they remember, so that a transaction that meets
+    // everything in its only frame keeps no journal. Nothing read from the base is ever forgotten.
+
+    // Begins a stretch that can be undone; the caller puts `start` back when it ends without a frame.
+    WG_FN Checkpoint open_stretch() { return start = {journal_count, accounts.count, slots.count}; }
+
     WG_FN void journal_account(u32 i) {
-        append_journal({i, account_flags(i), nonce(i), balance(i), code(i), {}});
+        if (i < start.accounts) append_journal({i, account_flags(i), nonce(i), balance(i), code(i), {}});
     }
-    WG_FN void journal_slot(u32 i) { append_journal({i | JOURNAL_SLOT, slot_flags(i), 0, slot_value(i), 0, {}}); }
-
-    WG_FN void append_journal(const JournalEntry& entry) {
-        if (journal_count >= journal_max) {
-            fault = Halt::Overflow;
-            return;
-        }
-        memory.store_struct(layout->journal + journal_count * sizeof(JournalEntry), entry);
-        ++journal_count;
+    WG_FN void journal_slot(u32 i) {
+        if (i < start.slots) append_journal({i | JOURNAL_SLOT, slot_flags(i), 0, slot_value(i), 0, {}});
     }
 
-    // Undoes every change since the journal had `length` entries.
-    WG_NOINLINE void revert_to(u32 length) {
-        while (journal_count > length) {
-            --journal_count;
-            const auto old =
-                memory.template load_struct<JournalEntry>(layout->journal + journal_count * sizeof(JournalEntry));
-            const u32 i = old.entry & ~JOURNAL_SLOT;
-            if (old.entry & JOURNAL_SLOT) {
-                memory.store_word(slot_at(i) + WG_OFFSET(SlotEntry, value), old.value);
-                set_slot_flags(i, old.flags);
-            } else {
-                memory.template store<u64>(account_at(i) + WG_OFFSET(AccountEntry, nonce), old.nonce);
-                memory.store_word(account_at(i) + WG_OFFSET(AccountEntry, balance), old.value);
-                memory.template store<u32>(account_at(i) + WG_OFFSET(AccountEntry, code), old.code);
-                set_account_flags(i, old.flags | (account_flags(i) & ENTRY_ASKED));
-            }
-        }
+    WG_NOINLINE void revert_to(const Checkpoint& checkpoint) {
+        while (journal_count > checkpoint.journal) undo_last();
+        for (u32 i = checkpoint.accounts; i < accounts.count; ++i) reset_account(i);
+        for (u32 i = checkpoint.slots; i < slots.count; ++i) reset_slot(i);
     }
 
     // Asks for what the base lacks: true once it holds that, false with `fault` when the transaction must wait.
@@ -400,6 +391,120 @@ struct State {
         if (asker.ask(request)) return true;
         fault = Halt::Park;
         return false;
+    }
+
+   private:
+    WG_FN u32 find_account_entry(u32 hash, const Address& wanted) const {
+        return accounts.find(memory, account_table(), hash, [&](u32 i) { return address(i) == wanted; });
+    }
+    WG_FN u32 add_account(const AccountEntry& fresh) {
+        const u32 entry = accounts.count;
+        if (entry == account_table().count_max) {
+            fault = Halt::Overflow;
+            return NONE;
+        }
+        memory.store_struct(account_at(entry), fresh);
+        accounts.added(memory, account_table());
+        return entry;
+    }
+    WG_FN bool read_base(AccountEntry& entry) {
+        const RequestKind missing = read_account(context.world(), world_number, entry);
+        if (missing == RequestKind::None) return true;
+        return park(missing, entry.address, {}) &&
+               read_account(context.world(), world_number, entry) == RequestKind::None;
+    }
+    WG_FN void reset_account(u32 i) {
+        const u32 flags = account_flags(i) & (ENTRY_LOADED | ENTRY_EXISTED | ENTRY_STORAGE | ENTRY_ASKED);
+        const u32 exists = flags & ENTRY_EXISTED ? u32{ENTRY_EXISTS} : 0u;
+        const u32 warm = is_always_warm(address(i), *block) ? u32{ENTRY_WARM} : 0u;
+        set_account_flags(i, flags | exists | warm);
+        const u64 at = account_at(i);
+        memory.template store<u64>(at + WG_OFFSET(AccountEntry, nonce),
+                                   account_field<u64>(i, WG_OFFSET(AccountEntry, original_nonce)));
+        memory.store_word(at + WG_OFFSET(AccountEntry, balance),
+                          memory.load_word(at + WG_OFFSET(AccountEntry, original_balance)));
+        memory.template store<u32>(at + WG_OFFSET(AccountEntry, code),
+                                   account_field<u32>(i, WG_OFFSET(AccountEntry, original_code)));
+    }
+
+    static WG_FN u32 slot_hash(u32 owner, const u256& key, u32 transient) {
+        return static_cast<u32>(hash_slot(owner + transient, key));
+    }
+    WG_FN u32 find_slot_entry(u32 hash, u32 owner, const u256& key, u32 transient) const {
+        return slots.find(memory, slot_table(), hash, [&](u32 i) {
+            const Chunk tail = memory.template load<Chunk>(slot_at(i) + WG_OFFSET(SlotEntry, account));
+            const u32 flags = static_cast<u32>(tail.low >> 32);
+            return static_cast<u32>(tail.low) == owner && (flags & ENTRY_TRANSIENT) == transient &&
+                   memory.load_word(slot_at(i)) == key;
+        });
+    }
+    static WG_FN SlotEntry fresh_slot(u32 hash, u32 owner, const u256& key, u32 flags) {
+        SlotEntry fresh = {};
+        fresh.key = key;
+        fresh.account = owner;
+        fresh.flags = flags;
+        fresh.hash = hash;
+        fresh.base = NONE;
+        return fresh;
+    }
+    WG_FN u32 add_slot(const SlotEntry& fresh) {
+        const u32 entry = slots.count;
+        if (entry == slot_table().count_max) {
+            fault = Halt::Overflow;
+            return NONE;
+        }
+        memory.store_struct(slot_at(entry), fresh);
+        slots.added(memory, slot_table());
+        return entry;
+    }
+    WG_NOINLINE bool load_slot_cold(u32 i) {
+        SlotEntry entry = memory.template load_struct<SlotEntry>(slot_at(i));
+        if (!read_base(entry)) return false;
+        memory.store_struct(slot_at(i), entry);
+        return true;
+    }
+    WG_FN bool read_base(SlotEntry& entry) {
+        if (!load_account(entry.account)) return false;
+        const World& world = context.world();
+        const u32 owner = account_field<u32>(entry.account, WG_OFFSET(AccountEntry, base));
+        if (owner != NONE && !(account_flags(entry.account) & ENTRY_CREATED)) {
+            entry.base = find_slot(world, owner, entry.key);
+            if (entry.base == NONE && !(world.accounts[owner].flags & ACCOUNT_STORAGE_COMPLETE)) {
+                if (!park(RequestKind::Slot, address(entry.account), entry.key)) return false;
+                entry.base = find_slot(world, owner, entry.key);
+            }
+            if (entry.base != NONE) entry.value = entry.original = world.slots[entry.base].value;
+        }
+        entry.flags |= ENTRY_LOADED;
+        return true;
+    }
+    WG_FN void reset_slot(u32 i) {
+        memory.store_word(slot_at(i) + WG_OFFSET(SlotEntry, value), slot_original(i));
+        set_slot_flags(i, slot_flags(i) & (ENTRY_LOADED | ENTRY_TRANSIENT));
+    }
+
+    WG_FN void append_journal(const JournalEntry& entry) {
+        if (journal_count >= context.sizes().journal_entries) {
+            fault = Halt::Overflow;
+            return;
+        }
+        memory.store_struct(context.layout().journal + journal_count * sizeof(JournalEntry), entry);
+        ++journal_count;
+    }
+    WG_FN void undo_last() {
+        --journal_count;
+        const auto old =
+            memory.template load_struct<JournalEntry>(context.layout().journal + journal_count * sizeof(JournalEntry));
+        const u32 i = old.entry & ~JOURNAL_SLOT;
+        if (old.entry & JOURNAL_SLOT) {
+            memory.store_word(slot_at(i) + WG_OFFSET(SlotEntry, value), old.value);
+            set_slot_flags(i, old.flags);
+        } else {
+            memory.template store<u64>(account_at(i) + WG_OFFSET(AccountEntry, nonce), old.nonce);
+            memory.store_word(account_at(i) + WG_OFFSET(AccountEntry, balance), old.value);
+            memory.template store<u32>(account_at(i) + WG_OFFSET(AccountEntry, code), old.code);
+            set_account_flags(i, old.flags | (account_flags(i) & ENTRY_ASKED));
+        }
     }
 };
 

@@ -7,7 +7,9 @@ using namespace warpgrid;
 using namespace warpgrid::evm;
 
 // A stream of at most `bytes_max` bytes for what `wishes` (TraceWish) names.
-WG_EXPORT TraceStream* warpgrid_evm_trace_create(u32 wishes, u64 bytes_max) { return new TraceStream(wishes, bytes_max); }
+WG_EXPORT TraceStream* warpgrid_evm_trace_create(u32 wishes, u64 bytes_max) {
+    return std::make_unique<TraceStream>(wishes, bytes_max).release();
+}
 WG_EXPORT void warpgrid_evm_trace_destroy(TraceStream* stream) { delete stream; }
 
 // The records so far; 0 when something did not fit any more.
@@ -26,20 +28,16 @@ WG_EXPORT u32 warpgrid_evm_trace_row(Session* session, Base* base, u32 accounts_
     HostAnswers answers = {*base, world, answer};
     Worker& worker = *session->workers[0];
     TracedMachine m;
+    m.state.context = {&world, batch, &worker.sizes, &worker.layout};
     m.state.asker = answers.asker();
-    m.world = &world;
-    m.batch = batch;
     m.block = block;
     m.granularity = Granularity::Instruction;
-    m.sizes = &worker.sizes;
-    m.layout = &worker.layout;
     TracedRegisters r;
-    Result result;
-    const Rejection rejection = open_machine(m, r, row, {worker.lanes.base()}, worker.region.base(), result);
+    const Rejection rejection = open_machine(m, r, row, {worker.lanes.base()}, worker.region.base());
     const u64 before = stream->size();
     if (rejection == Rejection::None && m.state.fault == Halt::None) Tracer(*stream).run(m, r);
     const Outputs outputs = {results, session->output.base(), &session->used, session->output.bytes()};
-    write_result(m, r, rejection, outputs, result);
+    write_result(m, r, rejection, outputs);
     if (base->commit_row(results[row], session->output.base(), *batch, row, *block)) return 1;
     stream->shrink(before);
     return 0;

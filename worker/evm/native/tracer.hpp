@@ -20,7 +20,7 @@ struct TracedRegisters : Registers<1> {
     }
 };
 
-struct TracedMachine : Machine<1, Reach::Everything> {
+struct TracedMachine : Machine<HostContext> {
     using Regs = TracedRegisters;
 };
 
@@ -102,7 +102,7 @@ class Tracer {
     }
 
     void enter_first(const TracedMachine& m, const TracedRegisters& r) {
-        const Transactions& b = *m.batch;
+        const Transactions& b = m.batch();
         const u64 i = m.index, data = b.data_offsets[i];
         const Address to = b.is_creation[i] ? m.state.address(m.frame.self) : b.to[i];
         enter(b.is_creation[i] ? OP_CREATE : OP_CALL, b.sender[i], to, b.value[i], b.gas_limit[i], b.data + data,
@@ -124,7 +124,7 @@ class Tracer {
         if (is_fault(r.halt)) return false;
         settle_frame(m, r);
         if (is_fault(r.halt)) return false;
-        exit(open_.back().gas - static_cast<u64>(r.gas), r.halt, m.memory.at(m.layout->returned), m.return_bytes);
+        exit(open_.back().gas - static_cast<u64>(r.gas), r.halt, m.memory.at(m.layout().returned), m.return_bytes);
         open_.pop_back();
         if (m.depth == 0) return false;
         resume_caller(m, r);
@@ -161,7 +161,7 @@ class Tracer {
             precompile_gas(precompile, found_.input.data(), found_.input.size(), m.fork()) > gas;
         const Halt halt = !is_zero(r.stack.at(0)) ? Halt::Return : unpaid ? Halt::OutOfGas : Halt::PrecompileFailed;
         enter(found_.opcode, found_.self, to, value, gas, found_.input.data(), found_.input.size());
-        exit(gas - returned, halt, m.memory.at(m.layout->returned), m.return_bytes);
+        exit(gas - returned, halt, m.memory.at(m.layout().returned), m.return_bytes);
     }
 
     // A creation that never began.
@@ -240,7 +240,7 @@ class Tracer {
         record.memory_bytes = r.memory_bytes;
         record.returned_bytes = m.return_bytes;
         const u8* memory = m.memory.at(r.memory_base);
-        const u8* returned = m.memory.at(m.layout->returned);
+        const u8* returned = m.memory.at(m.layout().returned);
         const bool stores = found_.opcode == OP_SSTORE && found_.words_count > 1;
         if (stores || (found_.opcode == OP_SLOAD && found_.words_count > 0)) record.header.flags = TRACE_STORAGE_FOLLOWS;
         if (stream_.wants(TRACE_MEMORY) && is_new(memory_, memory, r.memory_bytes)) {

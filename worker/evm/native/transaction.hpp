@@ -27,7 +27,7 @@ WG_FN u64 calldata_tokens(const u8* data, u64 size) {
 
 template <class M>
 WG_FN IntrinsicGas intrinsic_gas(const M& m) {
-    const Transactions& b = *m.batch;
+    const Transactions& b = m.batch();
     const u64 i = m.index, data = b.data_offsets[i], size = b.data_offsets[i + 1] - data;
     const u64 tokens = calldata_tokens(b.data + data, size);
     u64 gas = GAS_TRANSACTION + GAS_CALLDATA_TOKEN * tokens;
@@ -49,19 +49,19 @@ struct Fees {
 
 template <class M>
 WG_FN MessageKind kind_of(const M& m) {
-    return static_cast<MessageKind>(m.batch->kind[m.index]);
+    return static_cast<MessageKind>(m.batch().kind[m.index]);
 }
 
 // A simulation that names no price for blobs gets them for nothing.
 template <class M>
 WG_FN bool pays_for_blobs(const M& m) {
-    return kind_of(m) != MessageKind::Simulation || !is_zero(m.batch->max_fee_per_blob_gas[m.index]);
+    return kind_of(m) != MessageKind::Simulation || !is_zero(m.batch().max_fee_per_blob_gas[m.index]);
 }
 
 // What can be said without the state. The order of all checks is EELS's, so that the reason given is the same.
 template <class M>
 WG_FN Rejection check_fields(const M& m, const IntrinsicGas& intrinsic) {
-    const Transactions& b = *m.batch;
+    const Transactions& b = m.batch();
     const u64 i = m.index, gas_limit = b.gas_limit[i];
     const u8 type = b.type[i];
     const MessageKind kind = kind_of(m);
@@ -83,7 +83,7 @@ WG_FN Rejection check_fields(const M& m, const IntrinsicGas& intrinsic) {
 
 template <class M>
 WG_FN Rejection check_blobs(const M& m) {
-    const Transactions& b = *m.batch;
+    const Transactions& b = m.batch();
     const u64 first = b.blob_hash_offsets[m.index], count = b.blob_hash_offsets[m.index + 1] - first;
     if (b.type[m.index] != TYPE_BLOB) return Rejection::None;
     if (count == 0 || (m.fork() >= Fork::Osaka && count > BLOBS_PER_TRANSACTION_MAX)) return Rejection::BlobCount;
@@ -97,7 +97,7 @@ WG_FN Rejection check_blobs(const M& m) {
 // What the sender pays for a unit of gas (EIP-1559).
 template <class M>
 WG_FN Rejection price_gas(const M& m, u256& price) {
-    const u256 most = m.batch->max_fee_per_gas[m.index], tip = m.batch->max_priority_fee_per_gas[m.index];
+    const u256 most = m.batch().max_fee_per_gas[m.index], tip = m.batch().max_priority_fee_per_gas[m.index];
     if (most < tip) return Rejection::PriorityFeeAboveMaxFee;
     if (most < m.block->base_fee) return Rejection::FeeBelowBaseFee;
     const u256 room = most - m.block->base_fee;
@@ -108,7 +108,7 @@ WG_FN Rejection price_gas(const M& m, u256& price) {
 // Nonce, code and means of the sender (account entry `sender`), and the fees to be charged.
 template <class M>
 WG_FN Rejection check_sender(const M& m, u32 sender, Fees& fees) {
-    const Transactions& b = *m.batch;
+    const Transactions& b = m.batch();
     const u64 i = m.index;
     if (kind_of(m) != MessageKind::Simulation) {
         const u64 nonce = m.state.nonce(sender);
@@ -141,13 +141,13 @@ WG_FN Rejection check_sender(const M& m, u32 sender, Fees& fees) {
 // EIP-2930: what the access list names is warm, and read only when it is used.
 template <class M>
 WG_NOINLINE void warm_access_list(M& m) {
-    const Transactions& b = *m.batch;
+    const Transactions& b = m.batch();
     for (u64 i = b.access_offsets[m.index]; i < b.access_offsets[m.index + 1]; ++i) {
         const u32 entry = m.state.enter_account(b.access_address[i]);
         if (entry == NONE) return;
         m.state.set_account_flags(entry, m.state.account_flags(entry) | ENTRY_WARM);
         for (u64 k = b.access_key_offsets[i]; k < b.access_key_offsets[i + 1]; ++k) {
-            const u32 slot = m.state.enter_slot(entry, load_big_endian(b.access_key + 32 * k), 0);
+            const u32 slot = m.state.enter_slot(entry, load_big_endian(b.access_key + 32 * k));
             if (slot == NONE) return;
             m.state.set_slot_flags(slot, m.state.slot_flags(slot) | ENTRY_WARM);
         }
@@ -157,7 +157,7 @@ WG_NOINLINE void warm_access_list(M& m) {
 // Sets one account's delegation if its authorization holds.
 template <class M>
 WG_NOINLINE void authorize(M& m, u64 i) {
-    const Transactions& b = *m.batch;
+    const Transactions& b = m.batch();
     const u256& chain = b.authorization_chain_id[i];
     if (!is_zero(chain) && chain != make_u256(m.block->chain_id)) return;
     if (b.authorization_nonce[i] == ~0ull || !b.authority_valid[i]) return;
@@ -189,7 +189,7 @@ WG_NOINLINE void authorize(M& m, u64 i) {
 template <class M>
 WG_FN Message first_message(const M& m, u32 sender, i64 gas) {
     Message message = {};
-    message.value = m.batch->value[m.index];
+    message.value = m.batch().value[m.index];
     message.caller = m.state.address(sender);
     message.gas = gas;
     message.region_top = m.region.top;
@@ -199,32 +199,32 @@ WG_FN Message first_message(const M& m, u32 sender, i64 gas) {
 
 template <class M>
 WG_NOINLINE void begin_creation(M& m, typename M::Regs& r, u32 sender, u64 nonce, i64 gas) {
-    const u64 data = m.batch->data_offsets[m.index], size = m.batch->data_offsets[m.index + 1] - data;
+    const u64 data = m.batch().data_offsets[m.index], size = m.batch().data_offsets[m.index + 1] - data;
     Message message = first_message(m, sender, gas);
     message.self = m.state.account(address_of_creation(message.caller, nonce));
     if (message.self == NONE) return;
     m.state.warm_account(message.self);
     message.flags = FRAME_CREATE;
-    const u32 journal = m.state.journal_count;
+    const Checkpoint start = m.state.open_stretch();
     if (is_collision(m, message.self)) {
         m.frame = {};
-        m.frame.journal = journal;
+        m.frame.start = start;
         m.frame.self = message.self;
         r.halt = Halt::AddressCollision;
         return;
     }
     message.code = reserve_code(m, size);
     if (message.code == NONE) return;
-    copy_memory(m.region.base + m.region.code(message.code).bytes, m.batch->data + data, size);
+    copy_memory(m.region.base + m.region.code(message.code).bytes, m.batch().data + data, size);
     open_account(m, sender, message.self, message.value);
-    begin_frame(m, r, message, journal, m.layout->memory, 0);
+    begin_frame(m, r, message, start, m.layout().memory, 0);
 }
 
 template <class M>
 WG_NOINLINE void begin_call(M& m, typename M::Regs& r, u32 sender, i64 gas) {
-    const u64 data = m.batch->data_offsets[m.index];
+    const u64 data = m.batch().data_offsets[m.index];
     Message message = first_message(m, sender, gas);
-    const Address& target = m.batch->to[m.index];
+    const Address& target = m.batch().to[m.index];
     u64 free_of_charge = 0;
     const Callee callee = resolve_callee(m, target, free_of_charge);
     if (callee.entry == NONE) return;
@@ -232,12 +232,12 @@ WG_NOINLINE void begin_call(M& m, typename M::Regs& r, u32 sender, i64 gas) {
     message.code = callee.code;
     message.flags = FRAME_INPUT_OUTSIDE;
     message.input_offset = data;
-    message.input_bytes = m.batch->data_offsets[m.index + 1] - data;
-    const u32 journal = m.state.journal_count;
+    message.input_bytes = m.batch().data_offsets[m.index + 1] - data;
+    const Checkpoint start = m.state.open_stretch();
     transfer(m, sender, message.self, message.value);
     const Precompile precompile =
         callee.delegated ? Precompile::None : precompile_of(target, m.fork());
-    begin_frame(m, r, message, journal, m.layout->memory, 0);
+    begin_frame(m, r, message, start, m.layout().memory, 0);
     if (precompile == Precompile::None) return;
     PrecompileCall request = {precompile, data, message.input_bytes, true, static_cast<u64>(gas)};
     r.halt = call_precompile(m, request);
@@ -251,12 +251,12 @@ WG_FN Rejection validate(M& m, u32 sender, const IntrinsicGas& intrinsic, Fees& 
     Rejection rejection = check_fields(m, intrinsic);
     if (rejection == Rejection::None) rejection = price_gas(m, fees.gas_price);
     if (rejection == Rejection::None) rejection = check_blobs(m);
-    const u8 type = m.batch->type[m.index];
-    if (rejection == Rejection::None && type >= TYPE_BLOB && m.batch->is_creation[m.index]) {
+    const u8 type = m.batch().type[m.index];
+    if (rejection == Rejection::None && type >= TYPE_BLOB && m.batch().is_creation[m.index]) {
         rejection = Rejection::CreationNotAllowed;
     }
     if (rejection == Rejection::None && type == TYPE_SET_CODE &&
-        m.batch->authorization_offsets[m.index] == m.batch->authorization_offsets[m.index + 1]) {
+        m.batch().authorization_offsets[m.index] == m.batch().authorization_offsets[m.index + 1]) {
         rejection = Rejection::AuthorizationListEmpty;
     }
     if (rejection == Rejection::None) rejection = check_sender(m, sender, fees);
@@ -265,8 +265,8 @@ WG_FN Rejection validate(M& m, u32 sender, const IntrinsicGas& intrinsic, Fees& 
 
 // Brings the machine to its first record, or to the end: then `halt` is set. A rejected transaction leaves its reason.
 template <class M>
-WG_NOINLINE Rejection begin_transaction(M& m, typename M::Regs& r, Result& result) {
-    const Transactions& b = *m.batch;
+WG_NOINLINE Rejection begin_transaction(M& m, typename M::Regs& r) {
+    const Transactions& b = m.batch();
     const u64 i = m.index;
     r.halt = Halt::None;
     r.stack.bind(m.memory);
@@ -290,23 +290,20 @@ WG_NOINLINE Rejection begin_transaction(M& m, typename M::Regs& r, Result& resul
     if (m.state.fault != Halt::None) return Rejection::None;
     if (b.is_creation[i]) {
         begin_creation(m, r, sender, m.state.nonce(sender) - 1, gas);
-        result.created = m.frame.self < m.state.accounts.count ? m.state.address(m.frame.self) : Address{};
     } else {
         begin_call(m, r, sender, gas);
     }
     return Rejection::None;
 }
 
-// Prepares a machine whose world, batch, block, granularity and arena sizes are set for one transaction, and begins it.
+// Prepares a machine whose context, block and granularity are set for one transaction, and begins it.
 template <class M>
-WG_NOINLINE Rejection open_machine(M& m, typename M::Regs& r, u64 index, LaneMemory<M::LANES> memory,
-                                   u8* region, Result& result) {
-    const ArenaSizes& sizes = *m.sizes;
+WG_FN Rejection open_machine(M& m, typename M::Regs& r, u64 index, LaneMemory<M::LANES> memory, u8* region) {
     m.index = index;
     m.memory = memory;
-    m.region = {region, sizes.region_bytes, 0, 0, static_cast<u32>(sizes.codes)};
-    m.state.begin(m.world, memory, sizes, m.layout, m.batch->world[index], *m.block);
-    m.frame = {};
+    m.region = {region, m.sizes().region_bytes, 0, 0, static_cast<u32>(m.sizes().codes)};
+    m.state.begin(memory, m.batch().world[index], *m.block);
+    m.frame.flags = 0;
     m.depth = 0;
     m.logs = 0;
     m.log_bytes = 0;
@@ -314,15 +311,13 @@ WG_NOINLINE Rejection open_machine(M& m, typename M::Regs& r, u64 index, LaneMem
     m.refund = 0;
     m.gas_price = {};
     m.floor_gas = 0;
-    result = {};
-    r = {};
-    return begin_transaction(m, r, result);
+    return begin_transaction(m, r);
 }
 
 // Refunds, fees and the receipt's figures, after the first message has ended and was settled.
 template <class M>
-WG_NOINLINE void finish_transaction(M& m, const typename M::Regs& r, Result& result) {
-    const Transactions& b = *m.batch;
+WG_FN void finish_transaction(M& m, const typename M::Regs& r, Result& result) {
+    const Transactions& b = m.batch();
     const u64 limit = b.gas_limit[m.index];
     u64 used = limit - static_cast<u64>(r.gas);
     const u64 refund_max = used / 5, wanted = m.refund > 0 ? static_cast<u64>(m.refund) : 0;
@@ -334,8 +329,10 @@ WG_NOINLINE void finish_transaction(M& m, const typename M::Regs& r, Result& res
     result.gas_price = m.gas_price;
     result.halt = r.halt;
     result.status = is_success(r.halt) ? Status::Success : r.halt == Halt::Revert ? Status::Reverted : Status::Halted;
+    if (m.batch().is_creation[m.index]) result.created = m.state.address(m.frame.self);
     if (kind_of(m) == MessageKind::System) return;
     bool overflow = false;
+    m.state.start = {0, 0, 0};  // nothing undoes what follows
     const u32 sender = m.state.account(m.sender());
     m.state.set_balance(sender, m.state.balance(sender) + multiply_checked(m.gas_price, limit - used, overflow));
     result.coinbase_fee = multiply_checked(m.gas_price - m.block->base_fee, used, overflow);

@@ -36,8 +36,13 @@ WG_FN Address load_address(const u8* bytes) {
 }
 
 // ---- the shared base state ------------------------------------------------------------------------------------------
-// Dense arrays of records, each with an open-addressing index of record numbers plus one (0: free). A *world* is one
+// Dense arrays of records, each with an open-addressing index of record numbers plus one (0: free) under the upper halves
+// of their hashes, so that a search reads one record. A *world* is one
 // state among several in the same tables: a batch of unrelated tests, or one world for a whole chain.
+
+using IndexPlace = u64;
+
+WG_FN constexpr IndexPlace make_place(u64 hash, u32 number) { return (hash & 0xffffffff00000000ull) | number; }
 
 enum AccountFlag : u32 {
     ACCOUNT_EXISTS = 1,
@@ -104,9 +109,9 @@ constexpr u32 ANSWER_FREE = NONE;  // status of a place that holds none
 
 struct World {
     AccountRecord* accounts;
-    u32* account_index;
+    IndexPlace* account_index;
     SlotRecord* slots;
-    u32* slot_index;
+    IndexPlace* slot_index;
     const Code* codes;
     const u8* code_blob;
     const u256* block_hashes;
@@ -219,6 +224,8 @@ enum class Halt : u32 {
     PrecompileFailed,
     Park,      // not an EVM outcome: the transaction needs the host
     Overflow,  // not an EVM outcome: the arenas are too small
+    Late,      // not an EVM outcome: the transaction took longer than a kernel may
+    PutOff,    // not an outcome: the record waits for `execute_put_off`
 };
 
 enum class Rejection : u32 {

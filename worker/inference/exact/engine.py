@@ -17,18 +17,25 @@ from typing import Final
 import structlog
 
 from core.jobs.request import JobRequest, Tier
-from core.jobs.request import Sampling as RequestedSampling
 from worker.inference.engine import Completion, ModelDescription, Piece
-from worker.inference.errors import ContextExceeded, EngineFailed, InferenceError, ModelTooLarge, TokenOutOfRange
+from worker.inference.errors import (
+    ContextExceeded,
+    EngineFailed,
+    InferenceError,
+    ModelTooLarge,
+    TermsMismatch,
+    TokenOutOfRange,
+)
 from worker.inference.exact.answer import Answer
 from worker.inference.exact.batching import Batcher, Executor, Sequence, pages_for
+from worker.inference.exact.devices import DeviceChoice, open_executor
 from worker.inference.exact.model import ExactModel
-from worker.inference.exact.native import PAGE_POSITIONS, NativeEngine
-from worker.inference.exact.sampling import Q16_ONE, TEMPERATURE_Q16_MIN, Sampling
+from worker.inference.exact.native import PAGE_POSITIONS
+from worker.inference.exact.ordering import model_hash, sampling_of, terms_of
 from worker.inference.exact.tokenizer import ChatTokenizer
 from worker.inference.exact.trace_sink import TraceFactory, TraceSink
 
-__all__ = ["ExactEngine", "ExactSettings", "load_exact", "sampling_of"]
+__all__ = ["ExactEngine", "ExactSettings", "load_exact"]
 
 _CHARACTERS_PER_TOKEN_MAX: Final = 256  # no vocabulary has longer tokens; bounds the work on a hopeless prompt
 
@@ -40,8 +47,8 @@ class ExactSettings:
     """How to serve one model directory.
 
     The cache holds `cache_tokens` positions of all requests together; a request reserves its prompt and its longest
-    answer. A step computes at most `rows_max` tokens. `threads` 0 takes every core. `memory_bytes_max` is what weights
-    and cache may take.
+    answer. A step computes at most `rows_max` tokens; 0 takes what suits the device. `threads` 0 takes every core of a
+    CPU. `memory_bytes_max` is what weights and cache may take of this machine's memory; a GPU's own is asked.
     """
 
     path: Path
@@ -51,8 +58,9 @@ class ExactSettings:
     cache_tokens: int = 16_384
     running_max: int = 64
     waiting_max: int = 256
-    rows_max: int = 128
+    rows_max: int = 0
     threads: int = 0
+    device: DeviceChoice = DeviceChoice.AUTO
 
 
 async def load_exact(settings: ExactSettings, traces: TraceFactory | None = None) -> "ExactEngine":
@@ -69,7 +77,7 @@ def _load(settings: ExactSettings, traces: TraceFactory | None) -> "ExactEngine"
     _require_memory(model, pages, settings.memory_bytes_max)
     model.verify()  # an answer from damaged weights is a wrong answer under this model's name
     threads = settings.threads or os.cpu_count() or 1
-    executor = NativeEngine(model, threads=threads, rows_max=settings.rows_max, pages=pages)
+    executor = open_executor(model, settings.device, threads=threads, rows_max=settings.rows_max, pages=pages)
     return ExactEngine(model, executor, settings, traces)
 
 
@@ -83,7 +91,7 @@ class ExactEngine:
         cached = executor.pages * PAGE_POSITIONS
         self._model = ModelDescription(
             model_id=settings.model_id,
-            model_hash=model.root,
+            model_hash=model_hash(model.root, model.header),
             tier=Tier.EXACT,
             context_tokens=min(model.header.context_max, settings.context_tokens_max, cached),
             weights_bytes=sum(spec.bytes for spec in model.specs),
@@ -109,7 +117,8 @@ class ExactEngine:
     def generate(
         self, request: JobRequest, request_hash: bytes | None = None, expected: Tokens[int] = ()
     ) -> AsyncGenerator[Piece | Completion, None]:
-        """See `Engine.generate`. Sampling in thousandths becomes the specification's integers by `sampling_of`."""
+        """See `Engine.generate`. Sampling in thousandths becomes the specification's integers by `sampling_of`. Exact
+        terms that are not those of the request are refused with TermsMismatch."""
         trace = None
         if request_hash is not None and self._traces is not None:
             trace = self._traces(request_hash, sampling_of(request.sampling, self._header.vocabulary))
@@ -128,6 +137,9 @@ class ExactEngine:
             )
         if any(not 0 <= token < self._header.vocabulary for token in expected):
             raise TokenOutOfRange(f"the expected answer has tokens beyond the vocabulary's {self._header.vocabulary}")
+        sampling = sampling_of(request.sampling, self._header.vocabulary)
+        if request.exact is not None and request.exact != terms_of(prompt, sampling):
+            raise TermsMismatch("the order's tokens or sampling are not those of its text for this model")
         answer = Answer(
             asyncio.get_running_loop(),
             self._tokenizer,
@@ -136,7 +148,6 @@ class ExactEngine:
             prompt,
             trace,
         )
-        sampling = sampling_of(request.sampling, self._header.vocabulary)
         self._submit(Sequence(list(prompt), length_max, sampling, answer, deque(expected)))
         try:
             async for part in answer.parts():
@@ -155,12 +166,12 @@ class ExactEngine:
         self._executor.close()
 
     def _encode(self, request: JobRequest) -> list[int]:
-        text = self._tokenizer.render(request.messages)
-        if len(text) > self._model.context_tokens * _CHARACTERS_PER_TOKEN_MAX:
+        length = sum(len(one.content) for one in request.messages)
+        if length > self._model.context_tokens * _CHARACTERS_PER_TOKEN_MAX:
             raise ContextExceeded(
-                f"the prompt has {len(text)} characters; the model's context is {self._model.context_tokens} tokens"
+                f"the prompt has {length} characters; the model's context is {self._model.context_tokens} tokens"
             )
-        return self._tokenizer.encode_rendered(text)
+        return self._tokenizer.encode_chat(request.messages)
 
     def _submit(self, sequence: Sequence) -> None:
         with self._condition:
@@ -184,17 +195,6 @@ class ExactEngine:
                 )
             if self._closing and self._batcher.idle:
                 return
-
-
-def sampling_of(requested: RequestedSampling, vocabulary: int) -> Sampling:
-    """The specification's integers (section 5) for thousandths: n / 1000 in Q16, rounded half up, into range."""
-    temperature = (requested.temperature_milli * Q16_ONE + 500) // 1000
-    return Sampling(
-        temperature_q16=max(temperature, TEMPERATURE_Q16_MIN) if temperature else 0,
-        top_k=min(requested.top_k, vocabulary),
-        top_p_q16=max(1, (requested.top_p_milli * Q16_ONE + 500) // 1000),
-        seed=requested.seed,
-    )
 
 
 def _require_memory(model: ExactModel, pages: int, memory_bytes_max: int) -> None:

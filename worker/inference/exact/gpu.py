@@ -15,16 +15,7 @@ from numpy.typing import NDArray
 from core.gpu import Device
 from core.native import SOURCE_ROOT
 from worker.inference.errors import EngineUnavailable
-from worker.inference.exact.gpu_decode import (
-    DECODE_THREADS,
-    ROWS_MAX,
-    decode_shared_bytes,
-    decode_step,
-    decodes,
-    layer_views,
-)
 from worker.inference.exact.gpu_pass import (
-    BatchStructs,
     DeviceModel,
     Launch,
     Layer,
@@ -44,7 +35,6 @@ from worker.inference.exact.specification import Header, Role, exp2_table, sigmo
 __all__ = ["GpuEngine", "GpuForward"]
 
 SOURCE: Final = SOURCE_ROOT / "worker" / "inference" / "native" / "gpu" / "exact.cu"
-DECODE_SOURCE: Final = SOURCE.with_name("decode.cu")
 
 _SCORE_MAX: Final = 1 << 30
 _K_BLOCK: Final = 128  # layout.cuh
@@ -74,7 +64,8 @@ class GpuForward:
 class GpuEngine:
     """One model on one GPU, with a cache of `pages` pages and batches of at most `rows_max` rows.
 
-    Raises EngineUnavailable when the device is no Hopper GPU or lacks the memory, GpuUnavailable when there is none.
+    Raises EngineUnavailable when the device is no Hopper GPU, its driver is too old or memory too small, GpuUnavailable
+    when there is none.
     """
 
     def __init__(self, weights: Weights, device: Device, *, rows_max: int = 2048, pages: int = 1024) -> None:
@@ -83,11 +74,12 @@ class GpuEngine:
         cupy = self._cupy = device.cupy
         if device.architecture != "sm_90":
             raise EngineUnavailable(f"{device.name} is {device.architecture}; the exact kernels need sm_90 (Hopper)")
-        self._module = device.kernels(SOURCE, architecture="sm_90a").module
-        self._decode = device.kernels(DECODE_SOURCE, architecture="sm_90a", cooperative=True).module.get_function(
-            "decode"
-        )
-        self._decode_steps: dict[Shape, Any] = {}
+        try:
+            self._module = device.kernels(SOURCE, architecture="sm_90a").module
+        except cupy.cuda.driver.CUDADriverError as error:
+            raise EngineUnavailable(
+                f"the driver of {device.name} cannot load the kernels ({error}): update it"
+            ) from error
         self._processors = int(cupy.cuda.Device(device.index).attributes["MultiProcessorCount"])
         self._logit_rows_max = min(rows_max, _LOGIT_ROWS_MAX)
         self._kv_row_bytes = self.header.key_value_heads * (2 * self.header.head_width + 8)
@@ -97,7 +89,6 @@ class GpuEngine:
         try:
             with self._stream:
                 self._model: DeviceModel | None = self._load(weights, self._processors)
-                self._layer_views = layer_views(self._loaded)
                 self._buffers = self._allocate()
             self._stream.synchronize()
         except cupy.cuda.memory.OutOfMemoryError as error:
@@ -106,7 +97,6 @@ class GpuEngine:
     def close(self) -> None:
         """Free the device's memory. Safe to call twice."""
         self._graphs.clear()
-        self._decode_steps.clear()
         self._buffers = {}
         self._model = None
         self._cupy.get_default_memory_pool().free_all_blocks()
@@ -200,8 +190,6 @@ class GpuEngine:
             "scores": empty(1, np.int32),
             "logits": empty((self._logit_rows_max, header.vocabulary), np.int32),
             "best": empty(rows, np.uint64),
-            "values": empty((min(rows, ROWS_MAX), header.qkv_width), np.int32),
-            "arrivals": self._cupy.zeros(2, np.uint32),
             "cache": empty(self.pages * PAGE_POSITIONS * position_bytes, np.uint8),
             "inputs": empty((5, rows + 1), np.int32),
             "page_table": empty(1, np.int32),
@@ -213,7 +201,6 @@ class GpuEngine:
         """The buffer, at least `count` long. Growing it throws the graphs away, which hold its address."""
         if self._buffers[name].size < count:
             self._graphs.clear()
-            self._decode_steps.clear()
             self._stream.synchronize()
             self._buffers[name] = self._cupy.empty(count, dtype)
         return self._buffers[name]
@@ -247,10 +234,7 @@ class GpuEngine:
             self._grow("kv_rows", shape.rows * header.layers * self._kv_row_bytes, np.uint8)
 
     def _run(self, shape: Shape) -> None:
-        """Launch the batch: a few answers in one piece, many as a graph, prompts kernel by kernel."""
-        if decodes(self.header, shape):
-            self._run_decode(shape)
-            return
+        """Launch the batch: as a graph where it is one of answers alone, else kernel by kernel."""
         if shape.rows_of_tile > 1:
             self._launch_all(self._launches(shape))
             return
@@ -263,15 +247,6 @@ class GpuEngine:
                 self._graphs.popitem(last=False)
         self._graphs.move_to_end(shape)
         self._graphs[shape][0].launch(self._stream)
-
-    def _run_decode(self, shape: Shape) -> None:
-        if shape not in self._decode_steps:
-            structs = BatchStructs(self._loaded, self._buffers, shape)
-            step = decode_step(self._loaded, self._layer_views, self._buffers, shape, structs)
-            self._decode_steps[shape] = self._cupy.asarray(step.view(np.uint8))
-        shared_bytes = decode_shared_bytes(self.header, shape.rows)
-        self._decode.max_dynamic_shared_size_bytes = shared_bytes
-        self._decode((self._processors,), (DECODE_THREADS,), (self._decode_steps[shape],), shared_mem=shared_bytes)
 
     @staticmethod
     def _launch_all(launches: list[Launch]) -> None:

@@ -16,9 +16,6 @@ from worker.inference.exact.native import PAGE_POSITIONS, Rows
 from worker.inference.exact.specification import Header
 
 __all__ = [
-    "ATTENTION",
-    "HEADS",
-    "BatchStructs",
     "DeviceModel",
     "Launch",
     "Layer",
@@ -193,7 +190,6 @@ class Shape:
     sequences: int
     pages_per_sequence: int
     tensor: bool  # whether attention runs on tensor cores
-    answers: bool  # one row for each of its sequences, and all logits are wanted
     traced: bool
 
 
@@ -214,13 +210,7 @@ def shape_of(header: Header, rows: Rows, *, traced: bool) -> tuple[Shape, NDArra
         rows_of_tile = _TENSOR_QUERIES // min(_WARP_QUERIES, header.heads // header.key_value_heads)
     tiles = [np.arange(first, last, rows_of_tile) for first, last in pairwise(starts)]
     tile_rows = np.concatenate([*tiles, [count]]).astype(np.int32)
-    wanted = len(rows.logit_rows)
-    answers = (
-        not prompts
-        and len(np.unique(rows.sequences)) == count
-        and np.array_equal(rows.logit_rows, np.arange(count, dtype=np.int32))
-    )
-    shape = Shape(count, wanted, len(tile_rows) - 1, rows_of_tile, len(rows.pages), pages, tensor, answers, traced)
+    shape = Shape(count, len(rows.logit_rows), len(tile_rows) - 1, rows_of_tile, len(rows.pages), pages, tensor, traced)
     return shape, tile_rows
 
 
@@ -238,7 +228,7 @@ def sums_needed(model: DeviceModel, shape: Shape) -> int:
     return max(needed)
 
 
-ATTENTION: Final = np.dtype(
+_ATTENTION: Final = np.dtype(
     [
         *(
             (name, "u8")
@@ -269,7 +259,7 @@ _HEADS_POINTERS: Final = (
     *("query_norm", "key_norm", "cosines", "sines", "queries", "query_max", "cache", "page_table"),
     *("position", "sequence", "kv_rows"),
 )
-HEADS: Final = np.dtype(
+_HEADS: Final = np.dtype(
     [
         *((name, "u8") for name in (*_HEADS_POINTERS, "epsilon_q48")),
         *((name, "u4") for name in ("layers", "heads", "kv_heads", "head_width", "pages_per_sequence", "hadamard")),
@@ -278,7 +268,7 @@ HEADS: Final = np.dtype(
 """struct Heads of heads.cuh."""
 
 
-class BatchStructs:
+class _BatchStructs:
     """What the kernels of attention are told about a batch: `attention` and `heads`, as struct arrays of one."""
 
     def __init__(self, model: DeviceModel, buffers: Mapping[str, Any], shape: Shape) -> None:
@@ -292,7 +282,7 @@ class BatchStructs:
             **{"head_width": header.head_width, "pages_per_sequence": shape.pages_per_sequence},
         }
         self.attention = _struct(
-            ATTENTION,
+            _ATTENTION,
             {**buffers, **rows, "exp2": model.exp2},
             {
                 **sizes,
@@ -304,7 +294,7 @@ class BatchStructs:
         )
         given = {name: array for name, array in buffers.items() if name != "kv_rows"}  # which is for a trace alone
         self.heads = _struct(
-            HEADS,
+            _HEADS,
             {**given, **rows, "cosines": model.cosines, "sines": model.sines},
             {**sizes, "epsilon_q48": header.epsilon_q48, "hadamard": header.qk_hadamard},
         )
@@ -345,7 +335,7 @@ class _Pass:
     ) -> None:
         self._model, self._buffers, self._kernel, self._shape = model, buffers, kernel, shape
         self._launches: list[Launch] = []
-        self._structs = BatchStructs(model, buffers, shape)
+        self._structs = _BatchStructs(model, buffers, shape)
         self._attention = model.put(self._structs.attention.view(np.uint8))
         self._heads = model.put(self._structs.heads.view(np.uint8))
 

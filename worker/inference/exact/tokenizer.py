@@ -3,7 +3,9 @@
 A token stream is decoded incrementally: bytes of an unfinished character wait for the next token.
 """
 
+import re
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Final
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
@@ -15,6 +17,7 @@ from worker.inference.errors import CheckpointError, ModelCorrupt, RequestError
 __all__ = ["ChatTokenizer", "TokenStream", "byte_pair_tokenizer"]
 
 REPLACEMENT: Final = "\ufffd"
+_NONCHARACTERS: Final = tuple(chr(point) for point in range(0xFDD0, 0xFDF0))
 
 # How llama.cpp names the pre-tokenizers of byte-level BPE vocabularies. The expressions are those of the models' own
 # tokenizer.json files.
@@ -35,8 +38,17 @@ class ChatTokenizer:
             raise ModelCorrupt(f"the tokenizer cannot be read: {error}") from error
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
+        added = self._tokenizer.get_added_tokens_decoder().items()
+        self._special = {token: one.content for token, one in added if one.special}
         # An exact model's template names its own special tokens (checkpoint.self_contained_template).
         self._template = ChatTemplate(chat_template, bos_token="", eos_token="") if chat_template else None
+
+    @cached_property
+    def _plain(self) -> Tokenizer:
+        """The same tokenizer, which reads special tokens as the text that they are; few conversations need it."""
+        plain = Tokenizer.from_str(self._tokenizer.to_str())
+        plain.encode_special_tokens = True  # so the library calls it
+        return plain
 
     @property
     def vocabulary(self) -> int:
@@ -48,12 +60,42 @@ class ChatTokenizer:
         return list(self._tokenizer.encode(_whole(text)).ids)
 
     def encode_chat(self, messages: Sequence[Message]) -> list[int]:
-        """Tokens of a conversation, up to the assistant's answer. Raises RequestError where the template refuses it."""
-        return self.encode_rendered(self.render(messages))
+        """Tokens of a conversation, up to the assistant's answer. Raises RequestError where the template refuses it.
 
-    def encode_rendered(self, text: str) -> list[int]:
-        """Tokens of a rendered conversation, whose template has written every special token."""
-        return list(self._tokenizer.encode(_whole(text), add_special_tokens=False).ids)
+        Every special token is one that the template wrote. Where a message spells one, its spelling is encoded as the
+        text that it is: nobody can end a turn, or speak in another role, by writing so.
+        """
+        mark = _unused_noncharacter(messages)
+        spelled: list[str] = []
+        quoted = [Message(one.role, self._quoted(_whole(one.content), mark, spelled)) for one in messages]
+        text = self.render(quoted)
+        if not spelled:
+            return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+        return self._encode_quoted(text, mark, spelled)
+
+    def _quoted(self, content: str, mark: str, spelled: list[str]) -> str:
+        """The content with each special token that it spells replaced by its number in `spelled`, between marks."""
+        encoding = self._tokenizer.encode(content, add_special_tokens=False)
+        parts, end = [], 0
+        for token, (start, stop) in zip(encoding.ids, encoding.offsets, strict=True):
+            if token in self._special:
+                parts.append(f"{content[end:start]}{mark}{len(spelled)}{mark}")
+                spelled.append(content[start:stop])
+                end = stop
+        return "".join(parts) + content[end:]
+
+    def _encode_quoted(self, text: str, mark: str, spelled: list[str]) -> list[int]:
+        """Tokens of a rendered conversation: the special tokens that stand in it, and what lies between as text."""
+        tokens: list[int] = []
+        numbers = {content: token for token, content in self._special.items()}
+        longest_first = sorted(numbers, key=len, reverse=True)
+        for part in re.split(f"({'|'.join(map(re.escape, longest_first))})", text):
+            if part in numbers:
+                tokens.append(numbers[part])
+            else:
+                whole = re.sub(f"{mark}([0-9]+){mark}", lambda found: spelled[int(found[1])], part)
+                tokens += self._plain.encode(whole, add_special_tokens=False).ids
+        return tokens
 
     def render(self, messages: Sequence[Message]) -> str:
         """The conversation as the text that the model was trained on."""
@@ -128,6 +170,14 @@ def byte_pair_tokenizer(
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special])
     tokenizer.add_tokens([AddedToken(token, normalized=False) for token in added])
     return tokenizer.to_str().encode()
+
+
+def _unused_noncharacter(messages: Sequence[Message]) -> str:
+    """A code point that Unicode never assigns and that no message has. Raises RequestError when they have them all."""
+    for mark in _NONCHARACTERS:
+        if not any(mark in one.content for one in messages):
+            return mark
+    raise RequestError("the messages hold every one of Unicode's noncharacters U+FDD0 to U+FDEF; leave one out")
 
 
 def _whole(text: str) -> str:

@@ -54,9 +54,18 @@ void pause_briefly() {
 #endif
 }
 
-// Threads that run the same function together. Whoever waits spins: layers meet every few microseconds, and the next call
-// mostly comes at once. A barrier then yields its core, so that a crew larger than the free cores still moves; between
-// calls a thread falls asleep.
+// Until `value` is no longer `old`. Spins first: layers meet every few microseconds, and the next call mostly comes soon.
+// Then it sleeps, so that a crew larger than the free cores leaves them to the thread that it waits for.
+void await_change(const std::atomic<u32>& value, u32 old) {
+    constexpr u32 SPINS_MAX = 4'000;
+    for (u32 spins = 0; spins < SPINS_MAX; ++spins) {
+        if (value.load(std::memory_order_acquire) != old) return;
+        pause_briefly();
+    }
+    value.wait(old, std::memory_order_acquire);
+}
+
+// Threads that run the same function together.
 class ThreadCrew {
 public:
     explicit ThreadCrew(u32 size) : size_(size) {
@@ -76,20 +85,14 @@ public:
         finished_.store(0, std::memory_order_relaxed);
         summon();
         task(0);
-        for (u32 spins = 0; finished_.load(std::memory_order_acquire) + 1 < size_; ++spins) rest(spins);
+        for (u32 finished; (finished = finished_.load(std::memory_order_acquire)) + 1 < size_;)
+            await_change(finished_, finished);
     }
 
     static void wait(void* crew) { static_cast<ThreadCrew*>(crew)->wait(); }
     u32 size() const { return size_; }
 
 private:
-    static constexpr u32 SPINS_MAX = 4'000;
-
-    static void rest(u32 spins) {
-        pause_briefly();
-        if (spins > SPINS_MAX) std::this_thread::yield();
-    }
-
     void summon() {
         generation_.fetch_add(1, std::memory_order_release);
         generation_.notify_all();
@@ -100,19 +103,19 @@ private:
         if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == size_) {
             arrived_.store(0, std::memory_order_relaxed);
             phase_.store(phase + 1, std::memory_order_release);
+            phase_.notify_all();
             return;
         }
-        for (u32 spins = 0; phase_.load(std::memory_order_acquire) == phase; ++spins) rest(spins);
+        await_change(phase_, phase);
     }
 
     void serve(u32 index) {
         for (u32 seen = 0;; ++seen) {
-            for (u32 spins = 0; spins < SPINS_MAX && generation_.load(std::memory_order_acquire) == seen; ++spins)
-                pause_briefly();
-            generation_.wait(seen, std::memory_order_acquire);
+            await_change(generation_, seen);
             if (!call_) return;
             call_(state_, index);
             finished_.fetch_add(1, std::memory_order_release);
+            finished_.notify_one();
         }
     }
 

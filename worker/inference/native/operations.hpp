@@ -1,7 +1,7 @@
 // The scalar cores of docs/exact-inference.md, section 3: one value in, one value out.
 //
-// The CPU engine loops over them (and lets the compiler vectorise), the GPU kernels call them one thread a value. Sums
-// and maxima, whose order is free, belong to the callers.
+// The GPU kernels call them one thread a value; the CPU engine has those that it applies to whole rows in vectors
+// (cpu/rows.hpp, cpu/attention.hpp). Sums and maxima, whose order is free, belong to the callers.
 #pragma once
 
 #include "worker/inference/native/fixed_point.hpp"

@@ -31,6 +31,7 @@ class JobRequest(_message.Message):
     MESSAGES_FIELD_NUMBER: _builtins.int
     SAMPLING_FIELD_NUMBER: _builtins.int
     TIER_FIELD_NUMBER: _builtins.int
+    EXACT_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     tier: _builtins.int
     """0 float, 1 exact"""
@@ -38,6 +39,10 @@ class JobRequest(_message.Message):
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChatMessage]: ...
     @_builtins.property
     def sampling(self) -> Global___Sampling: ...
+    @_builtins.property
+    def exact(self) -> Global___ExactTerms:
+        """exact tier: with it, the answer can be disputed on chain"""
+
     def __init__(
         self,
         *,
@@ -45,14 +50,48 @@ class JobRequest(_message.Message):
         messages: _abc.Iterable[Global___ChatMessage] | None = ...,
         sampling: Global___Sampling | None = ...,
         tier: _builtins.int = ...,
+        exact: Global___ExactTerms | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["sampling", b"sampling"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_exact", b"_exact", "exact", b"exact", "sampling", b"sampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["messages", b"messages", "model", b"model", "sampling", b"sampling", "tier", b"tier"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exact", b"_exact", "exact", b"exact", "messages", b"messages", "model", b"model", "sampling", b"sampling", "tier", b"tier"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__exact: _TypeAlias = _typing.Literal["exact"]  # noqa: Y015
+    _WhichOneofArgType__exact: _TypeAlias = _typing.Literal["_exact", b"_exact"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__exact) -> _WhichOneofReturnType__exact | None: ...
+
+Global___JobRequest: _TypeAlias = JobRequest  # noqa: Y015
+
+@_typing.final
+class ExactTerms(_message.Message):
+    """A request as the machine reads it (core.jobs.exact.ExactTerms)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROMPT_HASH_FIELD_NUMBER: _builtins.int
+    PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
+    SAMPLING_FIELD_NUMBER: _builtins.int
+    prompt_hash: _builtins.bytes
+    """keccak-256 of the prompt's tokens, u32 little-endian"""
+    prompt_tokens: _builtins.int
+    @_builtins.property
+    def sampling(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """temperature_q16, top_k, top_p_q16, seed, choice"""
+
+    def __init__(
+        self,
+        *,
+        prompt_hash: _builtins.bytes = ...,
+        prompt_tokens: _builtins.int = ...,
+        sampling: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["prompt_hash", b"prompt_hash", "prompt_tokens", b"prompt_tokens", "sampling", b"sampling"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___JobRequest: _TypeAlias = JobRequest  # noqa: Y015
+Global___ExactTerms: _TypeAlias = ExactTerms  # noqa: Y015
 
 @_typing.final
 class ChatMessage(_message.Message):

@@ -13,8 +13,8 @@ from core.execution import BlockContext, CallRequest, Halt
 from core.fork import Fork
 from core.memory_state import AccountContents, MemoryState
 from core.transaction import Transaction, TransactionColumns, TransactionType
-from tests.conformance.mixed_batch import differing_rows
 from worker.evm import BaseState, Batch, Engine, NativeExecutor, Outcomes, block_environments
+from worker.evm.comparison import differing_rows
 from worker.evm.disassembler import disassemble, opcode_names
 from worker.evm.errors import ForkNotSupported
 from worker.evm.layouts import AccountFlag, EntryFlag, Status

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +19,13 @@ from worker.inference.errors import (
     EngineFailed,
     ModelCorrupt,
     ModelTooLarge,
+    TermsMismatch,
     TokenOutOfRange,
 )
 from worker.inference.exact import reference
-from worker.inference.exact.engine import ExactEngine, ExactSettings, load_exact, sampling_of
+from worker.inference.exact.engine import ExactEngine, ExactSettings, load_exact
 from worker.inference.exact.model import ExactModel
+from worker.inference.exact.ordering import exact_terms, model_hash, sampling_of
 from worker.inference.exact.sampling import GREEDY, choose
 from worker.inference.exact.sampling import Sampling as ExactSampling
 from worker.inference.exact.tokenizer import ChatTokenizer
@@ -101,7 +104,23 @@ async def test_answers_are_the_references(model: ExactModel, engine: ExactEngine
 
 async def test_describes_itself(model: ExactModel, engine: ExactEngine) -> None:
     assert engine.model.tier == Tier.EXACT
-    assert engine.model.model_hash == model.root
+    assert engine.model.model_hash == model_hash(model.root, model.header) != model.root
+
+
+async def test_an_order_in_tokens_must_be_that_of_its_text(model: ExactModel, engine: ExactEngine) -> None:
+    request = ask("short", temperature_milli=900, seed=7)
+    terms = exact_terms(model, request)
+    assert await answer(engine, replace(request, exact=terms)) == await answer(engine, request)
+    for wrong in (
+        replace(terms, prompt_hash=bytes(32)),
+        replace(terms, prompt_tokens=terms.prompt_tokens + 1),
+        replace(terms, sampling=(0, 0, 65_536, 7, 0)),
+    ):
+        with pytest.raises(TermsMismatch):
+            await answer(engine, replace(request, exact=wrong))
+
+
+async def test_context(engine: ExactEngine) -> None:
     assert engine.model.context_tokens == 256
 
 

@@ -1,8 +1,8 @@
 // Attention over pages of keys and values, as two int8 products: queries with a page of keys, then the two bytes of the
 // softmax's weights with a page of values. Both run in the tiles of cpu/matmul.hpp.
 //
-// A tile takes queries of one key-value head, of consecutive rows of one sequence. As the specification wants, the maxima
-// over all keys are found first and the sums formed after; positions past a query's own get a score below every other.
+// A tile takes queries of one key-value head, of consecutive rows of one sequence. As the specification wants, the
+// maxima over all keys are found first and the sums formed after; positions past a query's own get a score below all.
 #pragma once
 
 #include "worker/inference/native/cpu/rows.hpp"
@@ -31,7 +31,8 @@ inline void prepare_queries(const Model& model, const Batch& batch, Workspace& w
     }
 }
 
-inline void store_head(const Model& model, const PageView& page, u32 slot, const i32* key, const i32* value, u8* canonical) {
+inline void store_head(const Model& model, const PageView& page, u32 slot, const i32* key, const i32* value,
+                       u8* canonical) {
     const u32 h = model.head_width;
     const i32 key_max = largest_magnitude(key, h), value_max = largest_magnitude(value, h);
     u8 k[HEAD_WIDTH_MAX], v[HEAD_WIDTH_MAX];
@@ -93,6 +94,12 @@ struct QueryTile {
     u32 first, count;
 };
 
+// Its first query's place in the workspace.
+WG_FN u64 first_query(const Model& model, const Batch& batch, const QueryTile& queries) {
+    const u32 group = model.heads / model.kv_heads;
+    return (static_cast<u64>(queries.kv_head) * batch.rows + queries.run_begin) * group + queries.first;
+}
+
 // One query's way through the pages.
 struct QueryState {
     Mantissa scale;
@@ -120,7 +127,8 @@ inline void score_page(QueryState& query, const PageView& page, const i32* dots,
                                                                 : PAGE_POSITIONS;
     for (u32 j = 0; j < here; j += LANES) {
         const Lanes dot = load_lanes(dots + j) - load_lanes(page.key_correction + j);
-        Lanes score = score_lanes(dot, load_lanes(page.key_mantissa + j), load_lanes(page.key_exponent + j), query.scale);
+        const Lanes mantissa = load_lanes(page.key_mantissa + j), exponent = load_lanes(page.key_exponent + j);
+        Lanes score = score_lanes(dot, mantissa, exponent, query.scale);
         if (here - j < LANES)
             for (u32 i = here - j; i < LANES; ++i) score[i] = NEVER;
         store_lanes(scores + j, score);
@@ -136,11 +144,17 @@ inline void weigh_page(const Model& model, QueryState& query, const PageView& pa
     for (u32 j = 0; j < PAGE_POSITIONS; j += LANES) {
         const Lanes distance = largest - load_lanes(query.scores + first + j);
         const Lanes p = look_up(model.exp2, (distance & 65535) >> 4) >> smaller(distance >> 16, all_lanes(63));
-        const Lanes w = smaller(rounded(short_product(p, load_lanes(page.value_max + j)), query.shift), all_lanes(32767));
+        const Lanes product = short_product(p, load_lanes(page.value_max + j));
+        const Lanes w = smaller(rounded(product, query.shift), all_lanes(32767));
         query.denominator += p;
         store_lanes(bytes + j, w >> 8);
         store_lanes(bytes + PAGE_POSITIONS + j, w);
     }
+}
+
+// Where a query's sums of `output` lie: two rows of 64, of the weights' high and of their low bytes.
+WG_FN u32 sums_at(u32 query, u32 output) {
+    return (output / BLOCK_OUTPUTS * 2 * QUERIES_MAX + 2 * query) * BLOCK_OUTPUTS + output % BLOCK_OUTPUTS;
 }
 
 // sums[2 * query + limb][outputs] += products of the weights with one page of values, 64 outputs at a time.
@@ -150,7 +164,7 @@ inline void add_values(i32* sums, u32 limbs, const u8* weights, const i8* values
         const u32 here = limbs - done < TILE_ROWS ? limbs - done : TILE_ROWS;
         const Activations part = {rows.values + done * PAGE_POSITIONS, rows.stride, rows.columns};
         for (u32 output = 0; output < h;) {
-            i32* to = sums + (output / BLOCK_OUTPUTS * 2 * QUERIES_MAX + done) * BLOCK_OUTPUTS + output % BLOCK_OUTPUTS;
+            i32* to = sums + sums_at(0, output) + done * BLOCK_OUTPUTS;
             const Block block = {values + STEP_INPUTS * output, static_cast<u64>(STEP_INPUTS) * h};
             if (h - output >= BLOCK_OUTPUTS) {
                 tile_of<TILE_ROWS, CHUNKS, Sums::ADDED>(here, to, part, block);
@@ -168,28 +182,37 @@ inline void output_row(i32* out, const i64* totals, u32 h, const QueryState& que
     const i32 b = bit_length(denominator);
     const Lanes reciprocal = all_lanes(static_cast<i64>((1ull << (b + 22)) / (127 * denominator)));
     for (u32 i = 0; i < h; i += LANES)
-        store_lanes(out + i, saturated(rounded(long_product(load_lanes(totals + i), reciprocal), b + 18 - query.shift)));
+        store_lanes(out + i,
+                    saturated(rounded(long_product(load_lanes(totals + i), reciprocal), b + 18 - query.shift)));
 }
 
-inline void attend(const Model& model, const Batch& batch, Workspace& work, const Crew& crew, const QueryTile& queries) {
-    const u32 h = model.head_width, group = model.heads / model.kv_heads, count = queries.count;
-    const i32* pages = batch.page_table + static_cast<u64>(batch.sequence[queries.run_begin]) * batch.pages_per_sequence;
-    const u64 base = (static_cast<u64>(queries.kv_head) * batch.rows + queries.run_begin) * group + queries.first;
-    QueryState state[QUERIES_MAX];
+// The queries of a tile as they begin: a score below every other, nothing summed.
+inline u32 begin_queries(QueryState* state, const Model& model, const Batch& batch, const Workspace& work,
+                         const Crew& crew, const QueryTile& queries) {
+    const u32 group = model.heads / model.kv_heads;
     u32 positions_max = 0;
-    for (u32 q = 0; q < count; ++q) {
+    for (u32 q = 0; q < queries.count; ++q) {
         const u32 row = queries.run_begin + (queries.first + q) / group;
         const u32 positions = static_cast<u32>(batch.position[row]) + 1;
-        i32* scores = work.scores + (static_cast<u64>(crew.index) * QUERIES_MAX + q) * score_stride(model);
-        state[q] = {work.query_scale[base + q], positions, scores, all_lanes(NEVER), all_lanes(NEVER), all_lanes(0), 0, 0};
+        state[q] = {.scale = work.query_scale[first_query(model, batch, queries) + q],
+                    .positions = positions,
+                    .scores = work.scores + (static_cast<u64>(crew.index) * QUERIES_MAX + q) * score_stride(model),
+                    .score_max = all_lanes(NEVER),
+                    .lambda = all_lanes(NEVER),
+                    .denominator = all_lanes(0),
+                    .largest = 0,
+                    .shift = 0};
         positions_max = positions > positions_max ? positions : positions_max;
     }
+    return page_count(positions_max);
+}
 
-    const u8* queried = work.queries + base * h;
+// The first half: all scores, and from their maxima m and t of each query.
+template <class Pages>
+inline void score_all(QueryState* state, const u8* queried, u32 count, u32 h, u32 pages, Pages page_at) {
     alignas(64) i32 dots[QUERIES_MAX * BLOCK_OUTPUTS];
-    const u32 pages_here = page_count(positions_max);
-    for (u32 page = 0; page < pages_here; ++page) {
-        const PageView view = page_view(work.cache, model, static_cast<u64>(pages[page]), queries.layer, queries.kv_head);
+    for (u32 page = 0; page < pages; ++page) {
+        const PageView view = page_at(page);
         const Block block = {view.keys, BLOCK_OUTPUTS * STEP_INPUTS};
         for (u32 q = 0; q < count; q += TILE_ROWS) {
             const u32 here = count - q < TILE_ROWS ? count - q : TILE_ROWS;
@@ -202,27 +225,46 @@ inline void attend(const Model& model, const Batch& batch, Workspace& work, cons
         state[q].largest = static_cast<i32>(largest);
         state[q].shift = 5 + static_cast<i32>((lambda - largest + 65535) >> 16);
     }
+}
 
+// The second half: totals[query][h], the weighted values.
+template <class Pages>
+inline void sum_all(i64 (*totals)[HEAD_WIDTH_MAX], QueryState* state, const Model& model, u32 count, u32 pages,
+                    Pages page_at) {
+    const u32 h = model.head_width;
     alignas(64) u8 weights[2 * QUERIES_MAX * PAGE_POSITIONS];
     alignas(64) i32 sums[2 * QUERIES_MAX * HEAD_WIDTH_MAX];
-    i64 totals[QUERIES_MAX][HEAD_WIDTH_MAX] = {};
-    for (u32 begin = 0; begin < pages_here; begin += PAGES_PER_SUM_MAX) {
-        const u32 end = pages_here - begin < PAGES_PER_SUM_MAX ? pages_here : begin + PAGES_PER_SUM_MAX;
-        __builtin_memset(sums, 0, sizeof(sums[0]) * 2 * QUERIES_MAX * ((h + BLOCK_OUTPUTS - 1) / BLOCK_OUTPUTS * BLOCK_OUTPUTS));
+    for (u32 begin = 0; begin < pages; begin += PAGES_PER_SUM_MAX) {
+        const u32 end = pages - begin < PAGES_PER_SUM_MAX ? pages : begin + PAGES_PER_SUM_MAX;
+        __builtin_memset(sums, 0, sizeof(i32) * sums_at(0, (h + BLOCK_OUTPUTS - 1) / BLOCK_OUTPUTS * BLOCK_OUTPUTS));
         for (u32 page = begin; page < end; ++page) {
-            const PageView view = page_view(work.cache, model, static_cast<u64>(pages[page]), queries.layer, queries.kv_head);
+            const PageView view = page_at(page);
             for (u32 q = 0; q < count; ++q)
                 weigh_page(model, state[q], view, weights + 2 * q * PAGE_POSITIONS, page * PAGE_POSITIONS);
             add_values(sums, 2 * count, weights, view.values, h);
         }
         for (u32 q = 0; q < count; ++q) {
             for (u32 i = 0; i < h; i += LANES) {
-                const i32* high = sums + (i / BLOCK_OUTPUTS * 2 * QUERIES_MAX + 2 * q) * BLOCK_OUTPUTS + i % BLOCK_OUTPUTS;
+                const i32* high = sums + sums_at(q, i);
                 const Lanes sum = (load_lanes(high) << 8) + load_lanes(high + BLOCK_OUTPUTS);
                 store_lanes(totals[q] + i, load_lanes(totals[q] + i) + sum);
             }
         }
     }
+}
+
+inline void attend(const Model& model, const Batch& batch, Workspace& work, const Crew& crew, const QueryTile& queries) {
+    const u32 h = model.head_width, group = model.heads / model.kv_heads, count = queries.count;
+    const u64 sequence = static_cast<u64>(batch.sequence[queries.run_begin]);
+    const i32* table = batch.page_table + sequence * batch.pages_per_sequence;
+    const auto page_at = [&](u32 page) {
+        return page_view(work.cache, model, static_cast<u64>(table[page]), queries.layer, queries.kv_head);
+    };
+    QueryState state[QUERIES_MAX];
+    const u32 pages = begin_queries(state, model, batch, work, crew, queries);
+    score_all(state, work.queries + first_query(model, batch, queries) * h, count, h, pages, page_at);
+    i64 totals[QUERIES_MAX][HEAD_WIDTH_MAX] = {};
+    sum_all(totals, state, model, count, pages, page_at);
     for (u32 q = 0; q < count; ++q) {
         const u32 index = queries.first + q, row = queries.run_begin + index / group;
         const u32 head = queries.kv_head * group + index % group;

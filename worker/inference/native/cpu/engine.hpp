@@ -1,5 +1,5 @@
-// The forward pass of docs/exact-inference.md, section 4, on the CPU: every thread runs `forward` and meets the others at
-// barriers; rows, output blocks and queries are dealt out, so the division of labour cannot change a result.
+// The forward pass of docs/exact-inference.md, section 4, on the CPU: every thread runs `forward` and meets the others
+// at barriers; rows, output blocks and queries are dealt out, so the division of labour cannot change a result.
 //
 // Compiled once per instruction set (cpu/isa.inc).
 #pragma once
@@ -26,8 +26,8 @@ inline void linear_blocks(const Crew& crew, const Matrix& matrix, i32* out, u64 
             const u8* from = activations + static_cast<u64>(row) * LIMBS * matrix.columns;
             tile_of<TILE_ROWS, CHUNKS, Sums::FRESH>(here * LIMBS, sums, {from, matrix.columns, matrix.columns}, block);
             for (u32 r = 0; r < here; ++r) {
-                finish_block<target, LIMBS == 2>(out + (row + r) * out_stride + first, sums + r * LIMBS * BLOCK_OUTPUTS, matrix,
-                                                 first, count, scales[row + r]);
+                finish_block<target, LIMBS == 2>(out + (row + r) * out_stride + first, sums + r * LIMBS * BLOCK_OUTPUTS,
+                                                 matrix, first, count, scales[row + r]);
             }
         }
     }
@@ -43,7 +43,8 @@ inline void linear(const Crew& crew, const Matrix& matrix, i32* out, u64 out_str
 }
 
 // Residual rows at one boundary, for the trace.
-inline void keep_boundary(const Crew& crew, const Model& model, const Batch& batch, const Workspace& work, u32 boundary) {
+inline void keep_boundary(const Crew& crew, const Model& model, const Batch& batch, const Workspace& work,
+                          u32 boundary) {
     if (!batch.boundaries) return;
     for (u32 row = 0; row < batch.rows; ++row) {
         if (!mine(crew, row)) continue;
@@ -79,7 +80,8 @@ inline void attention(const Crew& crew, const Model& model, u32 index, const Bat
     for (u32 row = 0; row < batch.rows; ++row) {
         if (!mine(crew, row)) continue;
         const u64 at = static_cast<u64>(row) * attended;
-        work.scale[row] = plain_row(work.quantised + limbs_of(layer.o) * at, work.attended + at, attended, layer.o.bits, 16);
+        u8* q = work.quantised + limbs_of(layer.o) * at;
+        work.scale[row] = plain_row(q, work.attended + at, attended, layer.o.bits, 16);
     }
     meet(crew);
     linear<Target::RESIDUAL>(crew, layer.o, work.residual, model.width, work, batch.rows);

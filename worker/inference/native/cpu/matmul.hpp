@@ -2,9 +2,10 @@
 //
 // A block holds 64 outputs as [K / 4][64 outputs][4 inputs]: a step of the inner loop reads 256 consecutive bytes and
 // needs no horizontal sum. Weights are packed so, padded with zero rows; so are a page of keys (64 positions are the
-// outputs, the head's width the inputs) and of values (the other way round). The other factor is unsigned, which is what
-// dpbusd multiplies: activations are q + 128, and the excess, 128 * sum(W[n]), is a constant of the output that is taken
-// off afterwards. maddubs, the AVX2 cousin of dpbusd, saturates its 16-bit sums and is not exact: AVX2 widens to 16 bits.
+// outputs, the head's width the inputs) and of values (the other way round). The other factor is unsigned, which is
+// what dpbusd multiplies: activations are q + 128, and the excess, 128 * sum(W[n]), is a constant of the output that is
+// taken off afterwards. maddubs, the AVX2 cousin of dpbusd, saturates its 16-bit sums and is not exact: AVX2 widens to
+// 16 bits. Weights are read ahead by the hardware: prefetching them in software cost a tenth.
 #pragma once
 
 #include "worker/inference/native/cpu/lanes.hpp"

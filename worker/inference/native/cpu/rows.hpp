@@ -1,5 +1,6 @@
-// The operations of docs/exact-inference.md, section 3, that work on one row: quantising, norms, the epilogue of a linear
-// layer, rotary positions, the head Hadamard, the gated unit. The scalar text is operations.hpp; here it runs in lanes.
+// The operations of docs/exact-inference.md, section 3, that work on one row: quantising, norms, the epilogue of a
+// linear layer, rotary positions, the head Hadamard, the gated unit. The scalar text is operations.hpp; here it runs in
+// lanes.
 #pragma once
 
 #include "worker/inference/native/cpu/model.hpp"

@@ -1,6 +1,6 @@
-"""Workloads for the EVM benchmark: batches of independent transactions on one shared base, built as columns.
+"""Workloads for measuring the EVM: batches of independent transactions on one shared base, built as columns.
 
-The contracts are tests/bench/contracts/*.sol, compiled by solc 0.8.37 with OpenZeppelin's ERC20; contracts.json holds
+The contracts are worker/evm/contracts/*.sol, compiled by solc 0.8.37 with OpenZeppelin's ERC20; contracts.json holds
 the runtime code. Every number is a function of the row, so runs repeat.
 """
 
@@ -234,13 +234,8 @@ def swap(count: int) -> Workload:
     for shift in (0, 112):
         word = reserve << shift
         packed += np.frombuffer(word.to_bytes(32, "little"), "<u8")
-    for position, value in enumerate(
-        (_limbs(_word_of_address(np.frombuffer(tokens[0][0], "u1").reshape(1, 20))), None, packed, None)
-    ):
-        if position == 1:
-            value = _limbs(_word_of_address(np.frombuffer(tokens[1][0], "u1").reshape(1, 20)))
-        if position == 3:
-            value = np.array([[1, 0, 0, 0]], "<u8")
+    token_words = [_limbs(_word_of_address(np.frombuffer(address, "u1").reshape(1, 20))) for address, _ in tokens]
+    for position, value in enumerate((*token_words, packed, np.array([[1, 0, 0, 0]], "<u8"))):
         keys = np.zeros((count, 4), "<u8")
         keys[:, 0] = position
         base.add_slots(records, keys, np.broadcast_to(value, (count, 4)))

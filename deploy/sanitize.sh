@@ -1,0 +1,35 @@
+#!/bin/bash
+# Builds the EVM and the cryptography with address and undefined-behaviour sanitizers, and runs their tests on that build:
+# state tests and precompile vectors (a sample; all with --everything), the differential, traces. Needs g++ with libasan.
+#
+#   deploy/sanitize.sh PYTHON CMAKE [--everything]
+set -euo pipefail
+python=$1 cmake=$2 scope=${3:-}
+root=$PWD build=build/sanitized tree=build/sanitized/tree
+
+"$cmake" -S . -B "$build" -DCMAKE_BUILD_TYPE=Release -DWARPGRID_SANITIZE=ON >/dev/null
+"$cmake" --build "$build" --parallel --target warpgrid_core warpgrid_evm
+
+# A copy of the Python beside these libraries: each finds its libraries beside itself.
+rm -rf "$tree" && mkdir -p "$tree"
+cp -r pyproject.toml core protos worker tests "$tree"
+rm -rf "$tree/core/native/lib" && mkdir -p "$tree/core/native/lib"
+cp "$build"/core/native/libwarpgrid_core.so "$build"/worker/evm/native/libwarpgrid_evm.so "$tree/core/native/lib"
+ln -sfn "$(realpath ../shared)" "$build/shared"
+
+cd "$tree"
+export LD_PRELOAD="$(g++ -print-file-name=libasan.so):$(g++ -print-file-name=libubsan.so)"
+export ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONDONTWRITEBYTECODE=1
+run() { "$python" -m pytest -p no:cacheprovider "$@"; }
+if [ "$scope" = --everything ]; then
+  for archive in cancun_ethtests cancun prague osaka; do
+    "$python" -m tests.conformance.state_tests "../shared/vectors/state_tests/$archive.tar.gz" --executor cpu
+  done
+  run -m "conformance or not conformance" tests/conformance/test_precompiles.py
+  "$python" -m tests.differential.many --right single-step --programs 100000
+else
+  run tests/conformance/test_state_tests.py -k cpu
+  run tests/conformance/test_precompiles.py
+fi
+run tests/unit/worker/evm/test_engine.py tests/differential tests/conformance/test_native_traces.py
+echo "no sanitizer spoke up in $root"

@@ -1,0 +1,173 @@
+"""Honest answers on the CPU and on a GPU: equal trace roots, whatever the batch; and what replaying them costs.
+
+    python -m tests.bench.inference_honest compare MODEL-DIRECTORY [PROCESSES [ANSWERS]]
+    python -m tests.bench.inference_honest replay MODEL-DIRECTORY
+
+`compare` draws batches of 1 to 64 requests with ragged prompts and samplings, runs each through the batching of both
+devices (other step sizes, so other cuts into prefill and decoding; one or two CPU threads), and compares every answer's
+tokens and trace root. `replay` times an answer of 256 tokens, made token by token, against its replay.
+"""
+
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tests.bench.inference import device, record
+from worker.inference.exact.batching import Batcher, Executor, Sequence
+from worker.inference.exact.devices import DeviceChoice, open_executor
+from worker.inference.exact.model import ExactModel
+from worker.inference.exact.sampling import Sampling
+from worker.inference.proof_engine import ProofEngine
+from worker.inference.proof_trace import sampling_words
+from zk.arithmetic import trace_shape
+from zk.replay import replay
+from zk.trace import Statement, TraceBuilder, TraceShape
+
+__all__ = ["main"]
+
+ANSWERS: Final = 10_000
+PROCESSES: Final = 8
+BATCH_MAX: Final = 64
+PROMPT_MAX: Final = 24
+ANSWER_MAX: Final = 6
+PAGES: Final = 128
+CPU_ROWS: Final = 96
+GPU_ROWS: Final = (512, 80)
+REPLAY_TOKENS: Final = 256
+REPLAY_PROMPT_TOKENS: Final = 32
+
+
+class Recorder:
+    """A `batching.Consumer` that keeps what an answer commits to."""
+
+    cancelled = False
+    traced = True
+
+    def __init__(self, shape: TraceShape, prompt: tuple[int, ...]) -> None:
+        self.prompt = prompt
+        self.tokens: list[int] = []
+        self._builder = TraceBuilder(shape)
+
+    def computed(self, first_position: int, boundaries: NDArray[np.int32], kv_rows: NDArray[np.uint8]) -> None:
+        self._builder.add(first_position, boundaries, kv_rows)
+
+    def take(self, token: int, last: bool) -> bool:
+        self.tokens.append(token)
+        return last
+
+    def fail(self, error: Exception) -> None:
+        raise error
+
+    def root(self, model_root: bytes, sampling: Sampling) -> bytes:
+        statement = Statement(model_root, bytes(32), sampling_words(sampling), self.prompt, tuple(self.tokens))
+        return self._builder.finish(statement).root
+
+
+@dataclass(frozen=True)
+class Request:
+    prompt: tuple[int, ...]
+    length_max: int
+    sampling: Sampling
+
+
+def drawn_batch(generator: np.random.Generator, vocabulary: int) -> list[Request]:
+    batch = []
+    for _ in range(int(generator.integers(1, BATCH_MAX + 1))):
+        prompt = tuple(generator.integers(0, vocabulary, int(generator.integers(1, PROMPT_MAX + 1))).tolist())
+        sampling = Sampling(
+            int(generator.choice([0, 30_000, 65_536])),
+            int(generator.choice([0, 40])),
+            int(generator.integers(40_000, 65_537)),
+            int(generator.integers(1 << 60)),
+        )
+        batch.append(Request(prompt, len(prompt) + int(generator.integers(1, ANSWER_MAX + 1)), sampling))
+    return batch
+
+
+def answers(executor: Executor, shape: TraceShape, requests: list[Request]) -> list[Recorder]:
+    batcher = Batcher(executor, running_max=BATCH_MAX, waiting_max=BATCH_MAX)
+    consumers = [Recorder(shape, request.prompt) for request in requests]
+    for request, consumer in zip(requests, consumers, strict=True):
+        batcher.submit(Sequence(list(request.prompt), request.length_max, request.sampling, consumer))
+    while batcher.step():
+        pass
+    return consumers
+
+
+def compare_some(directory: Path, seed: int, count: int) -> dict[str, int]:
+    """At least `count` answers. Raises AssertionError at the first that differs."""
+    model = ExactModel(directory)
+    shape = trace_shape(model.header)
+    done = {"answers": 0, "positions": 0, "batches": 0}
+    with closing(open_executor(model, DeviceChoice.CPU, threads=1 + seed % 2, rows_max=CPU_ROWS, pages=PAGES)) as cpu:
+        gpu = open_executor(model, DeviceChoice.GPU, rows_max=GPU_ROWS[seed // 2 % 2], pages=PAGES, device=device())
+        generator = np.random.default_rng([61, seed])
+        while done["answers"] < count:
+            requests = drawn_batch(generator, model.header.vocabulary)
+            pairs = zip(requests, answers(gpu, shape, requests), answers(cpu, shape, requests), strict=True)
+            for number, (request, ours, theirs) in enumerate(pairs):
+                where = f"seed {seed}, batch {done['batches']}, request {number}"
+                assert ours.tokens == theirs.tokens, where
+                assert ours.root(model.root, request.sampling) == theirs.root(model.root, request.sampling), where
+                done["answers"] += 1
+                done["positions"] += len(ours.prompt) + len(ours.tokens) - 1
+            done["batches"] += 1
+        gpu.close()
+    return done
+
+
+def compare(directory: Path, processes: int, count: int) -> Iterator[dict[str, Any]]:
+    started = time.perf_counter()
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        each = -(-count // processes)
+        parts = list(pool.map(compare_some, [directory] * processes, range(processes), [each] * processes))
+    totals = {name: sum(part[name] for part in parts) for name in parts[0]}
+    yield {"mode": "honest", **totals, "differences": 0, "seconds": round(time.perf_counter() - started, 1)}
+
+
+def replay_cost(directory: Path) -> Iterator[dict[str, Any]]:
+    model = ExactModel(directory)
+    generator = np.random.default_rng(8)
+    prompt = tuple(generator.integers(0, model.header.vocabulary, REPLAY_PROMPT_TOKENS).tolist())
+    tokens = REPLAY_PROMPT_TOKENS + REPLAY_TOKENS
+    engine = ProofEngine(model, model.root, tokens_max=tokens, chunk_rows=512, device=DeviceChoice.GPU)
+    seconds: dict[str, list[float]] = {"generate": [], "generate_traced": [], "replay": [], "replay_forward": []}
+    for _ in range(3):
+        started = time.perf_counter()
+        engine.generate(prompt, Sampling(), REPLAY_TOKENS)
+        seconds["generate"].append(time.perf_counter() - started)
+        started = time.perf_counter()
+        statement, trace = engine.answer(prompt, Sampling(), REPLAY_TOKENS, bytes(32))
+        seconds["generate_traced"].append(time.perf_counter() - started)
+        started = time.perf_counter()
+        verdict = replay(engine, statement, trace.root, statement.answer)
+        seconds["replay"].append(time.perf_counter() - started)
+        assert verdict.accepted, verdict.reason
+        started = time.perf_counter()
+        list(engine.prefill(statement))
+        seconds["replay_forward"].append(time.perf_counter() - started)
+    engine.close()
+    best = {f"{name}_ms": round(1000 * min(times), 2) for name, times in seconds.items()}
+    ratio = best["generate_traced_ms"] / best["replay_ms"]
+    forward = best["generate_ms"] / best["replay_forward_ms"]
+    yield {"mode": "replay", **best, "cheaper": round(ratio, 2), "cheaper_without_hashing": round(forward, 2)}
+
+
+def main() -> None:
+    mode, directory, *numbers = sys.argv[1:]
+    processes, count = (*map(int, numbers), *(PROCESSES, ANSWERS)[len(numbers) :])
+    for result in compare(Path(directory), processes, count) if mode == "compare" else replay_cost(Path(directory)):
+        record({"model": ExactModel(Path(directory)).name, **result})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,227 @@
+"""A batch on a GPU: its columns, results and output arena in device memory, and the launches over its rows.
+
+Owns what one run allocates on the device. Knows nothing of what happens to rows that a kernel could not finish.
+"""
+
+import ctypes
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from core.columns import Array
+from core.gpu import Device
+from worker.evm.base_state import BaseState
+from worker.evm.batch import Batch, Outcomes
+from worker.evm.layouts import (
+    ACCOUNT_RECORD,
+    ARENA_SECTIONS,
+    CODE,
+    HALT_LATE,
+    NONE,
+    PRECOMPILE_ANSWER,
+    RESULT,
+    SLOT_RECORD,
+    ArenaSizes,
+    LaunchArguments,
+    Status,
+    Transactions,
+    World,
+)
+
+__all__ = ["THREADS_PER_BLOCK", "ArenaClass", "Launch", "upload_world"]
+
+THREADS_PER_BLOCK = 128
+"""As native kernel.hpp has it: kernels size their shared memory by it."""
+
+_OUTPUT_BYTES_PER_ROW = 4 << 10
+_OUTPUT_BYTES_MIN = 64 << 20
+_INDEX_PLACE_BYTES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class ArenaClass:
+    """A class of arenas on the device: entry point, sizes, their layout, and how many blocks may be resident."""
+
+    source: Path
+    entry_point: str
+    sizes: ArenaSizes
+    layout: Array
+    blocks_max: int
+
+    @property
+    def warp_bytes(self) -> int:
+        return 32 * int(self.layout[ARENA_SECTIONS])
+
+    @property
+    def region_bytes(self) -> int:
+        return int(self.layout[ARENA_SECTIONS + 1])
+
+    @property
+    def threads_max(self) -> int:
+        return self.blocks_max * THREADS_PER_BLOCK
+
+
+class LaunchingEngine(Protocol):
+    """What a launch needs of `GpuEngine`."""
+
+    common: ArenaClass
+    heavy: ArenaClass
+    row_ns_max: int
+    kernel_ms: list[tuple[str, int, float]]
+
+    @property
+    def device(self) -> Device: ...
+    def module(self, kind: ArenaClass) -> Any: ...
+    def function(self, kind: ArenaClass, name: str) -> Any: ...
+    def base_on_device(self, base: BaseState) -> World: ...
+    def arenas(self, kind: ArenaClass) -> tuple[Any, Any]: ...
+
+
+class Launch:
+    """A batch on the device."""
+
+    def __init__(self, engine: LaunchingEngine, base: BaseState, batch: Batch) -> None:
+        self._engine, self._cupy = engine, engine.device.cupy
+        self._columns = {name: self._cupy.asarray(_padded(column)) for name, column in batch.columns.items()}
+        self._count = len(batch)
+        self._results = self._cupy.zeros(self._count * RESULT.itemsize, "u1")
+        self._world = engine.base_on_device(base)
+        self._capacity = self._output_bytes()
+        self._arena = self._cupy.empty(self._capacity, "u1")
+        self._used = self._cupy.zeros(1, "u8")
+        self._next_row = self._cupy.zeros(1, "u8")
+        threads = max(engine.common.threads_max, engine.heavy.threads_max)
+        self._begun_memory = self._cupy.cuda.alloc_pinned_memory(4 * threads)
+        self._begun = np.frombuffer(self._begun_memory, "<u4", threads)
+        self._begun[:] = NONE
+
+    def refresh_base(self, base: BaseState) -> None:
+        """Take over what was added to the base."""
+        self._world = self._engine.base_on_device(base)
+
+    def clear(self) -> None:
+        """Forget the outputs of earlier runs."""
+        self._used.fill(0)
+
+    def run_rows(self, rows: Array) -> None:
+        """Run these rows: transfers, then the others in the common class, and what overflows it in the heavy one."""
+        transfers, others = self.split_rows(self._cupy.asarray(rows))
+        self.run_transfers(transfers)
+        self.run_class(self._engine.common, others)
+        results = self._cupy.asnumpy(self._results).view(RESULT)[rows]
+        overflown = rows[(results["status"] == Status.OVERFLOW) & (results["halt"] != HALT_LATE)]
+        self.run_class(self._engine.heavy, self.split_rows(self._cupy.asarray(overflown))[1])
+
+    def split_rows(self, rows: Any) -> tuple[Any, Any]:
+        """Rows on the device: the transfers, and the others with those that call the same function side by side."""
+        if not len(rows):
+            return rows, rows
+        keys = self._cupy.empty(len(rows), "u4")
+        self._set_arguments(self._engine.common, rows)
+        self._queue(self._engine.common, "warpgrid_evm_sort_keys", len(rows), keys)
+        transfers = int((keys == 0).sum())
+        if transfers == len(rows):
+            return rows, rows[:0]
+        ordered = rows[self._cupy.argsort(keys)]
+        return ordered[:transfers], ordered[transfers:]
+
+    def run_transfers(self, rows: Any) -> float:
+        """Run rows that `split_rows` found to be transfers; the kernel's duration in ms."""
+        return self._run(self._engine.common, "warpgrid_evm_run_transfers", rows, len(rows))
+
+    def run_class(self, kind: ArenaClass, rows: Any) -> float:
+        """Run rows in one class; the kernel's duration in ms."""
+        return self._run(kind, kind.entry_point, rows, min(kind.threads_max, len(rows)))
+
+    def outcomes(self) -> Outcomes:
+        """Results and their sections, on the host."""
+        results = self._cupy.asnumpy(self._results).view(RESULT)
+        used = min(int(self._used[0]), self._capacity)
+        return Outcomes(results, self._cupy.asnumpy(self._arena[:used]))
+
+    def begun_rows(self) -> tuple[int, ...]:
+        """The rows that the kernels' threads began last; readable when nothing on the device is any more."""
+        return tuple(np.unique(self._begun[self._begun != NONE]).tolist())
+
+    def _output_bytes(self) -> int:
+        """What most batches need, as far as the device has it; rows that find the arena full run elsewhere."""
+        free, _ = self._cupy.cuda.runtime.memGetInfo()
+        wanted = max(_OUTPUT_BYTES_MIN, self._count * _OUTPUT_BYTES_PER_ROW)
+        return int(min(wanted, max(_OUTPUT_BYTES_MIN, free // 2)))
+
+    def _run(self, kind: ArenaClass, name: str, rows: Any, threads: int) -> float:
+        if not len(rows):
+            return 0.0
+        self._set_arguments(kind, rows)
+        begin, end = self._cupy.cuda.Event(), self._cupy.cuda.Event()
+        begin.record()
+        self._queue(kind, name, threads)
+        end.record()
+        end.synchronize()
+        duration_ms = float(self._cupy.cuda.get_elapsed_time(begin, end))
+        self._engine.kernel_ms.append((name, len(rows), duration_ms))
+        return duration_ms
+
+    def _queue(self, kind: ArenaClass, name: str, threads: int, *arguments: Any) -> None:
+        """Queue a kernel with at least so many threads."""
+        kernel = self._engine.function(kind, name)
+        kernel((-(-threads // THREADS_PER_BLOCK),), (THREADS_PER_BLOCK,), arguments)
+
+    def _set_arguments(self, kind: ArenaClass, rows: Any) -> None:
+        self._next_row.fill(0)
+        lanes, regions = self._engine.arenas(kind)
+        arguments = LaunchArguments(
+            self._world,
+            Transactions(self._count, *(self._columns[column].data.ptr for column in Transactions.COLUMNS)),
+            self._results.data.ptr,
+            self._arena.data.ptr,
+            self._used.data.ptr,
+            self._capacity,
+            kind.sizes,
+            (ctypes.c_uint64 * ARENA_SECTIONS)(*kind.layout[:ARENA_SECTIONS].tolist()),
+            rows.data.ptr,
+            len(rows),
+            self._next_row.data.ptr,
+            lanes.data.ptr,
+            regions.data.ptr,
+            kind.warp_bytes,
+            kind.region_bytes,
+            self._engine.row_ns_max,
+            self._begun_memory.ptr,
+        )
+        place = self._engine.module(kind).get_global("warpgrid_evm_arguments")
+        place.copy_from_host(ctypes.c_void_p(ctypes.addressof(arguments)), ctypes.sizeof(arguments))
+
+
+def _padded(column: Array) -> Array:
+    """A column's bytes, at least 32 of them beyond its end, so that wide loads stay inside."""
+    raw = np.ascontiguousarray(column).reshape(-1).view("u1")
+    return np.concatenate([raw, np.zeros(32, "u1")])
+
+
+def upload_world(cupy: Any, base: BaseState) -> tuple[World, list[Any]]:
+    """A World of device pointers, and the arrays that they point into."""
+    host, (codes, blob_bytes, answer_bytes, hashes) = base.view()
+    sizes = {
+        "accounts": host.account_count * ACCOUNT_RECORD.itemsize,
+        "account_index": (host.account_index_mask + 1) * _INDEX_PLACE_BYTES,
+        "slots": host.slot_count * SLOT_RECORD.itemsize,
+        "slot_index": (host.slot_index_mask + 1) * _INDEX_PLACE_BYTES,
+        "codes": codes * CODE.itemsize,
+        "code_blob": blob_bytes,
+        "block_hashes": hashes * 32,
+        "answers": host.answer_count * PRECOMPILE_ANSWER.itemsize,
+        "answer_blob": answer_bytes,
+    }
+    world, arrays = World.from_buffer_copy(host), []
+    for name, size in sizes.items():
+        raw = (
+            np.ctypeslib.as_array(ctypes.cast(getattr(host, name), ctypes.POINTER(ctypes.c_uint8)), (size,))
+            if size
+            else None
+        )
+        arrays.append(cupy.asarray(raw) if raw is not None else cupy.zeros(1, "u1"))
+        setattr(world, name, arrays[-1].data.ptr)
+    return world, arrays
