@@ -20,6 +20,9 @@ Transaction = lmdb.Transaction
 
 MAP_BYTES_INITIAL = 64 * 2**20
 _GROWTHS_MAX = 20
+# How long a read transaction waits before it begins beside a running write. The binding gives up the interpreter's lock at
+# every call, and threads that read without a pause take it from each other so fast that a writer may never get it.
+_STEP_ASIDE_S = 0.01
 
 _Result = TypeVar("_Result")
 
@@ -86,6 +89,7 @@ class Environment:
         self._path = path
         self._idle = threading.Condition()
         self._readers = 0
+        self._writers = 0
         self._growing = False
 
     def close(self) -> None:
@@ -124,6 +128,8 @@ class Environment:
     def _begin_reading(self) -> Transaction:
         while True:
             with self._idle:
+                if self._writers:
+                    self._idle.wait_for(lambda: not self._writers, _STEP_ASIDE_S)
                 while self._growing:
                     self._idle.wait()
                 self._readers += 1
@@ -147,6 +153,10 @@ class Environment:
 
         Raises StoreError when the commit fails; nothing is changed then.
         """
+        with self._writing():
+            return self._write(action)
+
+    def _write(self, action: Callable[[Transaction], _Result]) -> _Result:
         for _ in range(_GROWTHS_MAX):
             try:
                 with self._env.begin(write=True) as transaction:
@@ -157,6 +167,17 @@ class Environment:
             except lmdb.Error as error:
                 raise StoreError(f"cannot write to the database in {self._path}: {error}") from error
         raise StoreError(f"the database in {self._path} is full and did not grow enough in {_GROWTHS_MAX} doublings")
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        with self._idle:
+            self._writers += 1
+        try:
+            yield
+        finally:
+            with self._idle:
+                self._writers -= 1
+                self._idle.notify_all()
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
