@@ -97,7 +97,7 @@ _group(
 )
 defer(app, "inference", "node.inference.cli:app", "Run a model on this machine, exactly.")
 defer(app, "model", "worker.inference.cli_model:app", "Models that every machine runs to the same bytes.")
-defer(app, "evm", "worker.evm.cli:app", "The EVM: state tests, programs.")
+defer(app, "evm", "worker.evm.cli:app", "The EVM: state tests, blocks, programs, speed.")
 config_app = _group("config", "Settings files.", {})
 
 

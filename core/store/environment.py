@@ -20,8 +20,8 @@ Transaction = lmdb.Transaction
 
 MAP_BYTES_INITIAL = 64 * 2**20
 _GROWTHS_MAX = 20
-# How long a read transaction waits before it begins beside a running write. The binding gives up the interpreter's lock at
-# every call, and threads that read without a pause take it from each other so fast that a writer may never get it.
+# How long a read transaction waits before it begins beside a running write. The binding gives up the interpreter's lock
+# at every call, and threads that read without a pause take it from each other so fast that a writer may never get it.
 _STEP_ASIDE_S = 0.01
 
 _Result = TypeVar("_Result")

@@ -55,7 +55,8 @@ async def serve(data_dir: Path, port: int, interval_s: float, executor: Executor
     execution = LocalExecution(chain, executor)
     settings = SequencerSettings(ProductionSettings(coinbase=b"\xc0" * 20, interval_s=interval_s), port=port)
     journal = Journal(data_dir / "mempool.journal")
-    sequencer = Sequencer(chain, execution, executor, SystemClock(), settings, registry, journal)
+    calls = make_executor("reference")  # as a real sequencer's: several threads share it
+    sequencer = Sequencer(chain, execution, calls, SystemClock(), settings, registry, journal)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, sequencer.stop)

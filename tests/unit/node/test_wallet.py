@@ -20,6 +20,7 @@ KEY = IdentityKey(b"\x11" * 32)
 CHAIN_ID = 31_337
 STAKE_WEI = 10**18
 TLS_KEY = b"der"
+CAPABILITIES_HASH = b"\x22" * 32
 
 
 class Chain:
@@ -65,13 +66,16 @@ class Chain:
         function, _ = WORKER_REGISTRY.decode_call(bytes.fromhex(call["data"][2:]))
         if function == "stakeMinWei":
             return "0x" + encode(["uint256"], [STAKE_WEI]).hex()
+        if function == "workerOf":
+            named = WORKER_REGISTRY.decode_call(self.sent[-1].data)[1]["identity"]
+            return "0x" + encode(["(uint128,uint64,(address,bytes32,bytes32,string))"], [(STAKE_WEI, 0, named)]).hex()
         assert function == "signerOf"
         return "0x" + encode(["address"], [KEY.address if self.registered else bytes(20)]).hex()
 
 
-def register(chain: Chain) -> None:
+def register(chain: Chain, capabilities_hash: bytes = CAPABILITIES_HASH) -> None:
     with serving(chain.methods()) as url:
-        ensure_registered(Wallet(KEY, RpcClient(url)), KEY, CHAIN_ID, TLS_KEY)
+        ensure_registered(Wallet(KEY, RpcClient(url)), KEY, CHAIN_ID, TLS_KEY, capabilities_hash)
 
 
 def test_registration_stakes_once() -> None:
@@ -85,6 +89,9 @@ def test_registration_stakes_once() -> None:
     assert WORKER_REGISTRY.decode_call(tx.data)[0] == "register"
     register(chain)
     assert len(chain.sent) == 1, "who is registered does not pay again"
+    register(chain, capabilities_hash=b"\x33" * 32)
+    assert WORKER_REGISTRY.decode_call(chain.sent[-1].data)[0] == "changeIdentity"
+    assert chain.sent[-1].value == 0, "other capabilities are named without paying again"
 
 
 def test_who_cannot_pay_is_told_what_to_do() -> None:
@@ -120,4 +127,4 @@ def test_a_chain_that_is_away_is_another_error() -> None:
     with serving({}) as url:
         pass
     with pytest.raises(ServiceUnreachable):
-        ensure_registered(Wallet(KEY, RpcClient(url)), KEY, CHAIN_ID, TLS_KEY)
+        ensure_registered(Wallet(KEY, RpcClient(url)), KEY, CHAIN_ID, TLS_KEY, CAPABILITIES_HASH)

@@ -8,8 +8,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
-import structlog
-
 from core.errors import GpuError
 from core.gpu import Device
 from worker.inference.errors import EngineUnavailable
@@ -24,8 +22,6 @@ CPU_ROWS_MAX: Final = 128
 GPU_ROWS_MAX: Final = 2_048
 KERNELS_DIR: Final = Path(".warpgrid/kernels")
 """Where kernels that were compiled at first use are kept."""
-
-_log = structlog.get_logger()
 
 
 class DeviceChoice(StrEnum):
@@ -57,5 +53,4 @@ def open_executor(
         except (GpuError, EngineUnavailable) as error:
             if choice == DeviceChoice.GPU:
                 raise EngineUnavailable(f"no exact engine on the GPU: {error}; `cpu` runs anywhere") from error
-            _log.info("exact model runs on the CPU", reason=str(error))
     return NativeEngine(weights, threads=threads, rows_max=rows_max or CPU_ROWS_MAX, pages=pages)
