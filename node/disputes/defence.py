@@ -50,7 +50,7 @@ async def defend(defender: "Defender") -> None:
         while True:
             try:
                 await asyncio.to_thread(defender.step, wait)
-            except ServiceUnreachable as error:
+            except ServiceError as error:  # what was not played is found again at the next turn
                 _log.warning("defence_waits", reason=str(error))
             await asyncio.sleep(POLL_INTERVAL_S)
     finally:
@@ -71,7 +71,9 @@ class Defender:
         Returns how many challenges were new.
         """
         head = int(self._rpc.call("eth_blockNumber"), 16)
-        logs = logs_of(self._rpc, ARBITER_ADDRESS, [ARBITER.event_topic("Challenged")], self._next_block)
+        if head < self._next_block:
+            return 0
+        logs = logs_of(self._rpc, ARBITER_ADDRESS, [ARBITER.event_topic("Challenged")], self._next_block, head)
         found = [event for log in logs if (event := ARBITER.decode_log(log)) is not None]
         mine = [one for one in found if one.arguments["worker"] == self._wallet.address]
         for challenged in mine:

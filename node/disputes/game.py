@@ -29,11 +29,13 @@ def game_id(terms: Terms) -> bytes:
     return keccak256(encode([_TERMS_TYPE], [terms.solidity()]))
 
 
-def logs_of(rpc: RpcClient, address: bytes, topics: Sequence[bytes | None], from_block: int = 0) -> list[Log]:
-    """A contract's logs from a block on."""
+def logs_of(
+    rpc: RpcClient, address: bytes, topics: Sequence[bytes | None], from_block: int = 0, to_block: int | None = None
+) -> list[Log]:
+    """A contract's logs from a block on, up to another or to the newest."""
     wanted = {
         "fromBlock": hex(from_block),
-        "toBlock": "latest",
+        "toBlock": "latest" if to_block is None else hex(to_block),
         "address": "0x" + address.hex(),
         "topics": [None if topic is None else "0x" + topic.hex() for topic in topics],
     }
