@@ -97,7 +97,7 @@ def test_a_question_is_answered_paid_for_and_still_there_after_a_restart(network
     checks = json.loads(network.run("job", "verify", job_id, "--json"))
     assert checks["holds"] is True
     unchecked = {one["name"] for one in checks["checks"] if one["verdict"] != "passed"}
-    # The packaged model is exact here: its work is run again, to the last bit, and paid once the window for disputes ends.
+    # The packaged model is exact here: its work is run again to the last bit, and paid once the dispute window ends.
     assert unchecked <= {"payment"}, checks
 
     before = network.status()["status"]["head"]["number"]
