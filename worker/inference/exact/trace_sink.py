@@ -6,6 +6,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from core.jobs.request import JobRequest
 from worker.inference.exact.sampling import Sampling
 
 __all__ = ["TraceFactory", "TraceSink"]
@@ -26,5 +27,5 @@ class TraceSink(Protocol):
         """The 32-byte commitment, once the answer is complete; `tokens` are prompt and answer."""
 
 
-TraceFactory = Callable[[bytes, Sampling], TraceSink]
-"""Makes the sink of an answer, from the hash (32 bytes) that its request goes by and its sampling."""
+TraceFactory = Callable[[JobRequest, bytes, Sampling], TraceSink]
+"""Makes the sink of an answer, from its request, the request's salt (32 bytes), and its sampling."""
