@@ -133,7 +133,9 @@ class SequencerNode:
             fleet=FleetConfig(watchers=_addresses(config.watchers)),
             execution=ExecutionConfig(config.executors_wanted, timeout_s, 3 * timeout_s),
             jobs=JobsConfig(audit_percent=config.audit_percent),
-            settlement=SettlementConfig(interval_s=config.settlement_interval_ms / 1000),
+            settlement=SettlementConfig(
+                interval_s=config.settlement_interval_ms / 1000, wait_s=config.settlement_wait_ms / 1000
+            ),
         )
 
     def _settings(self) -> SequencerSettings:

@@ -27,7 +27,7 @@ REGISTRY_ADDRESS = bytes.fromhex("5747000000000000000000000000000000000001")
 ESCROW_ADDRESS = bytes.fromhex("5747000000000000000000000000000000000002")
 ARBITER_ADDRESS = bytes.fromhex("5747000000000000000000000000000000000003")
 
-# JobEscrow's constant: most receipts in one call of `settle`.
+# JobEscrow's constant: most receipts in one call of `settle`; of `settleBatch`, `market.batches` has it.
 SETTLE_RECEIPTS_MAX = 128
 
 _ARTIFACTS = Path(__file__).parent / "artifacts"

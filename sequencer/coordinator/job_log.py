@@ -113,7 +113,7 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class BatchSent:
-    """A transaction for these jobs was signed: `purpose` is "settle", "release" or "refund"."""
+    """A transaction for these jobs was signed: `purpose` is "settle", "collect" or "refund"."""
 
     purpose: str
     transaction_hash: bytes
@@ -126,13 +126,14 @@ class BatchSent:
 class BatchDone:
     """What became of it: `outcome` is "succeeded", "reverted", or "lost" when another took its nonce.
 
-    A settlement's payments can be released from `release_at_ms` on; 0 when they were made at once.
+    A settlement's payments can be collected from `release_at_ms` on; `batch_id` is the escrow's number for it.
     """
 
     transaction_hash: bytes
     outcome: str
     at_ms: int
     release_at_ms: int = 0
+    batch_id: int = 0
 
 
 @dataclass(frozen=True, slots=True)

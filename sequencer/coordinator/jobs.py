@@ -16,6 +16,7 @@ import structlog
 
 from core.errors import InvalidInput
 from core.jobs.request import request_hash
+from market.batches import Batch
 from market.matching import Candidate, JobNeeds, choose
 from protos.messages import (
     AUDIT_ATTEMPT,
@@ -23,6 +24,7 @@ from protos.messages import (
     AnswerOpened,
     AssignJob,
     CancelJob,
+    Inclusion,
     JobEvent,
     JobFailed,
     JobFinished,
@@ -167,7 +169,12 @@ class JobCoordinator:
 
     def status(self, query: JobQuery) -> JobRecord:
         job = self._job(query.job_id)
-        return job.record(with_contents=query.salt == job.terms.salt)
+        return job.record(with_contents=query.salt == job.terms.salt, inclusion=self._inclusion(job))
+
+    def _inclusion(self, job: Job) -> Inclusion | None:
+        if job.batch is None:
+            return None
+        return Batch(self._market.domain, job.batch.receipts).inclusion(job.batch.batch_id, job.terms.job_id)
 
     def list_jobs(self, request: ListJobs) -> JobList:
         count = min(request.count_max or _LIST_MAX, _LIST_MAX)

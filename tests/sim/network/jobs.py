@@ -12,7 +12,7 @@ from core.store.identity import ChainIdentity
 from market.contracts import JOB_ESCROW
 from protos.messages import JobEvent, Model, SubmitJob
 from sequencer.coordinator.challenges import Auditor
-from sequencer.coordinator.escrow import CallFailed, EscrowStatus, JobTerms, Standing
+from sequencer.coordinator.escrow import CallFailed, EscrowStatus, JobTerms, Settled, Standing
 from sequencer.coordinator.fleet import DUTY_INFERENCE, DUTY_REPLICA
 from sequencer.coordinator.job_log import JobLog
 from sequencer.coordinator.jobs import JobCoordinator, JobsConfig
@@ -23,12 +23,22 @@ from worker.job_files import JobFiles
 from worker.jobs import JobRunner, OfferedModel
 from worker.jobs import JobsConfig as RunnerConfig
 
-__all__ = ["FakeMarket", "JobWorld", "ScriptedEngine", "request"]
+__all__ = ["FakeMarket", "JobWorld", "ScriptedEngine", "jobs_in", "request"]
 
 MODEL_HASH = keccak256(b"the model")
 OPERATOR_KEY = identity(1000)
 OPERATOR = OPERATOR_KEY.address
 INPUT_WEI, OUTPUT_WEI = 1, 2
+
+
+def jobs_in(payments: bytes) -> list[bytes]:
+    """The jobs that a batch pays (`settleBatch`)."""
+    jobs, at = [], 0
+    while at < len(payments):
+        end = at + 22 + 48 * int.from_bytes(payments[at + 20 : at + 22], "big")
+        jobs += [payments[start : start + 32] for start in range(at + 22, end, 48)]
+        at = end
+    return jobs
 
 
 def request(prompt: str = "What?", tokens_max: int = 16) -> JobRequest:
@@ -44,7 +54,7 @@ class FakeMarket:
         self.jobs: dict[bytes, JobTerms] = {}
         self.unbonded: set[bytes] = set()
         self.unpayable: set[bytes] = set()
-        self.challenge_s = 0
+        self.release_at_s = 0
 
     def terms(self, job_id: bytes) -> JobTerms | None:
         return self.jobs.get(job_id)
@@ -52,12 +62,12 @@ class FakeMarket:
     def standing(self, worker: bytes) -> Standing:
         return Standing(worker, 0 if worker in self.unbonded else 2**62)
 
-    def challenge_seconds(self, tier: Tier) -> int:
-        return self.challenge_s
+    def settled(self, job_id: bytes) -> Settled:
+        return Settled(7, self.release_at_s)
 
     def check(self, sender: bytes, data: bytes) -> int:
         function, arguments = JOB_ESCROW.decode_call(data)
-        named = [arguments["jobId"]] if function == "refund" else [one[0] for one in arguments["receipts"]]
+        named = [arguments["jobId"]] if function == "refund" else jobs_in(arguments["payments"])
         if self.unpayable & set(named):
             raise CallFailed("JobEscrow", None)
         return 100_000

@@ -9,6 +9,7 @@ from core.contract import Artifact
 from core.jobs.receipt import Receipt, ReceiptDomain, sign_receipt
 from core.jobs.request import Tier
 from core.memory_state import AccountContents
+from market.batches import Batch
 from market.contracts import (
     ESCROW_ADDRESS,
     JOB_ESCROW,
@@ -150,9 +151,21 @@ class Scene:
         signatures = [sign_receipt(receipt, DOMAIN, key_of(signer)) for receipt in receipts]
         return self.escrow(sender, "settle", [receipt.solidity() for receipt in receipts], signatures)
 
+    def settle_batch(self, *receipts: Receipt, sender: str = "coordinator") -> tuple[Batch, int]:
+        """Settle receipts by their root; the batch, and its number."""
+        batch = Batch.of(DOMAIN, receipts)
+        sent = self.escrow(sender, "settleBatch", int(batch.tier), batch.root, batch.payments)
+        return batch, sent.result
+
+    def show(self, batch: Batch, receipt: Receipt, sender: str = "finder", signer: str = "worker signer") -> Sent:
+        """Show a receipt of a settled batch."""
+        signature = sign_receipt(receipt, DOMAIN, key_of(signer))
+        proof = batch.inclusion(0, receipt.job_id).proof
+        return self.escrow(sender, "show", receipt.solidity(), signature, list(proof))
+
     def status(self, job_id: bytes) -> str:
         number = self.ledger.read(ESCROW_ADDRESS, "jobOf", job_id)[3]
-        return ("unknown", "funded", "settling", "paid", "refunded", "expired", "rejected")[number]
+        return ("unknown", "funded", "settling", "paid", "refunded", "expired", "rejected", "demanded")[number]
 
     def credit(self, name: str, contract: bytes = ESCROW_ADDRESS) -> int:
         return self.ledger.variable(contract, "creditWei", address_of(name))
