@@ -4,7 +4,6 @@ Reads only, on the newest state; every call blocks for one EVM execution. Knows 
 """
 
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import Any, Protocol
 
 from core.chain import ChainReader
@@ -14,7 +13,7 @@ from core.errors import WarpgridError
 from core.execution import CallRequest, CallResult, Executor
 from core.jobs.receipt import ReceiptDomain
 from core.jobs.request import Tier
-from market.contracts import ESCROW_ADDRESS, JOB_ESCROW, REGISTRY_ADDRESS, WORKER_REGISTRY
+from market.contracts import ESCROW_ADDRESS, JOB_ESCROW, REGISTRY_ADDRESS, WORKER_REGISTRY, EscrowStatus
 
 __all__ = ["CallFailed", "EscrowReader", "EscrowStatus", "JobTerms", "MarketChain", "Settled", "Standing"]
 
@@ -29,19 +28,6 @@ class CallFailed(WarpgridError):
     def __init__(self, what: str, reason: ContractError | None) -> None:
         super().__init__(f"{what} reverted: {reason}")
         self.reason = reason
-
-
-class EscrowStatus(IntEnum):
-    """JobEscrow.Status."""
-
-    UNKNOWN = 0
-    FUNDED = 1
-    SETTLING = 2
-    PAID = 3
-    REFUNDED = 4
-    EXPIRED = 5
-    REJECTED = 6
-    DEMANDED = 7
 
 
 @dataclass(frozen=True, slots=True)

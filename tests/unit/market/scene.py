@@ -1,5 +1,6 @@
 """A market with its contracts in place, a bonded worker, and short ways to say what the tests are about."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from eth_account import Account as EthAccount
@@ -117,16 +118,21 @@ def identity_of(worker: str, endpoint: str = "grpc://127.0.0.1:7000") -> tuple[o
 class Scene:
     """A fresh chain with both contracts and funded accounts; `worker` and `second worker` are bonded."""
 
-    def __init__(self, parameters: MarketParameters = PARAMETERS, attacker: Artifact | None = None) -> None:
-        """An `attacker` contract, if there is one, stands at ATTACKER_ADDRESS."""
+    def __init__(
+        self,
+        parameters: MarketParameters = PARAMETERS,
+        attacker: Artifact | None = None,
+        accounts: Sequence[str] = ACCOUNTS,
+    ) -> None:
+        """An `attacker` contract, if there is one, stands at ATTACKER_ADDRESS; `accounts` have money."""
         artifacts = {REGISTRY_ADDRESS: WORKER_REGISTRY, ESCROW_ADDRESS: JOB_ESCROW}
-        accounts = {address_of(name): AccountContents(balance=FUNDED_WEI) for name in ACCOUNTS}
+        contents = {address_of(name): AccountContents(balance=FUNDED_WEI) for name in accounts}
         for address, predeploy in predeploys(parameters).items():
-            accounts[address] = AccountContents(1, predeploy.balance_wei, predeploy.code, predeploy.storage)
+            contents[address] = AccountContents(1, predeploy.balance_wei, predeploy.code, predeploy.storage)
         if attacker:
             artifacts[ATTACKER_ADDRESS] = attacker
-            accounts[ATTACKER_ADDRESS] = AccountContents(1, code=attacker.deployed_code)
-        self.ledger = Ledger(ReferenceExecutor(), accounts, artifacts)
+            contents[ATTACKER_ADDRESS] = AccountContents(1, code=attacker.deployed_code)
+        self.ledger = Ledger(ReferenceExecutor(), contents, artifacts)
         self.register("worker")
         self.register("second worker")
 
