@@ -130,6 +130,7 @@ class EscrowReader:
 
     def _call(self, sender: bytes, to: bytes, data: bytes) -> CallResult:
         head = self._chain.head()
-        context = context_of(head.block.header, self._chain.config, (head.block.header.parent_hash,))
+        hashes = (head.block.header.parent_hash,) if head.number else ()  # the first block has no ancestor
+        context = context_of(head.block.header, self._chain.config, hashes)
         request = CallRequest(sender, to, gas_limit=_CALL_GAS, data=data)
         return self._executor.call(self._chain.state(head.number), context, request)

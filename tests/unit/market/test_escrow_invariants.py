@@ -21,7 +21,7 @@ SETTLEMENT_OUTCOMES = (
     "PriceAboveMaximum",
     "WorkerNotBonded",
 )
-SHOWING_OUTCOMES = ("none", "NotInBatch", "ChallengeClosed", "RootMismatch", "ProofInvalid")
+SHOWING_OUTCOMES = ("none", "TimesInvalid", "NotInBatch", "ChallengeClosed", "RootMismatch", "ProofInvalid")
 
 
 class Market(RuleBasedStateMachine):
