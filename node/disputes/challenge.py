@@ -4,8 +4,9 @@ Everything that a challenger needs is here already: the request and its salt are
 is on chain, and the honest trace is computed anew from the model. What the worker knows, the game makes it show.
 """
 
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from core.jobs.exact import prompt_prefix
@@ -23,11 +24,21 @@ from worker.inference.dispute_parties import DisputeParties
 from worker.inference.exact.model import ExactModel, ModelStore
 from worker.inference.exact.ordering import find_ordered
 from worker.inference.exact.tokenizer import ChatTokenizer
-from zk.dispute import Challenger, Terms
+from zk.dispute import Challenger, Terms, Turn
 from zk.program import Programs
 from zk.trace import Statement
 
-__all__ = ["Dispute", "Showing", "accepted", "challenge_job", "prepare", "settled_receipt", "show_receipt"]
+__all__ = [
+    "Dispute",
+    "Showing",
+    "accepted",
+    "challenge_job",
+    "dispute_of",
+    "play_dispute",
+    "prepare",
+    "settled_receipt",
+    "show_receipt",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +56,7 @@ class Dispute:
     receipt: Receipt
     terms: Terms
     challenger: Challenger
-    showing: Showing | None
+    showing: Showing | None = None
 
 
 def challenge_job(
@@ -53,31 +64,49 @@ def challenge_job(
 ) -> bool:
     """Dispute a job's answer and play to the end; whether the challenger won. Raises ServiceError when there is nothing
     to dispute, or no means to."""
-    dispute = prepare(rpc, wallet, job, models_dir)
-    bond_wei = wallet.read(ARBITER, ARBITER_ADDRESS, "bondWei")
+    return play_dispute(rpc, wallet, prepare(rpc, wallet, job, models_dir), tell)
+
+
+def play_dispute(
+    rpc: RpcClient,
+    wallet: Wallet,
+    dispute: Dispute,
+    tell: Callable[[str], None],
+    wait: Callable[[float], None] = time.sleep,
+) -> bool:
+    """Show the receipt, challenge it and play to the end, or go on where that was left; whether the challenger won.
+    `wait` passes seconds while the other party thinks."""
     terms = dispute.terms
-    if dispute.showing is not None:
-        show_receipt(wallet, dispute.showing, tell)
-    arguments = (terms.solidity(), dispute.receipt.solidity())
-    mined = wallet.transact(ARBITER, ARBITER_ADDRESS, "challenge", *arguments, value_wei=bond_wei)
-    tell(f"challenged with a bond of {bond_wei} wei ({mined.gas_used:,} gas)")
     game = RpcGame(rpc, wallet, terms, lambda function, gas: tell(f"  {function:12} {gas:>9,} gas"))
-    play_seat(game, terms, dispute.challenger)
+    if game.turn() == Turn.NONE:
+        if dispute.showing is not None:
+            show_receipt(wallet, dispute.showing, tell)
+        bond_wei = wallet.read(ARBITER, ARBITER_ADDRESS, "bondWei")
+        arguments = (terms.solidity(), dispute.receipt.solidity())
+        mined = wallet.transact(ARBITER, ARBITER_ADDRESS, "challenge", *arguments, value_wei=bond_wei)
+        tell(f"challenged with a bond of {bond_wei} wei ({mined.gas_used:,} gas)")
+    play_seat(game, terms, dispute.challenger, wait)
     game.resolve()
     return game.winner() == terms.challenger
 
 
 def prepare(rpc: RpcClient, wallet: Wallet, job: ClientJob, models_dir: Path) -> Dispute:
     """Compute the honest answer and the terms. Raises ServiceError when the receipt is right, or cannot be judged."""
-    settled, showing = settled_receipt(rpc, job)
-    model = find_ordered(ModelStore(models_dir), settled.model_hash)
-    receipt, terms = accepted(rpc, wallet, job, model)
+    receipt, showing = settled_receipt(rpc, job)
+    model = find_ordered(ModelStore(models_dir), receipt.model_hash)
+    return replace(dispute_of(job, receipt, model, wallet.address), showing=showing)
+
+
+def dispute_of(job: ClientJob, receipt: Receipt, model: ExactModel, challenger: bytes) -> Dispute:
+    """What somebody with this account would say of a receipt. Raises ServiceError when the receipt is right, or cannot
+    be judged."""
+    terms = _judgeable(job, receipt, model, challenger)
     parties = DisputeParties(model)
     statement = parties.answer(_order(job, model, terms), receipt.output_tokens)
-    challenger = parties.challenger(terms, statement)
-    if challenger.agrees():
+    party = parties.challenger(terms, statement)
+    if party.agrees():
         raise ServiceError("the receipt is right: this is the answer that the model gives, to the last bit")
-    return Dispute(receipt, terms, challenger, showing)
+    return Dispute(receipt, terms, party)
 
 
 def show_receipt(wallet: Wallet, showing: Showing, tell: Callable[[str], None]) -> None:
@@ -105,10 +134,17 @@ def settled_receipt(rpc: RpcClient, job: ClientJob) -> tuple[Receipt, Showing | 
 def accepted(rpc: RpcClient, wallet: Wallet, job: ClientJob, model: ExactModel) -> tuple[Receipt, Terms]:
     """The settled receipt, and the terms of a dispute about it by the wallet's account. Raises ServiceError when no
     contract could judge it."""
+    receipt, _ = settled_receipt(rpc, job)
+    return receipt, _judgeable(job, receipt, model, wallet.address)
+
+
+def _judgeable(job: ClientJob, receipt: Receipt, model: ExactModel, challenger: bytes) -> Terms:
     if job.request.exact is None:
         raise ServiceError("this job was not ordered in tokens, so no contract can judge its answer")
-    receipt, _ = settled_receipt(rpc, job)
-    return receipt, _terms(job, receipt, model, Programs(model.header), wallet.address)
+    terms = _terms(job, receipt, model, Programs(model.header), challenger)
+    if (terms.model_hash, terms.request_hash) != (receipt.model_hash, receipt.request_hash):
+        raise ServiceError("the receipt is of another model or request than the order")
+    return terms
 
 
 def _order(job: ClientJob, model: ExactModel, terms: Terms) -> Statement:

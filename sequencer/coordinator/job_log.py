@@ -31,6 +31,7 @@ __all__ = [
     "Finished",
     "JobLog",
     "JobLogRecord",
+    "Judged",
     "Submitted",
     "Unpayable",
 ]
@@ -89,9 +90,10 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class Audited:
-    """`verdict` is "agreed"; "disagreed" when the answer is wrong; "withheld" when its worker does not open it, or two
-    workers contradict each other and nobody can tell who is right: nothing is paid, and nobody is to blame;
-    "unavailable" when nobody could check it. `liar` is the checker that was proven wrong, if one was.
+    """`verdict` is "agreed"; "disagreed" when the answer is wrong; "disputed" when it is wrong and its receipt is
+    settled in order to be disputed; "withheld" when its worker does not open it, or two workers contradict each other
+    and nobody can tell who is right: nothing is paid, and nobody is to blame; "unavailable" when nobody could check it.
+    `liar` is the checker that was proven wrong, if one was.
     """
 
     job_id: bytes
@@ -99,6 +101,15 @@ class Audited:
     detail: str
     at_ms: int
     liar: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """The dispute that "disputed" led to is over: its worker "lost" or "won"."""
+
+    job_id: bytes
+    outcome: str
+    at_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +157,9 @@ class Unpayable:
     at_ms: int
 
 
-JobLogRecord = Submitted | Assigned | AttemptFailed | Finished | Audited | Ended | BatchSent | BatchDone | Unpayable
+JobLogRecord = (
+    Submitted | Assigned | AttemptFailed | Finished | Audited | Judged | Ended | BatchSent | BatchDone | Unpayable
+)
 
 _KINDS: dict[str, type] = {kind.__name__: kind for kind in get_args(JobLogRecord)}
 

@@ -23,6 +23,7 @@ from sequencer.coordinator.job_log import (
     Ended,
     Finished,
     JobLogRecord,
+    Judged,
     Submitted,
     Unpayable,
 )
@@ -33,6 +34,7 @@ _DETAIL_CHARACTERS_MAX = 256
 _EVENTS_MAX = 65_536
 _CLOSED_MAX = 10_000
 _UNPAID = ("disagreed", "withheld")
+_SETTLED = ("none", "agreed", "unavailable", "disputed")
 _ENDED = frozenset({"finished", "failed", "cancelled", "settled", "refunded"})
 
 
@@ -182,17 +184,20 @@ class JobTable:
         return [
             job
             for job in self.open.values()
-            if job.state == "finished"
-            and job.audit in ("none", "agreed", "unavailable")
-            and job.terms.job_id not in waiting
+            if job.state == "finished" and job.audit in _SETTLED and job.terms.job_id not in waiting
         ]
 
     def to_collect(self, now_ms: int) -> list[Job]:
         """The jobs of one settled batch whose payments have waited out their challenge window."""
         waiting = self._in_batches()
-        due = [job for job in self.open.values() if job.state == "settled" and job.release_at_ms <= now_ms]
+        settled = (job for job in self.open.values() if job.state == "settled" and job.audit != "disputed")
+        due = [job for job in settled if job.release_at_ms <= now_ms]
         free = [job for job in due if job.terms.job_id not in waiting]
         return [job for job in free if job.batch is free[0].batch]
+
+    def to_dispute(self) -> list[Job]:
+        """Jobs whose receipt was settled to be disputed."""
+        return [job for job in self.open.values() if job.state == "settled" and job.audit == "disputed"]
 
     def to_refund(self) -> list[Job]:
         """Jobs whose money is to go back and is in no batch."""
@@ -218,6 +223,8 @@ class JobTable:
                 self._finish(self.jobs[record.job_id], record)
             case Audited():
                 self._audit(self.jobs[record.job_id], record)
+            case Judged():
+                self._judge(self.jobs[record.job_id], record)
             case Ended():
                 job = self.jobs[record.job_id]
                 job.state, job.detail = record.state, record.detail
@@ -262,14 +269,23 @@ class JobTable:
 
     def _audit(self, job: Job, record: Audited) -> None:
         job.audit = record.verdict
-        if record.verdict in _UNPAID:
+        if record.verdict in (*_UNPAID, "disputed"):
             job.detail = record.detail
-        if record.verdict == "disagreed":
+        if record.verdict in ("disagreed", "disputed"):
             self._reliability(job.worker).contradicted += 1
         if record.verdict == "withheld":
             self._reliability(job.worker).failed += 1
         if record.liar:
             self._reliability(record.liar).contradicted += 1
+
+    def _judge(self, job: Job, record: Judged) -> None:
+        """A receipt that the contracts rejected has given its client all back; one that they did not is paid."""
+        if record.outcome == "won":
+            job.audit = "agreed"
+            return
+        job.audit, job.state = "disagreed", "refunded"
+        job.tell(record.at_ms, detail="the contracts found the answer wrong: its worker paid for it")
+        self._close(job)
 
     def _close_batch(self, record: BatchDone) -> None:
         sent = self.batches.pop(record.transaction_hash)

@@ -1,9 +1,10 @@
 """What jobs need beyond the bare network: an escrow in a dictionary, engines that answer as told, and their wiring."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from core.hashing import keccak256
 from core.jobs.receipt import ReceiptDomain
@@ -12,9 +13,10 @@ from core.store.identity import ChainIdentity
 from market.contracts import JOB_ESCROW
 from protos.messages import JobEvent, Model, SubmitJob
 from sequencer.coordinator.challenges import Auditor
-from sequencer.coordinator.escrow import CallFailed, EscrowStatus, JobTerms, Settled, Standing
+from sequencer.coordinator.escrow import CallFailed, EscrowStatus, JobTerms, MarketChain, Settled, Standing
 from sequencer.coordinator.fleet import DUTY_INFERENCE, DUTY_REPLICA
 from sequencer.coordinator.job_log import JobLog
+from sequencer.coordinator.job_table import Job
 from sequencer.coordinator.jobs import JobCoordinator, JobsConfig
 from tests.sim.network.world import SimulatedWorker, World, identity
 from tests.unit.sequencer.fakes import CHAIN_ID
@@ -113,11 +115,12 @@ class JobWorld(World):
         self,
         folder: Path,
         config: JobsConfig | None = None,
-        market: FakeMarket | None = None,
+        market: MarketChain | None = None,
         auditor: Auditor | None = None,
+        would_win: Callable[[Job], bool] = lambda job: False,
     ) -> None:
         super().__init__(folder)
-        self.market = market or FakeMarket()
+        self.market: Any = market or FakeMarket()
         self.log = JobLog(folder / "jobs", ChainIdentity.of(self.genesis), self.threads)
         self.coordinator = JobCoordinator(
             self.fleet,
@@ -129,6 +132,7 @@ class JobWorld(World):
             audit_seed=b"seed",
             now_ms=self.now_ms,
             auditor=auditor,
+            would_win=would_win,
         )
 
     def job_worker(self, number: int, engine: ScriptedEngine, folder: Path | None = None) -> SimulatedWorker:
