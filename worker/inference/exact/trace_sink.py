@@ -1,6 +1,10 @@
-"""What the engine tells whoever commits to a computation: rows in, a root out. The trees themselves live in `zk/`."""
+"""What an engine tells whoever commits to a computation: hashed positions or whole rows in, a root out. The tree over
+positions lives in `zk/`.
+"""
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from enum import IntEnum
 from typing import Protocol
 
 import numpy as np
@@ -8,17 +12,72 @@ from numpy.typing import NDArray
 
 from worker.inference.exact.sampling import Sampling
 
-__all__ = ["TraceFactory", "TraceSink"]
+__all__ = ["HashedPositions", "PositionRoots", "TraceFactory", "TraceSink", "TracedRows", "Tracing", "leaves_of"]
+
+
+class Tracing(IntEnum):
+    """What a forward pass keeps for a commitment. ROWS includes ROOTS."""
+
+    OFF = 0
+    ROOTS = 1  # 32 bytes a position, hashed where they are computed
+    ROWS = 2  # the rows themselves too: for whoever opens them
+
+
+class PositionRoots(Protocol):
+    """The root of each position of a pass, over its token, residual and key-value rows (docs/trace.md, section 1)."""
+
+    def wait(self) -> NDArray[np.uint8]:
+        """u8[n, 32], once they are hashed. A device may do that beside the next pass."""
+
+
+@dataclass(frozen=True, slots=True)
+class HashedPositions:
+    """Roots that are there: u8[n, 32]. Implements `PositionRoots`."""
+
+    digests: NDArray[np.uint8]
+
+    def wait(self) -> NDArray[np.uint8]:
+        return self.digests
+
+
+@dataclass(frozen=True, slots=True)
+class TracedRows:
+    """Consecutive positions of one sequence, as a pass left them: `part` of all the rows of that pass.
+
+    Residual rows int32[n, layers + 1, width] and key-value rows uint8[n, layers, bytes] are there if the pass kept
+    them. A pass with another order of work may reuse their memory: they are valid during the call that hands them over.
+    """
+
+    first_position: int
+    part: slice
+    pass_roots: PositionRoots
+    pass_boundaries: NDArray[np.int32] | None = None
+    pass_kv_rows: NDArray[np.uint8] | None = None
+
+    @property
+    def boundaries(self) -> NDArray[np.int32]:
+        assert self.pass_boundaries is not None, "this pass kept no rows"
+        return self.pass_boundaries[self.part]
+
+    @property
+    def kv_rows(self) -> NDArray[np.uint8]:
+        assert self.pass_kv_rows is not None, "this pass kept no rows"
+        return self.pass_kv_rows[self.part]
+
+    def roots(self) -> NDArray[np.uint8]:
+        """u8[n, 32]. Waits until they are hashed; may be called later than the hand-over."""
+        return self.pass_roots.wait()[self.part]
 
 
 class TraceSink(Protocol):
-    """Receives the trace of one answer as it is computed, on the engine's thread. It must not keep the arrays."""
+    """Receives the trace of one answer as it is computed, on the engine's thread."""
 
-    def rows(self, first_position: int, boundaries: NDArray[np.int32], kv_rows: NDArray[np.uint8]) -> None:
-        """Positions from first_position on: residual rows int32[n, layers + 1, width], key-value rows
-        uint8[n, layers, bytes].
+    @property
+    def tracing(self) -> Tracing:
+        """ROOTS or ROWS: what it wants to be told."""
 
-        Every position of prompt and answer comes once and in order, except the answer's last token, which the model
+    def computed(self, rows: TracedRows) -> None:
+        """Every position of prompt and answer comes once and in order, except the answer's last token, which the model
         never reads.
         """
 
@@ -28,3 +87,8 @@ class TraceSink(Protocol):
 
 TraceFactory = Callable[[bytes, Sampling], TraceSink]
 """Makes the sink of an answer, from the hash (32 bytes) that its request goes by and its sampling."""
+
+
+def leaves_of(layers: int) -> int:
+    """Leaves of one position of the trace: the power of two at or above 2 * layers + 2."""
+    return 1 << (2 * layers + 1).bit_length()
