@@ -64,7 +64,7 @@ class SequencerNode:
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT."""
         clock = SystemClock()
-        executor = make_executor("reference")
+        executor = make_executor("cpu")
         journal = Journal(self._config.data_dir / "mempool.journal")
         coordinator = Coordinator(
             self._coordinator_config(),

@@ -13,6 +13,7 @@ and a precompile on chain), nodes by keccak-256. The trace root binds the rows' 
 tokens. Owns bytes and hashes; knows no arithmetic.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final
@@ -54,9 +55,9 @@ def key_value_leaf(layer: int) -> int:
     return 2 + 2 * layer
 
 
-def tokens_hash(tokens: tuple[int, ...]) -> bytes:
-    """keccak-256 of tokens as u32, little-endian."""
-    return keccak256(np.array(tokens, "<u4").tobytes())
+def tokens_hash(tokens: Sequence[int], prefix: bytes = b"") -> bytes:
+    """keccak-256 of a prefix and tokens as u32, little-endian."""
+    return keccak256(prefix + np.array(tokens, "<u4").tobytes())
 
 
 def token_digest(token: int) -> bytes:
@@ -102,7 +103,8 @@ class TraceShape:
 class Statement:
     """What a trace is of: 32-byte model root and request hash, sampling as integers, and the tokens.
 
-    The sampling words are those of section 5: temperature_q16, top_k, top_p_q16, seed, choice.
+    The sampling words are those of section 5: temperature_q16, top_k, top_p_q16, seed, choice. `prompt_prefix` (32
+    bytes, `core.jobs.exact.prompt_prefix`) hides the prompt of a job; zeros hide nothing.
     """
 
     model_root: bytes
@@ -110,10 +112,11 @@ class Statement:
     sampling: tuple[int, int, int, int, int]
     prompt: tuple[int, ...]
     answer: tuple[int, ...]
+    prompt_prefix: bytes = bytes(32)
 
     def __post_init__(self) -> None:
-        if len(self.model_root) != 32 or len(self.request_hash) != 32:
-            raise TraceInvalid("model root and request hash are 32 bytes each")
+        if any(len(one) != 32 for one in (self.model_root, self.request_hash, self.prompt_prefix)):
+            raise TraceInvalid("model root, request hash and prompt prefix are 32 bytes each")
         if not self.prompt or not self.answer:
             raise TraceInvalid("a trace has a prompt and an answer of at least one token each")
         if any(not 0 <= token < 2**32 for token in self.tokens) or any(not 0 <= one < 2**64 for one in self.sampling):
@@ -123,11 +126,16 @@ class Statement:
     def tokens(self) -> tuple[int, ...]:
         return self.prompt + self.answer
 
+    @property
+    def prompt_hash(self) -> bytes:
+        """What the trace root, and an order, name the prompt by."""
+        return tokens_hash(self.prompt, self.prompt_prefix)
+
     def root(self, rows_root: bytes) -> bytes:
         """The trace root: what a receipt carries."""
         numbers = (*self.sampling, len(self.prompt), len(self.answer))
         words = b"".join(number.to_bytes(32, "big") for number in numbers)
-        tokens = tokens_hash(self.prompt) + tokens_hash(self.answer)
+        tokens = self.prompt_hash + tokens_hash(self.answer)
         return keccak256(TAG + self.model_root + self.request_hash + words + tokens + rows_root)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from core.jobs.exact import prompt_prefix
 from core.jobs.receipt import Receipt, ReceiptDomain
 from core.jobs.request import request_hash, request_text_hash
 from market.contracts import ARBITER, ARBITER_ADDRESS, ESCROW_ADDRESS
@@ -23,7 +24,7 @@ from worker.inference.exact.ordering import find_ordered
 from worker.inference.exact.tokenizer import ChatTokenizer
 from zk.dispute import Challenger, Terms
 from zk.program import Programs
-from zk.trace import Statement, tokens_hash
+from zk.trace import Statement
 
 __all__ = ["Dispute", "accepted", "accepted_receipt", "challenge_job", "prepare"]
 
@@ -87,9 +88,11 @@ def accepted(rpc: RpcClient, wallet: Wallet, job: ClientJob, model: ExactModel) 
 
 def _order(job: ClientJob, model: ExactModel, terms: Terms) -> Statement:
     prompt = tuple(ChatTokenizer(model.tokenizer, model.chat_template).encode_chat(job.request.messages))
-    if tokens_hash(prompt) != terms.prompt_hash:
+    asked, prefix = request_hash(job.request, job.salt), prompt_prefix(job.salt)
+    order = Statement(model.root, asked, terms.sampling, prompt, (0,), prefix)
+    if order.prompt_hash != terms.prompt_hash:
         raise ServiceError("the order does not name the tokens of its own text: no answer to it can be judged")
-    return Statement(model.root, request_hash(job.request, job.salt), terms.sampling, prompt, (0,))
+    return order
 
 
 def _terms(job: ClientJob, receipt: Receipt, model: ExactModel, programs: Programs, challenger: bytes) -> Terms:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from core.jobs.receipt import ReceiptDomain
-from core.jobs.request import Tier, decode_tokens, request_hash
+from core.jobs.request import Tier, decode_tokens
 from core.receipts import Log
 from market.contracts import ESCROW_ADDRESS, REGISTRY_ADDRESS, WORKER_REGISTRY
 from market.verification import Check, ClientSide, Recomputed, batch_topics, job_topics, read_record, verify
@@ -63,8 +63,8 @@ def recompute(known: ClientJob, model_hash: bytes, models_dir: Path) -> Recomput
 async def _run_again(known: ClientJob, path: Path) -> Recomputed:
     loaded = await load_model(str(path), 0)
     try:
-        asked = request_hash(known.request, known.salt)
-        parts = [part async for part in loaded.engine.generate(known.request, asked, decode_tokens(known.answer))]
+        expected = decode_tokens(known.answer)
+        parts = [part async for part in loaded.engine.generate(known.request, known.salt, expected)]
     finally:
         await loaded.engine.close()
     completion = parts[-1]

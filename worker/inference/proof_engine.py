@@ -13,7 +13,7 @@ from worker.inference.exact.devices import DeviceChoice, open_executor
 from worker.inference.exact.native import PAGE_POSITIONS, sequence_rows
 from worker.inference.exact.reference import Weights
 from worker.inference.exact.sampling import Sampling
-from worker.inference.exact.trace_sink import Tracing
+from worker.inference.exact.tracing import Tracing
 from zk.arithmetic import trace_shape
 from zk.audit import CommittedRows
 from zk.replay import PrefillRows

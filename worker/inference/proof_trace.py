@@ -6,22 +6,34 @@ Adapts `worker.inference.exact.trace_sink` to the builders of `zk.trace`: knows 
 import numpy as np
 from numpy.typing import NDArray
 
+from core.jobs.exact import prompt_prefix
+from core.jobs.request import JobRequest, request_hash
 from worker.inference.exact.model import ExactModel
 from worker.inference.exact.ordering import sampling_words
 from worker.inference.exact.sampling import Sampling
-from worker.inference.exact.trace_sink import TracedRows, TraceFactory, Tracing
+from worker.inference.exact.trace_sink import TraceFactory
+from worker.inference.exact.tracing import TracedRows, Tracing
 from zk.arithmetic import trace_shape
 from zk.audit import CommittedRows
 from zk.trace import PositionsBuilder, Statement, Trace, TraceBuilder
 
 __all__ = ["RowRecorder", "TraceRecorder", "recording"]
 
-_Order = tuple[bytes, bytes, tuple[int, int, int, int, int]]
-
 
 def recording(model: ExactModel) -> TraceFactory:
     """Commitments to this model's answers."""
-    return lambda request_hash, sampling: TraceRecorder(model, request_hash, sampling)
+    return lambda request, salt, sampling: TraceRecorder(model, request, salt, sampling)
+
+
+class _Order:
+    """What an answer was asked for, of which its tokens make a statement."""
+
+    def __init__(self, model: ExactModel, request: JobRequest, salt: bytes, sampling: Sampling) -> None:
+        self._words = (model.root, request_hash(request, salt), sampling_words(sampling))
+        self._prefix = prompt_prefix(salt)
+
+    def statement(self, tokens: list[int], prompt_tokens: int) -> Statement:
+        return Statement(*self._words, tuple(tokens[:prompt_tokens]), tuple(tokens[prompt_tokens:]), self._prefix)
 
 
 class TraceRecorder:
@@ -29,19 +41,19 @@ class TraceRecorder:
 
     tracing = Tracing.ROOTS
 
-    def __init__(self, model: ExactModel, request_hash: bytes, sampling: Sampling) -> None:
+    def __init__(self, model: ExactModel, request: JobRequest, salt: bytes, sampling: Sampling) -> None:
         self._builder = PositionsBuilder(trace_shape(model.header))
-        self._order = (model.root, request_hash, sampling_words(sampling))
+        self._order = _Order(model, request, salt, sampling)
         self._pending: TracedRows | None = None
 
     def computed(self, rows: TracedRows) -> None:
-        """Rows wait here until the next ones come: a device hashes them meanwhile."""
+        """Keeps them until the next ones come: meanwhile a device may still be hashing."""
         self._take_pending()
         self._pending = rows
 
     def root(self, tokens: list[int], prompt_tokens: int) -> bytes:
         self._take_pending()
-        return self._builder.finish(_statement(self._order, tokens, prompt_tokens))
+        return self._builder.finish(self._order.statement(tokens, prompt_tokens))
 
     def _take_pending(self) -> None:
         if self._pending is not None:
@@ -54,9 +66,9 @@ class RowRecorder:
 
     tracing = Tracing.ROWS
 
-    def __init__(self, model: ExactModel, request_hash: bytes, sampling: Sampling) -> None:
+    def __init__(self, model: ExactModel, request: JobRequest, salt: bytes, sampling: Sampling) -> None:
         self._builder = TraceBuilder(trace_shape(model.header))
-        self._order = (model.root, request_hash, sampling_words(sampling))
+        self._order = _Order(model, request, salt, sampling)
         self._boundaries: list[NDArray[np.int32]] = []
         self._kv_rows: list[NDArray[np.uint8]] = []
         self.finished: Trace | None = None
@@ -67,14 +79,10 @@ class RowRecorder:
         self._kv_rows.append(rows.kv_rows.copy())
 
     def root(self, tokens: list[int], prompt_tokens: int) -> bytes:
-        self.finished = self._builder.finish(_statement(self._order, tokens, prompt_tokens))
+        self.finished = self._builder.finish(self._order.statement(tokens, prompt_tokens))
         return self.finished.root
 
     @property
     def committed(self) -> CommittedRows:
         """The rows of every position that was computed."""
         return CommittedRows(np.concatenate(self._boundaries), np.concatenate(self._kv_rows))
-
-
-def _statement(order: _Order, tokens: list[int], prompt_tokens: int) -> Statement:
-    return Statement(*order, tuple(tokens[:prompt_tokens]), tuple(tokens[prompt_tokens:]))

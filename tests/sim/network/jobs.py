@@ -80,7 +80,7 @@ class ScriptedEngine:
     )
 
     async def generate(
-        self, request: JobRequest, request_hash: bytes | None = None, expected: Sequence[int] = ()
+        self, request: JobRequest, salt: bytes | None = None, expected: Sequence[int] = ()
     ) -> AsyncGenerator[Piece | Completion, None]:
         self.served += 1
         if self.error is not None:

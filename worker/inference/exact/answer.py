@@ -9,7 +9,8 @@ from collections.abc import AsyncGenerator, Sequence
 
 from worker.inference.engine import Completion, FinishReason, Piece
 from worker.inference.exact.tokenizer import ChatTokenizer, TokenStream
-from worker.inference.exact.trace_sink import TracedRows, TraceSink, Tracing
+from worker.inference.exact.trace_sink import TraceSink
+from worker.inference.exact.tracing import TracedRows, Tracing
 from worker.inference.stop_strings import StopStrings
 
 __all__ = ["Answer", "AnswerText", "whole_text"]

@@ -19,7 +19,7 @@ from worker.inference.errors import ContextExceeded, EngineBusy, TokenOutOfRange
 from worker.inference.exact.native import PAGE_POSITIONS, Rows
 from worker.inference.exact.sampling import Sampling
 from worker.inference.exact.specification import Header
-from worker.inference.exact.trace_sink import PositionRoots, TracedRows, Tracing
+from worker.inference.exact.tracing import PositionRoots, TracedRows, Tracing
 
 __all__ = ["Batcher", "Consumer", "Executor", "Outcome", "PageAllocator", "Sequence", "pages_for"]
 

@@ -32,7 +32,7 @@ from worker.inference.exact.native import PAGE_POSITIONS, Rows, native_choose
 from worker.inference.exact.reference import Weights
 from worker.inference.exact.sampling import Sampling
 from worker.inference.exact.specification import Header, Role, exp2_table, sigmoid_table
-from worker.inference.exact.trace_sink import Tracing
+from worker.inference.exact.tracing import Tracing
 
 __all__ = ["GpuEngine", "GpuForward"]
 

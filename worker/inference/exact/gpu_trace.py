@@ -1,9 +1,9 @@
 """Hashes what a GPU computes where it lies: of every position 32 bytes travel, not the rows.
 
-Owns the rows of traced batches on the device, twice: while one batch is computed, the rows of the one before are hashed
-(worker/inference/native/gpu/trace.cu) on a stream of their own. SHA-256 of a long row is a chain, 0.4 ms for 16 KiB, which
-a batch of one token would otherwise wait for; beside the next batch it costs nothing but idle integer units. A third batch
-waits until the first is hashed. Knows nothing of models beyond the sizes of their rows.
+Owns the rows of traced batches on the device, twice: while one batch is computed, the rows of the one before are
+hashed (worker/inference/native/gpu/trace.cu) on a stream of their own. SHA-256 of a long row is a chain, which a batch
+of one token would otherwise wait for; beside the next batch it takes integer units that are idle. A third batch waits
+until the first is hashed. Knows nothing of models beyond the sizes of their rows.
 """
 
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from core.gpu import Device
 from core.native import SOURCE_ROOT
 from worker.inference.exact.specification import Header
-from worker.inference.exact.trace_sink import leaves_of
+from worker.inference.exact.tracing import leaves_of
 
 __all__ = ["SLOTS", "DeviceRoots", "TraceHasher", "TraceSlot"]
 
@@ -45,7 +45,7 @@ class TraceSlot:
 
 @dataclass(slots=True)
 class DeviceRoots:
-    """Position roots on their way from the device. Implements `trace_sink.PositionRoots`."""
+    """Position roots on their way from the device. Implements `tracing.PositionRoots`."""
 
     _event: Any
     _memory: Any  # pinned, so that the copy waits for nobody

@@ -20,7 +20,7 @@ from worker.inference.errors import EngineUnavailable, TokenOutOfRange
 from worker.inference.exact.reference import Weights
 from worker.inference.exact.sampling import Sampling
 from worker.inference.exact.specification import Header, Role, exp2_table, sigmoid_table
-from worker.inference.exact.trace_sink import HashedPositions, Tracing
+from worker.inference.exact.tracing import HashedPositions, Tracing
 
 __all__ = ["PAGE_POSITIONS", "Forward", "NativeEngine", "Rows", "instruction_sets", "native_choose", "sequence_rows"]
 
