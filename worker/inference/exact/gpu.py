@@ -110,8 +110,8 @@ class GpuEngine:
         self._check(rows)
         shape, tile_rows = shape_of(self.header, rows, traced=trace > Tracing.OFF)
         slot = self._hasher.take() if shape.traced else self._hasher.slots[0]
+        slot.hashed.synchronize()  # here and not on the stream: copies of pageable memory want an idle one
         with self._stream:
-            self._stream.wait_event(slot.hashed)
             self._upload(rows, shape, tile_rows, slot)
             self._run(shape, slot)
             roots = self._hasher.start(slot, shape.rows, self._stream) if shape.traced else None

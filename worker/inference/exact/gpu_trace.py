@@ -41,6 +41,7 @@ class TraceSlot:
     roots: Any
     computed: Any
     hashed: Any
+    copied_to: Any = None  # held until `hashed`: the pool would lend it to another copy if nobody kept the roots
 
 
 @dataclass(slots=True)
@@ -65,9 +66,6 @@ class TraceHasher:
         self.kv_row_bytes = header.key_value_heads * (2 * header.head_width + 8)
         module = device.kernels(_SOURCE).module
         self._leaves_kernel, self._roots_kernel = (module.get_function(one) for one in ("trace_leaves", "trace_roots"))
-        for kernel in (self._leaves_kernel, self._roots_kernel):
-            # The multiprocessors' split of their memory as the products have it: another one would have to wait.
-            kernel.preferred_shared_memory_carveout = 100
         self._roots_kernel.max_dynamic_shared_size_bytes = self._node_bytes(_POSITIONS_OF_BLOCK)
         self._stream = cupy.cuda.Stream(non_blocking=True)
         self.slots = [self._empty_slot(index, rows_max) for index in range(SLOTS)]
@@ -101,9 +99,9 @@ class TraceHasher:
         return True
 
     def start(self, slot: TraceSlot, rows: int, computing: Any) -> DeviceRoots:
-        """Hash the slot's rows once the stream `computing` has come this far."""
+        """Hash the slot's rows once the stream `computing` has come this far. What the slot had before must be hashed."""
         header, count = self._header, rows * _DIGEST_BYTES
-        memory = self._cupy.cuda.alloc_pinned_memory(count)
+        memory = slot.copied_to = self._cupy.cuda.alloc_pinned_memory(count)
         computing.record(slot.computed)
         with self._stream:
             self._stream.wait_event(slot.computed)
