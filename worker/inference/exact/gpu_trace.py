@@ -99,7 +99,7 @@ class TraceHasher:
         return True
 
     def start(self, slot: TraceSlot, rows: int, computing: Any) -> DeviceRoots:
-        """Hash the slot's rows once the stream `computing` has come this far. What the slot had before must be hashed."""
+        """Hash the slot's rows once the stream `computing` has come this far. What it had before must be hashed."""
         header, count = self._header, rows * _DIGEST_BYTES
         memory = slot.copied_to = self._cupy.cuda.alloc_pinned_memory(count)
         computing.record(slot.computed)
