@@ -10,6 +10,8 @@ from functools import cache
 from threading import Lock
 
 from core.errors import InvalidInput
+from core.jobs.exact import prompt_prefix
+from core.jobs.request import request_hash
 from protos.messages import AnswerOpened
 from sequencer.coordinator.challenges import Answered
 from worker.inference.exact.answer import AnswerText, whole_text
@@ -70,7 +72,8 @@ class _Auditable:
         sampling = sampling_of(answered.request.sampling, self._model.header.vocabulary)
         prompt = tuple(self._tokenizer.encode_chat(answered.request.messages))
         words = sampling_words(sampling)
-        return Statement(self._model.root, answered.request_hash, words, prompt, answered.answer)
+        order = (self._model.root, request_hash(answered.request, answered.salt), words)
+        return Statement(*order, prompt, answered.answer, prompt_prefix(answered.salt))
 
     def text_problem(self, answered: Answered) -> str | None:
         header, statement = self._model.header, self.statement(answered)

@@ -11,6 +11,7 @@ import structlog
 
 from core.contract import Event
 from core.errors import InvalidInput
+from core.jobs.exact import prompt_prefix
 from core.jobs.request import decode_tokens, request_hash
 from market.contracts import ARBITER, ARBITER_ADDRESS
 from node.client import RpcClient
@@ -112,5 +113,6 @@ class Defender:
         prompt = tuple(ChatTokenizer(model.tokenizer, model.chat_template).encode_chat(job.request.messages))
         words = sampling_words(sampling_of(job.request.sampling, model.header.vocabulary))
         asked = request_hash(job.request, job.salt)
-        statement = Statement(model.root, asked, words, prompt, decode_tokens(job.expected))
+        answer = decode_tokens(job.expected)
+        statement = Statement(model.root, asked, words, prompt, answer, prompt_prefix(job.salt))
         return DisputeParties(model).worker(statement)

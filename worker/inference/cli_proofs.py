@@ -34,7 +34,7 @@ from zk.dispute import Terms, play
 from zk.program import Programs
 from zk.replay import replay
 from zk.tape import Tape
-from zk.trace import Statement, Trace, tokens_hash
+from zk.trace import Statement, Trace
 
 __all__ = ["app"]
 
@@ -176,7 +176,7 @@ def _demo_terms(statement: Statement, programs: Programs, model: ExactModel) -> 
         statement.model_root,
         programs.tree_root,
         TEXT_HASH,
-        tokens_hash(statement.prompt),
+        statement.prompt_hash,
         statement.sampling,
         len(statement.prompt),
         len(statement.answer),
