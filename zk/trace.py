@@ -29,6 +29,7 @@ from zk.merkle import Digests, depth_of, empty_root, levels_of, parents_of, root
 __all__ = [
     "LeafName",
     "Opening",
+    "PositionsBuilder",
     "Statement",
     "Trace",
     "TraceBuilder",
@@ -199,6 +200,39 @@ class Trace:
         if differs.any():
             return self.shape.name(int(differs.argmax()))
         return None if len(self.leaves) == len(other.leaves) else self.shape.name(common)
+
+
+class PositionsBuilder:
+    """The trace of positions that were hashed where they were computed: keeps their roots, 32 bytes each."""
+
+    def __init__(self, shape: TraceShape) -> None:
+        self._shape = shape
+        self._parts: list[Digests] = []
+        self._positions = 0
+
+    def add(self, first_position: int, roots: Digests) -> None:
+        """u8[n, 32]: the subtrees of the next positions, over their token, residual and key-value rows."""
+        if first_position != self._positions:
+            raise TraceInvalid(f"position {first_position} was added after {self._positions} positions")
+        if roots.ndim != 2 or roots.shape[1] != 32 or roots.dtype != np.uint8:
+            raise TraceInvalid(f"roots {roots.dtype}{roots.shape} are no digests")
+        self._parts.append(roots.copy())
+        self._positions += len(roots)
+
+    def finish(self, statement: Statement) -> bytes:
+        """The trace root of the statement, whose last token has no rows.
+
+        Raises TraceInvalid when it has another number of tokens.
+        """
+        tokens = statement.tokens
+        if self._positions != len(tokens) - 1:
+            raise TraceInvalid(f"{self._positions} positions were added, for {len(tokens)} tokens")
+        depth = depth_of(self._shape.leaves)
+        last = token_digest(tokens[-1])
+        for level in range(depth):
+            last = keccak256(last + empty_root(level))
+        roots = np.concatenate([*self._parts, np.frombuffer(last, np.uint8).reshape(1, 32)])
+        return statement.root(levels_of(roots, empty_root(depth))[-1].tobytes())
 
 
 class TraceBuilder:

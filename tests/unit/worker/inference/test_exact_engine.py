@@ -30,6 +30,7 @@ from worker.inference.exact.sampling import GREEDY, choose
 from worker.inference.exact.sampling import Sampling as ExactSampling
 from worker.inference.exact.tokenizer import ChatTokenizer
 from worker.inference.exact.trace_sink import TraceSink
+from worker.inference.exact.tracing import TracedRows, Tracing
 from worker.inference.proof_trace import recording
 
 GIB = 2**30
@@ -177,15 +178,17 @@ async def test_waiting_is_bounded_and_closing_refuses(model: ExactModel) -> None
 
 
 class KeptTrace(TraceSink):
+    tracing = Tracing.ROWS
+
     def __init__(self) -> None:
         self.boundaries: list[NDArray[np.int32]] = []
         self.kv_rows: list[bytes] = []
         self.tokens: list[int] = []
 
-    def rows(self, first_position: int, boundaries: NDArray[np.int32], kv_rows: NDArray[np.uint8]) -> None:
-        assert first_position == len(self.boundaries)
-        self.boundaries += list(boundaries.copy())
-        self.kv_rows += [row.tobytes() for row in kv_rows]
+    def computed(self, rows: TracedRows) -> None:
+        assert rows.first_position == len(self.boundaries)
+        self.boundaries += list(rows.boundaries)
+        self.kv_rows += [row.tobytes() for row in rows.kv_rows]
 
     def root(self, tokens: list[int], prompt_tokens: int) -> bytes:
         self.tokens = tokens
