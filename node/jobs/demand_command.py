@@ -20,7 +20,8 @@ notes = Console(stderr=True)
 def demand(network: JobNetwork, job_id: JobId, key_file: KeyFile = None) -> None:
     """Have a settled job's receipt shown on chain, or take the money back.
 
-    Asks first; called again once the time to show it is over, it takes all the money back. For a payment that you have no receipt of: a coordinator or worker that cannot show one gets nothing.
+    Asks first; called again once the time to show it is over, it takes all the money back. For a payment that you have
+    no receipt of: a coordinator or worker that cannot show one gets nothing.
     Example:  warpgrid job demand 0x5f0a...
     """
     wallet = Wallet(payer_of(network, key_file), network.rpc)
