@@ -158,6 +158,6 @@ def follow_job(to: Submission, job: ClientJob) -> Iterator[tuple[ClientJob, JobE
             attempt, text = event.attempt, ""
         text += event.text
         if event.receipt is not None:
-            job = replace(job, output=text, answer=event.answer)
+            job = replace(job, output=text, answer=event.answer, signed=event.receipt)
             to.records.save(job)
         yield job, event

@@ -3,13 +3,15 @@
 Adapts `worker.inference.exact.trace_sink` to the builders of `zk.trace`: knows both, and neither knows the other.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 from core.jobs.exact import prompt_prefix
 from core.jobs.request import JobRequest, request_hash
 from worker.inference.exact.model import ExactModel
-from worker.inference.exact.ordering import sampling_words
+from worker.inference.exact.ordering import sampling_of, sampling_words
 from worker.inference.exact.sampling import Sampling
 from worker.inference.exact.trace_sink import TraceFactory
 from worker.inference.exact.tracing import TracedRows, Tracing
@@ -17,12 +19,21 @@ from zk.arithmetic import trace_shape
 from zk.audit import CommittedRows
 from zk.trace import PositionsBuilder, Statement, Trace, TraceBuilder
 
-__all__ = ["RowRecorder", "TraceRecorder", "recording"]
+__all__ = ["RowRecorder", "TraceRecorder", "recording", "statement_of"]
 
 
 def recording(model: ExactModel) -> TraceFactory:
     """Commitments to this model's answers."""
     return lambda request, salt, sampling: TraceRecorder(model, request, salt, sampling)
+
+
+def statement_of(
+    model: ExactModel, request: JobRequest, salt: bytes, prompt: Sequence[int], answer: Sequence[int]
+) -> Statement:
+    """What the trace of these tokens, the prompt's and the answer's, to a request is of. Raises InvalidInput when there
+    can be no such answer."""
+    sampling = sampling_of(request.sampling, model.header.vocabulary)
+    return _Order(model, request, salt, sampling).statement([*prompt, *answer], len(prompt))
 
 
 class _Order:

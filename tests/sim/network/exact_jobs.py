@@ -15,7 +15,9 @@ from core.jobs.exact import prompt_prefix
 from core.jobs.request import JobRequest, Message, Role, Sampling, Tier, request_hash
 from node.auditing import ModelAuditor
 from protos.messages import AssignJob, JobFinished, Model, SignedReceipt, SubmitJob
+from sequencer.coordinator.escrow import MarketChain
 from sequencer.coordinator.fleet import DUTY_INFERENCE, DUTY_REPLICA
+from sequencer.coordinator.job_table import Job
 from sequencer.coordinator.jobs import JobsConfig
 from tests.sim.network.jobs import INPUT_WEI, OUTPUT_WEI, JobWorld
 from tests.sim.network.world import SimulatedWorker
@@ -139,10 +141,19 @@ class GrindingRunner(JobRunner):
 class ExactWorld(JobWorld):
     """A JobWorld whose coordinator audits every answer of one exact model."""
 
-    def __init__(self, folder: Path, model: ExactModel, *, units: int, audit_percent: int = 100) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        model: ExactModel,
+        *,
+        units: int,
+        audit_percent: int = 100,
+        market: MarketChain | None = None,
+        would_win: Callable[[Job], bool] = lambda job: False,
+    ) -> None:
         self.exact, self.model_hash = model, model_hash(model.root, model.header)
         config = JobsConfig(audit_percent=audit_percent, audit_timeout_ms=20_000, stall_timeout_ms=10_000)
-        super().__init__(folder, config, auditor=ModelAuditor([model], units))
+        super().__init__(folder, config, market, ModelAuditor([model], units), would_win)
 
     def exact_worker(
         self, number: int, engine: SimulatedEngine, *, runner: type[JobRunner] = JobRunner, opener: object = None
