@@ -12,7 +12,7 @@ constexpr u64 POINT_EVALUATION_OUTPUT_BYTES = 64;
 constexpr u8 VERSIONED_HASH_VERSION_KZG = 0x01;
 constexpr u64 FIELD_ELEMENTS_PER_BLOB = 4096;
 
-// A point of G1 in the 48 bytes of the consensus layer: flags compressed, infinity and larger root, then x.
+// A point of the curve of G1 in the 48 bytes of the consensus layer: flags compressed, infinity and larger root, then x.
 WG_NOINLINE inline PointKind bls_load_compressed_g1(Affine<Bls12Field>& p, const u8* bytes) {
     constexpr Limbs<6> P = modulus_limbs<Bls12Prime>();
     constexpr u64 COMPRESSED = 1ull << 63, INFINITE = 1ull << 62, LARGER = 1ull << 61;
@@ -29,7 +29,31 @@ WG_NOINLINE inline PointKind bls_load_compressed_g1(Affine<Bls12Field>& p, const
     p.y.to_integer(y);
     (-p.y).to_integer(negated);
     if (less_than_limbs(negated, y) != ((flags & LARGER) != 0)) p.y = -p.y;
-    return BlsG1::is_in_subgroup(p) ? PointKind::Finite : PointKind::Invalid;
+    return PointKind::Finite;
+}
+
+WG_FN bool kzg_are_in_subgroup(const Affine<Bls12Field>& a, const Affine<Bls12Field>& b) {
+#if WG_X86
+    if (PROCESSOR.ifma) return are_in_subgroup(a, b);
+#endif
+    return BlsG1::is_in_subgroup(a) && BlsG1::is_in_subgroup(b);
+}
+
+// z w - y G1.
+WG_FN Jacobian<Bls12Field> kzg_combination(const u64 (&y)[4], const Affine<Bls12Field>& w, const u64 (&z)[4]) {
+#if WG_X86
+    if (PROCESSOR.ifma) {
+        ProjectivePoint parts[2];
+        multiply_points(parts, kzg_generator_multiples(), y, w, z);
+        Jacobian<Bls12Field> sum = parts[0].jacobian();
+        add_jacobian<CurveA::Zero>(sum, parts[1].jacobian());
+        return sum;
+    }
+#endif
+    BlsTerm<BlsG1> terms[2] = {kzg_constants().minus_generator_g1, {}};
+    terms[0].prepare_scalar(y);
+    terms[1].prepare(w, z);
+    return bls_sum(terms, 2);
 }
 
 // The loops of e(p, -G2) e(w, tau G2), before the final exponentiation.
@@ -67,13 +91,16 @@ WG_NOINLINE inline bool kzg_verify(const u8* commitment, const u8* proof, const 
     const PointKind c_kind = bls_load_compressed_g1(c, commitment), w_kind = bls_load_compressed_g1(w, proof);
     if (c_kind == PointKind::Invalid || w_kind == PointKind::Invalid) return false;
     if (!less_than_limbs(z, R.w) || !less_than_limbs(y, R.w)) return false;
-    BlsTerm<BlsG1> terms[2] = {kzg_constants().minus_generator_g1, {}};
-    terms[0].prepare_scalar(y);
-    if (w_kind == PointKind::Finite) terms[1].prepare(w, z);
-    Jacobian<Bls12Field> left = bls_sum(terms, w_kind == PointKind::Finite ? 2 : 1);
-    if (c_kind == PointKind::Finite) add_affine<CurveA::Zero>(left, c);
+    // The generator stands in for infinity, and is taken no times.
+    const bool c_finite = c_kind == PointKind::Finite, w_finite = w_kind == PointKind::Finite;
+    if (!c_finite) c = bls_generator_g1();
+    if (!w_finite) w = bls_generator_g1();
+    if (!kzg_are_in_subgroup(c, w)) return false;
+    const u64 zero[4] = {};
+    Jacobian<Bls12Field> left = kzg_combination(y, w, w_finite ? z : zero);
+    if (c_finite) add_affine<CurveA::Zero>(left, c);
     // The pairing of an infinite point is one, and that of two others is not.
-    if (left.is_infinity() || w_kind == PointKind::Infinity) return left.is_infinity() && w_kind == PointKind::Infinity;
+    if (left.is_infinity() || !w_finite) return left.is_infinity() && !w_finite;
     return kzg_pairings_cancel(left, w);
 }
 

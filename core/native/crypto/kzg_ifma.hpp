@@ -2,6 +2,7 @@
 // known lines at two points, which is one product of lanes and one of four elements of Fp2.
 #pragma once
 
+#include "core/native/crypto/bls12_381_g1_ifma.hpp"
 #include "core/native/crypto/kzg_lines.hpp"
 
 #if WG_X86
@@ -23,6 +24,12 @@ struct KzgLineLanes {
 inline const KzgLineLanes& kzg_line_lanes() {
     static const KzgLineLanes lanes(kzg_constants());
     return lanes;
+}
+
+// The multiples of -G1.
+inline const PointMultiples<FIXED_WIDTH>& kzg_generator_multiples() {
+    static const PointMultiples<FIXED_WIDTH> multiples(-bls_generator_g1());
+    return multiples;
 }
 
 // (b0 + b1 v + v w) (c0 + c1 v + v w) from (b0, b1, c0, c1):
