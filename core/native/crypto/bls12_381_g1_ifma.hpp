@@ -40,7 +40,7 @@ WG_IFMA_FN Sums shifted(const Sums& a) {
     return r;
 }
 
-WG_IFMA_FN PointLanes load_points(const Affine<Bls12Field>& a, const Affine<Bls12Field>& b) {
+WG_IFMA_NOINLINE PointLanes load_points(const Affine<Bls12Field>& a, const Affine<Bls12Field>& b) {
     const Bls12Field one = Bls12Field::one(), zero = Bls12Field::zero();
     return {load_residues({&a.x, &a.y, &one, &zero, &b.x, &b.y, &one, &zero})};
 }
@@ -53,7 +53,7 @@ WG_IFMA_FN PointLanes infinities() {
 }
 
 // With b = Y^2 - 9 b Z^2: X' = 2 X Y b, Y' = b (Y^2 + 3 b Z^2) + 8 Y^2 (3 b Z^2), Z' = 8 Y^2 (Y Z).
-WG_IFMA_FN PointLanes doubled(const PointLanes& a) {
+WG_IFMA_NOINLINE PointLanes doubled(const PointLanes& a) {
     const Sums products = multiply_lanes(lanes<1, 1, 2, 0>(a.p), lanes<1, 2, 2, 1>(a.p));  // Y^2, Y Z, Z^2, X Y
     const Sums yy = lanes<0, 0, 0, 0>(products), zz = lanes<2, 2, 2, 2>(products);
     const Sums zz12 = shifted<3>(zz) + shifted<2>(zz), zz36 = shifted<5>(zz) + shifted<2>(zz);
@@ -74,7 +74,7 @@ WG_IFMA_NOINLINE Sums multiply_lanes(const Residues& a0, const Residues& b0, con
     return montgomery_reduced(t);
 }
 
-WG_IFMA_FN PointLanes operator+(const PointLanes& a, const PointLanes& b) {
+WG_IFMA_NOINLINE PointLanes operator+(const PointLanes& a, const PointLanes& b) {
     const Sums same = multiply_lanes(a.p, b.p);  // X X', Y Y', Z Z'
     const Sums cross = multiply_lanes(lanes<0, 1, 0, 3>(a.p), lanes<1, 2, 2, 3>(b.p),  // X Y' + Y X', Y Z' + Z Y',
                                       lanes<1, 2, 2, 3>(a.p), lanes<0, 1, 0, 3>(b.p));  // X Z' + Z X'
@@ -102,7 +102,7 @@ struct ProjectivePoint {
     Jacobian<Bls12Field> jacobian() const { return {x * z, y * z.squared(), z}; }
 };
 
-WG_IFMA_FN void store_points(ProjectivePoint (&out)[2], const PointLanes& a) {
+WG_IFMA_NOINLINE void store_points(ProjectivePoint (&out)[2], const PointLanes& a) {
     Bls12Field fields[LANES];
     store_residues(fields, a.p);
     for (u32 half = 0; half < 2; ++half) out[half] = {fields[4 * half], fields[4 * half + 1], fields[4 * half + 2]};

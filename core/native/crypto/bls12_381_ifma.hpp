@@ -37,7 +37,7 @@ WG_IFMA_FN Fp12Lanes conjugate(const Fp12Lanes& f) { return {f.c0, negated(f.c1)
 WG_IFMA_FN Sums pair_sums(const Sums& a) { return places<1, 0, 0, 3>(a) + places<2, 1, 2, 3>(a); }
 
 // The product in Fp6 from (a0 b0, a1 b1, a2 b2) and the products of the pair sums.
-WG_IFMA_FN Sums join_fp6(const Sums& squares, const Sums& crosses) {
+WG_IFMA_NOINLINE Sums join_fp6(const Sums& squares, const Sums& crosses) {
     const Sums mixed_terms = crosses - places<1, 0, 0, 3>(squares) - places<2, 1, 2, 3>(squares);  // 12, 01, 02
     // c0 = v0 + xi e12, c1 = e01 + xi v2, c2 = e02 + v1.
     const Sums with_xi = mixed(place_mask(1), mixed_terms, places<2, 2, 2, 2>(squares));
@@ -57,7 +57,7 @@ struct Fp12Operands {
     Residues low, high, low_pairs, high_pairs, rest;
 };
 
-WG_IFMA_FN Fp12Operands operands_of(const Fp12Lanes& f) {
+WG_IFMA_NOINLINE Fp12Operands operands_of(const Fp12Lanes& f) {
     const Sums low = sums_of(f.c0), high = sums_of(f.c1), cross = low + high, pairs = pair_sums(cross);
     return {reduced(mixed(place_mask(3), low, places<0, 0, 0, 0>(cross))),
             reduced(mixed(place_mask(3), high, places<1, 1, 1, 1>(cross))),
@@ -116,7 +116,7 @@ WG_IFMA_FN Fp12Lanes from_cyclotomic(const CyclotomicLanes& g) {
 }
 
 // Squares of g_2i + g_2i+1 s, then Granger and Scott's combination (as Fp12::cyclotomic_squared).
-WG_IFMA_FN CyclotomicLanes cyclotomic_squared(const CyclotomicLanes& g) {
+WG_IFMA_NOINLINE CyclotomicLanes cyclotomic_squared(const CyclotomicLanes& g) {
     const Sums even = sums_of(g.even), odd = sums_of(g.odd);
     const Sums product = multiply_fp2(g.even, g.odd);
     const Sums square = multiply_fp2(reduced(even + odd), reduced(even + times_xi(odd)));
