@@ -9,17 +9,18 @@
 namespace warpgrid {
 
 struct ProcessorX86 {
-    bool sha;   // SHA-NI: Zen and Ice Lake on
-    bool ifma;  // 512-bit vectors with products of 52-bit integers: Ice Lake and Zen 4 on
+    bool sha;     // SHA-NI: Zen and Ice Lake on
+    bool avx512;  // 512-bit vectors, and their instructions on shorter ones: Skylake-X, Zen 4 on
+    bool ifma;    // with products of 52-bit integers: Ice Lake and Zen 4 on
 };
 
 inline ProcessorX86 look_at_processor() {
     // by leaf 7, for not every compiler's __builtin_cpu_supports knows "sha"
     unsigned a = 0, b = 0, c = 0, d = 0;
     const bool sha = __get_cpuid_count(7, 0, &a, &b, &c, &d) && b >> 29 & 1;
-    const bool ifma = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-                      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512ifma");
-    return {sha && __builtin_cpu_supports("sse4.1"), ifma};
+    const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+                        __builtin_cpu_supports("avx512vl");
+    return {sha && __builtin_cpu_supports("sse4.1"), avx512, avx512 && __builtin_cpu_supports("avx512ifma")};
 }
 
 inline const ProcessorX86 PROCESSOR = look_at_processor();
