@@ -18,14 +18,6 @@ WG_CONSTANT u8 BLAKE2B_SIGMA[10][16] = {
     {6, 15, 14, 9, 11, 3, 0, 8, 12, 2, 13, 7, 1, 4, 10, 5}, {10, 2, 8, 4, 7, 6, 1, 5, 15, 11, 9, 14, 3, 12, 13, 0},
 };
 
-}  // namespace warpgrid
-
-#if WG_X86
-#include "core/native/crypto/blake2b_x86.hpp"
-#endif
-
-namespace warpgrid {
-
 WG_FN void blake2b_quarter(u64& a, u64& b, u64& c, u64& d, u64 x, u64 y) {
     a += b + x;
     d = rotate_right64(d ^ a, 32);
@@ -52,10 +44,6 @@ WG_FN void blake2b_round(u64 (&v)[16], const u64 (&m)[16]) {
 
 // Round `index` uses schedule `index` mod 10; ten rounds are written out so that every message index is constant.
 WG_FN void blake2b_rounds(u64 (&v)[16], const u64 (&m)[16], u32 rounds) {
-#if WG_X86
-    constexpr u32 VECTOR_ROUNDS_MIN = 16;  // fewer do not pay for the way into vectors
-    if (rounds >= VECTOR_ROUNDS_MIN && PROCESSOR.avx512) return blake2b_rounds_x86(v, m, rounds);
-#endif
     for (; rounds >= 10; rounds -= 10) {
         blake2b_round<0>(v, m);
         blake2b_round<1>(v, m);

@@ -23,6 +23,9 @@ inline ProcessorX86 look_at_processor() {
     return {sha && __builtin_cpu_supports("sse4.1"), avx512, avx512 && __builtin_cpu_supports("avx512ifma")};
 }
 
-inline const ProcessorX86 PROCESSOR = look_at_processor();
+inline ProcessorX86 PROCESSOR = look_at_processor();
+
+// For tests: as if this processor could only do what the build assumes, or all that it can again.
+inline void use_newer_instructions(bool allowed) { PROCESSOR = allowed ? look_at_processor() : ProcessorX86{}; }
 
 }  // namespace warpgrid
