@@ -1,4 +1,4 @@
-"""Takes instructions that not every processor has from the native library, so that both ways are tested on one machine."""
+"""Takes newer instructions from the native library, so that what does without them is tested on any machine."""
 
 import ctypes
 from collections.abc import Iterator

@@ -1,7 +1,7 @@
 """The precompile 0x0a on proofs made from one valid vector, at every edge, with and without newer instructions.
 
-If pi proves p(z) = y for C, then tau pi = C - y G + z pi is known, and with it any number of valid proofs: k pi proves the
-value b at a for k tau pi - a k pi + b G.
+If pi proves p(z) = y for C, then tau pi = C - y G + z pi is known, and with it any number of valid proofs: k pi proves
+the value b at a for k tau pi - a k pi + b G.
 """
 
 import hashlib
@@ -21,10 +21,8 @@ G = (
     0x08B3F481E3AAA0F1A09E30ED741D8AE4FCF5E095D5D00AF600DB18CB2C04B3EDD03CC744A2888AE40CAA232946C5E7E1,
 )
 # The vector of go-ethereum's pointEvaluation.json.
-Z, Y = (
-    0x564C0A11A0F704F4FC3E8ACFE0F8245F0AD1347B378FBF96E206DA11A5D36306,
-    0x24D25032E67A7E6A4910DF5834B8FE70E6BCFEEAC0352434196BDF4B2485D5A1,
-)
+Z = 0x564C0A11A0F704F4FC3E8ACFE0F8245F0AD1347B378FBF96E206DA11A5D36306
+Y = 0x24D25032E67A7E6A4910DF5834B8FE70E6BCFEEAC0352434196BDF4B2485D5A1
 C_BYTES = bytes.fromhex(
     "8f59a8d2a1a625a17f3fea0fe5eb8c896db3764f3185481bc22f91b4aaffcca25f26936857bc3a7c2539ea8ec3a952b7"
 )
@@ -126,6 +124,6 @@ def test_points_outside_the_subgroup_and_off_the_curve_are_refused() -> None:
         assert not verifies(bad, Z, 0, INFINITY)
 
 
-@pytest.mark.parametrize("z,y", [(R, 0), (0, R), (2**256 - 1, 0)])
+@pytest.mark.parametrize(("z", "y"), [(R, 0), (0, R), (2**256 - 1, 0)])
 def test_scalars_beyond_the_order_are_refused(z: int, y: int) -> None:
     assert not verifies(INFINITY, z, y, INFINITY)
