@@ -11,7 +11,7 @@ import structlog
 
 from core.contract import Event
 from core.errors import InvalidInput
-from core.jobs.request import decode_tokens, request_hash
+from core.jobs.request import decode_tokens
 from market.contracts import ARBITER, ARBITER_ADDRESS
 from node.client import RpcClient
 from node.disputes.game import RpcGame, logs_of, play_seat
@@ -20,12 +20,11 @@ from node.wallet import Wallet
 from protos.messages import AssignJob
 from worker.inference.dispute_parties import DisputeParties
 from worker.inference.exact.model import ExactModel
-from worker.inference.exact.ordering import sampling_of, sampling_words
 from worker.inference.exact.tokenizer import ChatTokenizer
+from worker.inference.proof_trace import statement_of
 from worker.job_files import JobFiles
 from zk.contracts import DISPUTE, DISPUTE_ADDRESS
 from zk.dispute import Terms, Turn, Worker
-from zk.trace import Statement
 
 __all__ = ["Defender", "Stopped", "defend"]
 
@@ -109,8 +108,6 @@ class Defender:
 
     def _party(self, job: AssignJob) -> Worker:
         model = self._models[job.model_hash]
-        prompt = tuple(ChatTokenizer(model.tokenizer, model.chat_template).encode_chat(job.request.messages))
-        words = sampling_words(sampling_of(job.request.sampling, model.header.vocabulary))
-        asked = request_hash(job.request, job.salt)
-        statement = Statement(model.root, asked, words, prompt, decode_tokens(job.expected))
+        prompt = ChatTokenizer(model.tokenizer, model.chat_template).encode_chat(job.request.messages)
+        statement = statement_of(model, job.request, job.salt, prompt, decode_tokens(job.expected))
         return DisputeParties(model).worker(statement)

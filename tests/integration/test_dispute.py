@@ -16,7 +16,7 @@ import pytest
 from coincurve import PrivateKey
 
 from core.genesis import dev_genesis
-from core.jobs.exact import ExactTerms
+from core.jobs.exact import ExactTerms, prompt_prefix
 from core.jobs.receipt import Receipt, ReceiptDomain, sign_receipt
 from core.jobs.request import JobRequest, Message, Role, Sampling, Tier, encode_tokens, output_hash, request_hash
 from market.contracts import (
@@ -92,7 +92,7 @@ class Chain:
         self._nonce += 1
         sampling = Sampling(5, temperature_milli=900, top_p_milli=800, top_k=40, seed=self._nonce)
         request = JobRequest("bytes", (Message(Role.USER, "What?"),), sampling, Tier.EXACT)
-        terms: ExactTerms = exact_terms(self.model, request)
+        terms: ExactTerms = exact_terms(self.model, request, SALT)
         request = replace(request, exact=terms)
         asked = request_hash(request, SALT)
         name = model_hash(self.model.root, self.model.header)
@@ -102,7 +102,7 @@ class Chain:
         tokenizer = ChatTokenizer(self.model.tokenizer, self.model.chat_template)
         prompt = tuple(tokenizer.encode_chat(request.messages))
         words = sampling_words(sampling_of(sampling, self.model.header.vocabulary))
-        statement = Statement(self.model.root, asked, words, prompt, (0,))
+        statement = Statement(self.model.root, asked, words, prompt, (0,), prompt_prefix(SALT))
         return ClientJob(job_id, request, SALT, PRICE_MAX_WEI, 0), self.parties.answer(statement, 5)
 
     def settled(self, job: ClientJob, statement: Statement, trace_root: bytes) -> None:

@@ -25,7 +25,7 @@ WG_CONSTANT u8 KECCAK_ROTATIONS[25] = {
 }  // namespace warpgrid
 
 #if WG_X86
-#include "core/native/crypto/keccak_x86.hpp"
+#include "core/native/crypto/keccak_single_x86.hpp"
 #endif
 
 namespace warpgrid {
@@ -79,7 +79,7 @@ WG_FN u64 keccak_word(const u8* data, u32 i, bool aligned) {
 // digest[32] = keccak256(data[0..size)). The buffers may overlap.
 WG_NOINLINE inline void keccak256(u8* digest, const u8* data, u64 size) {
 #if WG_X86
-    if (PROCESSOR.avx512) return keccak256_x86(digest, data, size);
+    if (PROCESSOR.avx512) return keccak256_single(digest, data, size);
 #endif
     constexpr u32 RATE_WORDS = KECCAK256_RATE_BYTES / 8;
     const bool aligned = WG_ON_DEVICE && reinterpret_cast<u64>(data) % 8 == 0;

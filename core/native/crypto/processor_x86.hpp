@@ -8,6 +8,10 @@
 
 namespace warpgrid {
 
+// Where an intrinsic without a mask would do, one with all lanes stands: g++ 12 takes what the others leave out for
+// uninitialised.
+constexpr u8 ALL_LANES = 0xff;
+
 struct ProcessorX86 {
     bool sha;     // SHA-NI: Zen and Ice Lake on
     bool avx512;  // 512-bit vectors, and their instructions on shorter ones: Skylake-X, Zen 4 on
@@ -18,9 +22,9 @@ inline ProcessorX86 look_at_processor() {
     // by leaf 7, for not every compiler's __builtin_cpu_supports knows "sha"
     unsigned a = 0, b = 0, c = 0, d = 0;
     const bool sha = __get_cpuid_count(7, 0, &a, &b, &c, &d) && b >> 29 & 1;
-    const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-                        __builtin_cpu_supports("avx512vl");
-    return {sha && __builtin_cpu_supports("sse4.1"), avx512, avx512 && __builtin_cpu_supports("avx512ifma")};
+    const bool avx512 = __builtin_cpu_supports("avx512f") != 0 && __builtin_cpu_supports("avx512dq") != 0 &&
+                        __builtin_cpu_supports("avx512vl") != 0;
+    return {sha && __builtin_cpu_supports("sse4.1") != 0, avx512, avx512 && __builtin_cpu_supports("avx512ifma") != 0};
 }
 
 inline ProcessorX86 PROCESSOR = look_at_processor();

@@ -95,9 +95,7 @@ WG_IFMA_FN Sums operator+(const Residues& a, const Residues& b) { return sums_of
 WG_IFMA_FN Sums operator-(const Residues& a, const Residues& b) { return sums_of(a) - sums_of(b); }
 WG_IFMA_FN Sums doubled(const Sums& a) { return a + a; }
 
-// What a column passes on. (Where intrinsics of no mask would do, those with all lanes stand: g++ 12 warns of its own
-// headers otherwise.)
-constexpr u8 ALL_LANES = 0xff;
+// What a column passes on.
 WG_IFMA_FN __m512i carry_of(__m512i column) { return _mm512_maskz_srli_epi64(ALL_LANES, column, IFMA_BITS); }
 
 // a + b in the lanes of `mask`, a in the others; likewise a - b.
