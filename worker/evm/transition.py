@@ -44,7 +44,7 @@ def run_transition(
 def trace_transition(
     transition: Transition, executor: Executor, columns: TransactionColumns, *, whole_block: bool = True
 ) -> Iterator[tuple[int, Iterator[str]]]:
-    """(row of `columns`, lines of its trace) of each transaction that `run_transition` includes, run in the same way."""
+    """(row of `columns`, lines of its trace) of each transaction that `run_transition` includes, run alike."""
     state = MemoryState(transition.accounts)
     execute = executor.execute_block if whole_block else executor.execute_transactions
     rejected = {one.index for one in execute(state, transition.context, columns).rejections}
