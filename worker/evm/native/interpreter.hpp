@@ -111,9 +111,7 @@ WG_FN void step(M& m, R& r) {
 // The same where calls are not welcome: a record that makes one is put off with Halt::PutOff, for `execute_put_off`. The
 // registers that a call must save, and the state of divergence with them, would else be saved at every record.
 template <class M, class R>
-WG_FN void step_without_calls(M& m, R& r) {
-    assume_device_memory(r.record);
-    const Instruction instruction = *r.record++;
+WG_FN void execute_without_calls(M& m, R& r, Instruction instruction) {
     switch (static_cast<u8>(instruction.head)) {
 #define WG_CASE_Stack(name) \
     case OP_##name: op_##name(r.stack); break;

@@ -60,8 +60,8 @@ struct HeavyContext : LaunchContext {
     WG_FN const ArenaLayout& layout() const { return warpgrid_evm_arguments.layout; }
 };
 
-// The record that lanes wait on.
-WG_CONSTANT Instruction WAIT = make_instruction(OP_WAIT, 0, 0);
+// The record that lanes wait on, and the one read ahead of it.
+WG_CONSTANT Instruction WAIT[2] = {make_instruction(OP_WAIT, 0, 0), make_instruction(OP_WAIT, 0, 0)};
 
 // The commonest of the records that were put off: their operands and results travel in processor registers. What it does
 // not take on stays put off.
@@ -91,6 +91,31 @@ __device__ __noinline__ bool go_on(M& m, typename M::Regs& r) {
     return leave_frame(m, r);
 }
 
+// In PTX, since of a pointer known to be of device memory the compiler keeps a second copy beside the first.
+__device__ __forceinline__ Instruction record_at(const Instruction* record) {
+    Instruction instruction;
+    asm volatile("ld.global.v2.u32 {%0, %1}, [%2];"
+                 : "=r"(instruction.head), "=r"(instruction.immediate)
+                 : "l"(record));
+    return instruction;
+}
+
+// The dispatch: a record a turn, lanes brought together after each, until one of them halts or the clock must be looked
+// at; `turns` counts on. There is not a call in it: for one, the state of divergence would be saved at every record. The
+// record that follows is read while one is executed.
+template <class M>
+__device__ __forceinline__ u32 run_until_a_lane_halts(M& m, typename M::Regs& r, u32 turns) {
+    Instruction next = record_at(r.record);
+    for (;; ++turns) {
+        const Instruction instruction = next;
+        const Instruction* const following = ++r.record;
+        next = record_at(following);
+        execute_without_calls(m, r, instruction);
+        if (any_lane(r.halt != Halt::None) || turns % TURNS_A_LOOK == 0) return turns;
+        if (r.record != following) next = record_at(r.record);
+    }
+}
+
 // Runs what `open_machine` began, all lanes of the warp together. `r` becomes what it is at the end; `addressed` is room
 // for a copy of it.
 template <class M>
@@ -98,11 +123,11 @@ __device__ __forceinline__ void run_together(M& m, typename M::Regs& r, typename
     Halt outcome = r.halt;
     if (!running) {
         r.halt = Halt::None;
-        r.record = &WAIT;
+        r.record = WAIT;
     }
     const u64 deadline_ns = device_time_ns() + warpgrid_evm_arguments.row_ns_max;
     for (u32 turns = 1; any_lane(running); ++turns) {
-        step_without_calls(m, r);
+        turns = run_until_a_lane_halts(m, r, turns);
         if (turns % TURNS_A_LOOK == 0 && running && r.halt == Halt::None && device_time_ns() > deadline_ns) {
             r.halt = Halt::Late;
         }
@@ -114,7 +139,7 @@ __device__ __forceinline__ void run_together(M& m, typename M::Regs& r, typename
             if (!running) {
                 outcome = r.halt;
                 r.halt = Halt::None;
-                r.record = &WAIT;
+                r.record = WAIT;
             }
         }
         converge_lanes();
