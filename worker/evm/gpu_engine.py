@@ -203,7 +203,7 @@ class GpuEngine:
     def module(self, kind: ArenaClass) -> Any:
         """The loaded source of a class, looked up once: finding it means hashing every file of it."""
         if kind.source not in self._modules:
-            self._modules[kind.source] = self._device.kernels(kind.source).module
+            self._modules[kind.source] = self._device.kernels(kind.source, library="warpgrid_evm").module
         return self._modules[kind.source]
 
     def function(self, kind: ArenaClass, name: str) -> Any:

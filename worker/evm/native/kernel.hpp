@@ -41,7 +41,13 @@ namespace warpgrid::evm {
 constexpr u32 THREADS_PER_BLOCK = 128;
 constexpr u32 TURNS_A_LOOK = 4096;  // records between two looks at the clock
 
+// The code that each thread's running frame runs: jumps and wide constants ask for it, and would have to wait for the L2.
+__shared__ CodeView near_codes[THREADS_PER_BLOCK];
+
 struct LaunchContext {
+    struct CodePlace {
+        __device__ __forceinline__ CodeView& view() const { return near_codes[threadIdx.x]; }
+    };
     static constexpr u32 LANES = 32;
     WG_FN const World& world() const { return warpgrid_evm_arguments.world; }
     WG_FN const Transactions& batch() const { return warpgrid_evm_arguments.batch; }
@@ -153,13 +159,16 @@ __device__ __forceinline__ void run_rows() {
     const u32 thread = blockIdx.x * blockDim.x + threadIdx.x, lane = threadIdx.x % 32;
     __shared__ u8 near_words[NEAR_WORDS * 32 * THREADS_PER_BLOCK];
     const LaneMemory<32> memory = {a.lanes + thread / 32 * a.warp_bytes + lane * CHUNK_BYTES};
+    __shared__ u64 block_first;
     Machine<Context> m;
     m.granularity = Granularity::Block;
     u8* const own_words = near_words + threadIdx.x / 32 * (NEAR_WORDS * 32 * 32) + lane * CHUNK_BYTES;
     for (;;) {
-        u64 first = lane == 0 ? atomicAdd(a.next_row, 32ull) : 0;
-        first = __shfl_sync(0xffffffffu, first, 0);
-        if (first >= a.count) break;
+        __syncthreads();
+        if (threadIdx.x == 0) block_first = atomicAdd(a.next_row, static_cast<u64>(THREADS_PER_BLOCK));
+        __syncthreads();
+        if (block_first >= a.count) break;
+        const u64 first = block_first + threadIdx.x / 32 * 32;
         const bool present = first + lane < a.count;
         Registers<32> r = {}, addressed;  // in processor registers, and a copy for functions that are called
         Rejection rejection = Rejection::None;
