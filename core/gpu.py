@@ -49,8 +49,8 @@ def kernel_hash(source: Path, definitions: Sequence[str] = ()) -> str:
 def check_same_sources(source: Path, library: str, built: Mapping[str, str]) -> None:
     """Raise SourcesDiffer unless each header that a kernel shares with a native library is the one this was built from.
 
-    `built` holds the library's headers (`core.native.built_from`). What the two exchange in memory has no other witness:
-    a pair of different sources gives wrong results, or reads where it must not.
+    `built` holds the library's headers (`core.native.built_from`). What the two exchange in memory has no other
+    witness: a pair of different sources gives wrong results, or reads where it must not.
     """
     hashes = {
         path.relative_to(SOURCE_ROOT).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
@@ -61,8 +61,8 @@ def check_same_sources(source: Path, library: str, built: Mapping[str, str]) -> 
     if different or not shared:
         named = ", ".join(different[:3]) or "headers that it does not tell"
         raise SourcesDiffer(
-            f"the native library {library} was built from other sources than the GPU kernels of {source.name} ({named}): "
-            "run `make native`, and `make cubins` where kernels are compiled ahead"
+            f"the native library {library} was built from other sources than the GPU kernels of {source.name} "
+            f"({named}): run `make native`, and `make cubins` where kernels are compiled ahead"
         )
 
 

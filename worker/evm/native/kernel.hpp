@@ -1,8 +1,10 @@
 // Instances mode on a GPU, one transaction a thread: what the kernels share.
 //
-// A grid of resident warps takes 32 rows of the batch at a time. The rows come sorted by (code, selector), so that a
-// warp's lanes mostly run the same instructions; after each one the lanes are brought together again, since the
-// compiler never does that in a loop around a switch. Private memory belongs to the resident thread, not to the
+// A grid of resident blocks takes a row of the batch for each thread at a time. The rows come sorted by (code, selector),
+// so that a warp's lanes mostly run the same instructions; after each one the lanes are brought together again, since the
+// compiler never does that in a loop around a switch. The warps of a block begin together, so that they find each other's
+// instructions in the caches: what the engine executes for a token's transfer, 90 KB, is more than those hold for warps
+// at sixteen different places. Private memory belongs to the resident thread, not to the
 // transaction, so that it stays in the caches.
 #pragma once
 
@@ -38,11 +40,11 @@ __constant__ warpgrid::evm::LaunchArguments warpgrid_evm_arguments;
 
 namespace warpgrid::evm {
 
-constexpr u32 THREADS_PER_BLOCK = 128;
+constexpr u32 THREADS_PER_BLOCK_MAX = 256;  // of run_rows; a multiple of 32 below it will do for few rows
 constexpr u32 TURNS_A_LOOK = 4096;  // records between two looks at the clock
 
 // The code that each thread's running frame runs: jumps and wide constants ask for it, and would have to wait for the L2.
-__shared__ CodeView near_codes[THREADS_PER_BLOCK];
+__shared__ CodeView near_codes[THREADS_PER_BLOCK_MAX];
 
 struct LaunchContext {
     struct CodePlace {
@@ -157,15 +159,15 @@ template <class Context>
 __device__ __forceinline__ void run_rows() {
     const LaunchArguments& a = warpgrid_evm_arguments;
     const u32 thread = blockIdx.x * blockDim.x + threadIdx.x, lane = threadIdx.x % 32;
-    __shared__ u8 near_words[NEAR_WORDS * 32 * THREADS_PER_BLOCK];
+    extern __shared__ u8 near_words[];  // NEAR_WORDS words for each thread: the launch says how much
     const LaneMemory<32> memory = {a.lanes + thread / 32 * a.warp_bytes + lane * CHUNK_BYTES};
-    __shared__ u64 block_first;
+    __shared__ u64 block_first;  // row of the block's first thread
     Machine<Context> m;
     m.granularity = Granularity::Block;
     u8* const own_words = near_words + threadIdx.x / 32 * (NEAR_WORDS * 32 * 32) + lane * CHUNK_BYTES;
     for (;;) {
         __syncthreads();
-        if (threadIdx.x == 0) block_first = atomicAdd(a.next_row, static_cast<u64>(THREADS_PER_BLOCK));
+        if (threadIdx.x == 0) block_first = atomicAdd(a.next_row, static_cast<u64>(blockDim.x));
         __syncthreads();
         if (block_first >= a.count) break;
         const u64 first = block_first + threadIdx.x / 32 * 32;
