@@ -63,7 +63,7 @@ from zk.tape import Tape
 from zk.trace import Statement, Trace
 
 ETHER = 10**18
-MOVE_SECONDS = 6
+MOVE_SECONDS = 12  # on a loaded machine too, an honest party is never late
 PRICE_MAX_WEI = 10**15
 BOND_WEI = 10**17
 SALT = b"\x05" * 32
