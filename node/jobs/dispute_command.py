@@ -33,11 +33,11 @@ def dispute(
     The exit status is 1 when the worker won.
     Example:  warpgrid job dispute 0x5f0a...
     """
-    known, _ = settled_job(network, job_id)
+    tell = functools.partial(notes.print, highlight=False)
+    known, _ = settled_job(network, job_id, tell)
     if known is None:
         raise ServiceError("this job was not submitted from here, and only who has the request can dispute it")
     wallet = Wallet(payer_of(network, key_file), network.rpc)
-    tell = functools.partial(notes.print, highlight=False)
     won = challenge_job(network.rpc, wallet, known, models_dir, tell)
     notes.print("the receipt was wrong: it is rejected" if won else "the worker proved its answer; the bond is lost")
     if not won:

@@ -4,9 +4,8 @@ The receipt itself came with the answer; its place in a batch is known once the 
 believed: `node.jobs.verify` and the escrow check it.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
-
-import structlog
 
 from node.errors import ServiceError
 from node.jobs.network import JobNetwork
@@ -15,19 +14,20 @@ from protos.messages import JobQuery, JobRecord
 
 __all__ = ["settled_job"]
 
-_log = structlog.get_logger(__name__)
 
-
-def settled_job(network: JobNetwork, job_id: bytes) -> tuple[ClientJob | None, JobRecord | None]:
+def settled_job(
+    network: JobNetwork, job_id: bytes, tell: Callable[[str], None]
+) -> tuple[ClientJob | None, JobRecord | None]:
     """The client's own file of a job, with the receipt's place where it is known, and the coordinator's record; each of
-    them None where there is none. A coordinator that does not answer is no failure: what is on chain does not need it.
+    them None where there is none. A coordinator that does not answer is no failure, only told: what is on chain does
+    not need it.
     """
     known = network.records.load(job_id)
     try:
         with network.coordinator() as coordinator:
             record = coordinator.status(JobQuery(job_id, b""))
     except ServiceError as error:
-        _log.warning("coordinator_not_asked", job=job_id.hex(), reason=str(error))
+        tell(f"where the receipt was settled is not asked: {error}")
         return known, None
     if known is not None and record.inclusion is not None and known.inclusion != record.inclusion:
         known = replace(known, signed=known.signed or record.receipt, inclusion=record.inclusion)

@@ -34,7 +34,7 @@ def verify(
     Says what could not be checked, too. The exit status is 1 when a check fails.
     Example:  warpgrid job verify 0x5f0a... --json
     """
-    known, settled = settled_job(network, job_id)
+    known, settled = settled_job(network, job_id, Console(stderr=True).print)
     checks = verify_job(network.rpc, job_id, known, settled, models_dir)
     holds = all(check.verdict != Verdict.FAILED for check in checks)
     if as_json:

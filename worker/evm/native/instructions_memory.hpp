@@ -295,11 +295,11 @@ WG_FN void op_LOG(M& m, R& r, Instruction instruction) {
 
 template <class M, class R>
 WG_FN void jump_to(M& m, R& r, const u256& destination) {
-    const u32 record = saturate_u64(destination) < m.code.size ? m.code.jumps[destination.w[0]] : NO_JUMP;
+    const u32 record = saturate_u64(destination) < m.code().size ? m.code().jumps[destination.w[0]] : NO_JUMP;
     if (record == NO_JUMP) {
         r.halt = Halt::InvalidJump;
     } else {
-        r.record = m.code.records + record;
+        r.record = m.code().records + record;
     }
 }
 
