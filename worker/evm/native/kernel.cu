@@ -43,8 +43,8 @@ extern "C" __global__ void __launch_bounds__(128) warpgrid_evm_run_transfers() {
 }
 
 // Sorting key of each row, so that neighbours run the same code: 0 for a transfer; else from the code that is called
-// and the function selector.
-extern "C" __global__ void warpgrid_evm_sort_keys(u32* keys) {
+// and the function selector. 16 bits, since the time of sorting goes by them.
+extern "C" __global__ void warpgrid_evm_sort_keys(u16* keys) {
     const evm::World& world = warpgrid_evm_arguments.world;
     const evm::Transactions& batch = warpgrid_evm_arguments.batch;
     const u64 i = blockIdx.x * static_cast<u64>(blockDim.x) + threadIdx.x;
@@ -61,5 +61,5 @@ extern "C" __global__ void warpgrid_evm_sort_keys(u32* keys) {
     }
     u64 selector = 0;
     for (u64 k = data; k < data + 4 && k < batch.data_offsets[row + 1]; ++k) selector = selector << 8 | batch.data[k];
-    keys[i] = static_cast<u32>(evm::mix(called ^ selector)) | 1;
+    keys[i] = static_cast<u16>(evm::mix(called ^ selector)) | 1;
 }
