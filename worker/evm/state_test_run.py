@@ -59,12 +59,15 @@ def execute_entry(entry: StateTestEntry, executor: Executor) -> ExecutionOutcome
 
 
 def trace_entry(entry: StateTestEntry, executor: Executor) -> TransactionTrace | None:
-    """What the transaction did, instruction by instruction; None where it may not be included at all."""
+    """What the transaction did, instruction by instruction; None where it may not be included at all.
+
+    A state test has no block around it: as in geth, no system call comes before the transaction.
+    """
     columns = _columns(entry)
     if isinstance(columns, str):
         return None
     try:
-        (trace,) = executor.trace(entry.state(), entry.context, columns, [0], struct_logs=True)
+        (trace,) = executor.trace_transactions(entry.state(), entry.context, columns, [0], struct_logs=True)
     except BlockError:
         return None
     return trace

@@ -18,6 +18,7 @@ from core import crypto
 from core.errors import InvalidInput
 from core.fork import Fork
 from core.signature import SECP256K1_ORDER
+from tests.unit.core.instructions import newer_instructions
 from tests.unit.core.recovery_cases import crafted_signatures, recovery_arrays, recovery_twin, signed
 
 # Around the ends of words, of padding and of one or two blocks.
@@ -39,12 +40,27 @@ def expected_address(digest: bytes, r: int, s: int, parity: int) -> bytes | None
     return keccak256(key.format(compressed=False)[1:])[12:]
 
 
-def test_keccak_matches_the_library_at_every_boundary() -> None:
+@pytest.mark.parametrize("allowed", [True, False], ids=["this processor", "any processor"])
+def test_keccak_matches_the_library_at_every_boundary(allowed: bool) -> None:
     random = np.random.default_rng(1)
     items = [random.bytes(size) for size in SIZES]
     offsets = np.cumsum([0, *map(len, items)], dtype=np.uint64)
-    digests = crypto.keccak256_batch(np.frombuffer(b"".join(items), dtype=np.uint8), offsets)
+    with newer_instructions(allowed):
+        digests = crypto.keccak256_batch(np.frombuffer(b"".join(items), dtype=np.uint8), offsets)
     assert [digest.tobytes() for digest in digests] == [keccak256(item) for item in items]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 8, 9, 17])
+def test_messages_of_one_size_are_hashed_together_as_alone(count: int) -> None:
+    """Runs of equal sizes, which the processor may take several at a time, with another size before and after."""
+    random = np.random.default_rng(7)
+    for size in SIZES:
+        items = [random.bytes(size + 1), *(random.bytes(size) for _ in range(count)), random.bytes(3)]
+        offsets = np.cumsum([0, *map(len, items)], dtype=np.uint64)
+        joined = np.frombuffer(b"".join(items), dtype=np.uint8)
+        keccaks, shas = crypto.keccak256_batch(joined, offsets), crypto.sha256_batch(joined, offsets)
+        assert [digest.tobytes() for digest in keccaks] == [keccak256(item) for item in items], size
+        assert [digest.tobytes() for digest in shas] == [hashlib.sha256(item).digest() for item in items], size
 
 
 def test_keccak_over_threads_equals_one_thread() -> None:
