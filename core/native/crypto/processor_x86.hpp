@@ -18,13 +18,19 @@ struct ProcessorX86 {
     bool ifma;    // with products of 52-bit integers: Ice Lake and Zen 4 on
 };
 
+// By CPUID (Intel's manual, volume 2): not every compiler's __builtin_cpu_supports knows "sha", and zig's, which builds the
+// wheels, always says no.
 inline ProcessorX86 look_at_processor() {
-    // by leaf 7, for not every compiler's __builtin_cpu_supports knows "sha"
     unsigned a = 0, b = 0, c = 0, d = 0;
-    const bool sha = __get_cpuid_count(7, 0, &a, &b, &c, &d) && b >> 29 & 1;
-    const bool avx512 = __builtin_cpu_supports("avx512f") != 0 && __builtin_cpu_supports("avx512dq") != 0 &&
-                        __builtin_cpu_supports("avx512vl") != 0;
-    return {sha && __builtin_cpu_supports("sse4.1") != 0, avx512, avx512 && __builtin_cpu_supports("avx512ifma") != 0};
+    if (!__get_cpuid(1, &a, &b, &c, &d)) return {};
+    const bool sse41 = c >> 19 & 1, saves_state = c >> 27 & 1;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return {};
+    const auto has = [&](u32 bit) { return (b >> bit & 1) != 0; };
+    constexpr u32 F = 16, DQ = 17, IFMA = 21, SHA = 29, VL = 31, AVX512_STATE = 0xe6;
+    u32 state = 0, high = 0;  // which registers the system saves
+    if (saves_state) asm("xgetbv" : "=a"(state), "=d"(high) : "c"(0));
+    const bool avx512 = (state & AVX512_STATE) == AVX512_STATE && has(F) && has(DQ) && has(VL);
+    return {sse41 && has(SHA), avx512, avx512 && has(IFMA)};
 }
 
 inline ProcessorX86 PROCESSOR = look_at_processor();
