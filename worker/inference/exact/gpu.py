@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from core.gpu import Device
 from core.native import SOURCE_ROOT
 from worker.inference.errors import EngineUnavailable
+from worker.inference.exact.gpu_launch import DependentLaunch, Launcher
 from worker.inference.exact.gpu_pass import (
     DeviceModel,
     Launch,
@@ -85,6 +86,7 @@ class GpuEngine:
         self._kv_row_bytes = self.header.key_value_heads * (2 * self.header.head_width + 8)
         self._kernels: dict[str, Any] = {}
         self._stream = cupy.cuda.Stream(non_blocking=True)
+        self._launcher = Launcher(self._stream.ptr)
         self._graphs: OrderedDict[Shape, Any] = OrderedDict()
         try:
             with self._stream:
@@ -241,17 +243,18 @@ class GpuEngine:
         if shape not in self._graphs:
             launches = self._launches(shape)
             self._stream.begin_capture()
-            self._launch_all(launches)
-            self._graphs[shape] = (self._stream.end_capture(), launches)  # the launches keep their arguments alive
+            kept = self._launch_all(launches)
+            self._graphs[shape] = (self._stream.end_capture(), kept)  # what keeps their arguments alive
             if len(self._graphs) > _GRAPHS_MAX:
                 self._graphs.popitem(last=False)
         self._graphs.move_to_end(shape)
         self._graphs[shape][0].launch(self._stream)
 
-    @staticmethod
-    def _launch_all(launches: list[Launch]) -> None:
-        for kernel, grid, block, arguments, shared_bytes in launches:
-            kernel(grid, block, arguments, shared_mem=shared_bytes)
+    def _launch_all(self, launches: list[Launch]) -> list[DependentLaunch]:
+        prepared = [self._launcher.prepare(*one) for one in launches]
+        for one in prepared:
+            self._launcher.launch(one)
+        return prepared
 
     def _outcome(self, shape: Shape) -> GpuForward:
         header, wanted = self.header, shape.logit_rows

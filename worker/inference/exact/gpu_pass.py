@@ -52,6 +52,7 @@ _BLOCKS_OF_PROCESSOR: Final = 8
 _BLOCK_ITEMS: Final = 4 * 256  # exact.cu
 _ROW_ITEMS: Final = 16  # rows.cuh
 _ROWS_MANY: Final = 128
+_ROW_THREADS: Final = 512
 _BLOCKS_OF_SPLIT_MIN: Final = 4
 _BYTE_BITS: Final = 8
 
@@ -84,10 +85,10 @@ class _Product(NamedTuple):
 
 
 _PRODUCTS: Final = (
-    _Product("product_8", 8, 12, 1),
-    _Product("product_16", 16, 11, 1),
-    _Product("product_32", 32, 10, 1),
-    _Product("product_64", 64, 8, 1),
+    _Product("product_8", 8, 6, 1),
+    _Product("product_16", 16, 6, 1),
+    _Product("product_32", 32, 5, 1),
+    _Product("product_64", 64, 4, 1),
     _Product("product_128", 128, 6, 2),
     _Product("product_256", 256, 4, 2),
 )
@@ -530,7 +531,9 @@ def _i32(value: int) -> np.int32:
 
 def _threads(width: int, rows: int) -> int:
     """Threads for a block that works on a row of `width` values: in whole warps, with four values each where rows are
-    few and time is latency, up to 16 where many rows keep the multiprocessors busy.
+    few and time is latency, up to 16 where many rows keep the multiprocessors busy. Few enough, where they can be, that
+    the block fits beside the product before it.
     """
     values = 4 if rows < _ROWS_MANY else _ROW_ITEMS
-    return min(1024, max(64, -(-width // (32 * values)) * 32))
+    threads = min(_ROW_THREADS, max(64, -(-width // (32 * values)) * 32))
+    return threads if width <= _ROW_ITEMS * threads else 1024

@@ -58,11 +58,11 @@ struct StoreSums {
                                             StoreSums{sums, outputs, rows});                                           \
     }
 
-#define KERNEL_ALONE(threads) KERNEL_RESIDENT(threads, 1)
-PRODUCT(product_8, KERNEL_ALONE, 8, 12, 1)
-PRODUCT(product_16, KERNEL_ALONE, 16, 11, 1)
-PRODUCT(product_32, KERNEL_ALONE, 32, 10, 1)
-PRODUCT(product_64, KERNEL_ALONE, 64, 8, 1)
+#define KERNEL_ALONE(threads) KERNEL_RESIDENT(threads, 2)  // this product and the one after next
+PRODUCT(product_8, KERNEL_ALONE, 8, 6, 1)
+PRODUCT(product_16, KERNEL_ALONE, 16, 6, 1)
+PRODUCT(product_32, KERNEL_ALONE, 32, 5, 1)
+PRODUCT(product_64, KERNEL_ALONE, 64, 4, 1)
 PRODUCT(product_128, KERNEL_PAIR, 128, 6, 2)
 PRODUCT(product_256, KERNEL_PAIR, 256, 4, 2)
 
@@ -264,9 +264,15 @@ product_gated(i32* hidden, const i8* weights, const i8* activations, u32 outputs
                        Gate{hidden, hidden_max, tile_max, {tile_scale, &exponent_max}, table, mantissa, row_shift, scale, outputs / 2, rows, hidden_fraction});
 }
 
+// A table of 4,096 words on its way into the L2 cache, which a layer's weights have swept since it was last read.
+__device__ __forceinline__ void prefetch_table(const i32* table) {
+    for (u32 i = 32 * threadIdx.x; i < 4096; i += 32 * blockDim.x) prefetch_line(table + i);
+}
+
 // Rows of the embedding, the residual's boundary 0; resets what the steps of this pass accumulate.
 KERNEL(1024) embed(i32* residual, const i8* embedding, const u16* mantissa, const i8* exponent, const i32* token,
                    u32 width, i32 fraction, u64* best) {
+    take_turn();
     const u64 row = blockIdx.x, from = static_cast<u64>(token[row]);
     if (threadIdx.x == 0) best[row] = 0;
     for (u32 i = threadIdx.x; i < width; i += blockDim.x)
@@ -278,9 +284,13 @@ KERNEL(1024) embed(i32* residual, const i8* embedding, const u16* mantissa, cons
 KERNEL(1024) residual_norm(i32* residual, const i32* sums, const i32* mantissa, const i32* row_shift, const Scale* in_scale,
                            u32 in_bits, u32 splits, i8* out, Scale* out_scale, u32 out_bits, u32 width, i32 fraction,
                            u64 epsilon_q48, i32* boundary, u64 boundary_stride, const i32* rows_wanted, i32* hidden_max) {
+    allow_next();
+    const Product product = {sums, mantissa, row_shift, gridDim.x, width, in_bits, splits};
+    if (sums)
+        for (u32 i = 4 * threadIdx.x; i < width; i += 4 * blockDim.x) product.prefetch(i);
+    await_previous();
     const u32 row = rows_wanted ? static_cast<u32>(rows_wanted[blockIdx.x]) : blockIdx.x;
     i32* from = residual + static_cast<u64>(row) * width;
-    const Product product = {sums, mantissa, row_shift, gridDim.x, width, in_bits, splits};
     const Scale row_scale = sums ? in_scale[row] : Scale{};
     Quad x[ROW_QUADS] = {};
 #pragma unroll
@@ -312,14 +322,18 @@ constexpr u32 HEADS_OF_BLOCK = 8;
 KERNEL(32 * HEADS_OF_BLOCK) prepare_heads(const i32* sums, const i32* mantissa, const i32* row_shift, const Scale* scale,
                                           u32 bits, u32 splits, const i32* bias, const Heads* state, const i32* query_norm,
                                           const i32* key_norm, u8* kv_rows, u32 layer) {
+    allow_next();
     const u32 row = blockIdx.x, head = blockIdx.y * HEADS_OF_BLOCK + threadIdx.x / 32;
     Heads heads = *state;
     heads.query_norm = query_norm;
     heads.key_norm = key_norm;
     heads.kv_rows = kv_rows;
     const u32 all = heads.heads + 2 * heads.kv_heads;
-    if (head >= all) return;
     const Product product = {sums, mantissa, row_shift, gridDim.x, all * heads.head_width, bits, splits};
+    for (u32 i = threadIdx.x % 32; head < all && i < heads.head_width; i += 32) product.prefetch(head * heads.head_width + i);
+    prefetch_angles(heads, row);
+    await_previous();
+    if (head >= all) return;
     const Scale row_scale = scale[row];
     prepare_head(heads, layer, row, head, [&](u32 n) {
         return saturate(product.output(product.sum(row, n), n, row_scale) + (bias ? bias[n] : 0));
@@ -327,20 +341,35 @@ KERNEL(32 * HEADS_OF_BLOCK) prepare_heads(const i32* sums, const i32* mantissa, 
 }
 
 KERNEL_RESIDENT(128, 8) score_keys_1(const Attention* attention, u32 layer) {
-    score_keys<HEADS_OF_TILE, BlockCrew>(*attention, tile_of(*attention, blockIdx.x, blockIdx.y, blockIdx.z), layer);
+    const Tile tile = tile_of(*attention, blockIdx.x, blockIdx.y, blockIdx.z);
+    allow_next();
+    prefetch_pages(*attention, tile, layer);
+    await_previous();
+    score_keys<HEADS_OF_TILE, BlockCrew>(*attention, tile, layer);
 }
 KERNEL_RESIDENT(128, 4) score_keys_4(const Attention* attention, u32 layer) {
-    score_keys<4 * HEADS_OF_TILE, BlockCrew>(*attention, tile_of(*attention, blockIdx.x, blockIdx.y, blockIdx.z), layer);
+    const Tile tile = tile_of(*attention, blockIdx.x, blockIdx.y, blockIdx.z);
+    allow_next();
+    prefetch_pages(*attention, tile, layer);
+    await_previous();
+    score_keys<4 * HEADS_OF_TILE, BlockCrew>(*attention, tile, layer);
 }
 KERNEL_RESIDENT(256, 4) add_values_1(const Attention* attention, u32 layer) {
+    allow_next();
+    prefetch_table(attention->exp2);
+    await_previous();
     add_values<HEADS_OF_TILE, BlockCrew>(*attention, tile_of(*attention, blockIdx.x, blockIdx.y, blockIdx.z), layer);
 }
 KERNEL_RESIDENT(256, 2) add_values_4(const Attention* attention, u32 layer) {
+    allow_next();
+    prefetch_table(attention->exp2);
+    await_previous();
     add_values<4 * HEADS_OF_TILE, BlockCrew>(*attention, tile_of(*attention, blockIdx.x, blockIdx.y, blockIdx.z), layer);
 }
 
 #define ATTEND_MAXIMA(width)                                                                               \
     KERNEL_RESIDENT(32 * TENSOR_WARPS, 6) attend_maxima_##width(const Attention* attention, u32 layer) { \
+        take_turn();                                                                                     \
         attend_maxima<width>(*attention, layer);                                                         \
     }
 ATTEND_MAXIMA(64)
@@ -349,8 +378,10 @@ ATTEND_MAXIMA(128)
 #define ATTEND(width)                                                                                   \
     KERNEL_RESIDENT(32 * TENSOR_WARPS, 2) attend_##width(const Attention* attention, u32 layer, i32* attended) { \
         __shared__ i32 exp2[4096];                                                                      \
+        allow_next();                                                                                   \
         for (u32 i = threadIdx.x; i < 4096; i += blockDim.x) exp2[i] = attention->exp2[i];              \
         __syncthreads();                                                                                \
+        await_previous();                                                                               \
         attend<width>(*attention, layer, exp2, attended);                                               \
     }
 ATTEND(64)
@@ -369,6 +400,7 @@ __device__ __forceinline__ void quantise_attended_row(const i32* attended, i32 a
 }
 
 KERNEL(1024) quantise_attended(const i32* attended, i8* out, Scale* scale, u32 bits, u32 width) {
+    take_turn();
     i32 a = 1;
 #pragma unroll 4
     for (u32 i = 4 * threadIdx.x; i < width; i += 4 * blockDim.x)
@@ -379,6 +411,7 @@ KERNEL(1024) quantise_attended(const i32* attended, i8* out, Scale* scale, u32 b
 // The outputs of all heads of a row, quantised for `o`; leaves the running results of attention as they were at first.
 KERNEL(1024) finish_heads(i32* score_max, i32* reach_max, u64* denominator, u64* numerator, i32* attended, i8* out,
                           Scale* scale, u32 bits, u32 heads, u32 h) {
+    take_turn();
     __shared__ HeadScale scales[256];
     const u64 row = blockIdx.x;
     const u32 width = heads * h;
@@ -411,9 +444,13 @@ __device__ __forceinline__ u32 first_item() { return 4 * (blockIdx.x * blockDim.
 KERNEL(256) gated(const i32* sums, const i32* mantissa, const i32* row_shift, const Scale* scale, u32 bits, u32 splits,
                   i32* hidden, i32* hidden_max, const i32* sigmoid, u32 f, i32 hidden_fraction) {
     __shared__ i32 partial[32];
+    allow_next();
     const u32 row = blockIdx.y, i = first_item();
-    const Scale row_scale = scale[row];
     const Product product = {sums, mantissa, row_shift, gridDim.y, 2 * f, bits, splits};
+    if (i < f) product.prefetch(i), product.prefetch(f + i);
+    prefetch_table(sigmoid);
+    await_previous();
+    const Scale row_scale = scale[row];
     i32 a = 1;
     if (i < f) {
         i64 gates[4], ups[4];
@@ -436,6 +473,7 @@ KERNEL(256) gated(const i32* sums, const i32* mantissa, const i32* row_shift, co
 // A row's part of the gated units, quantised for `down`.
 KERNEL(256) quantise_hidden(const i32* hidden, const i32* hidden_max, i8* out, Scale* scale, u32 bits, u32 f,
                             i32 hidden_fraction) {
+    take_turn();
     const u32 row = blockIdx.y, i = first_item();
     const i32 a = hidden_max[row];
     if (i < f)
@@ -448,9 +486,16 @@ KERNEL(256) quantise_hidden(const i32* hidden, const i32* hidden_max, i8* out, S
 KERNEL(256) finish_logits(const i32* sums, const i32* mantissa, const i32* row_shift, const Scale* scale, u32 bits,
                           u32 splits, i32* logits, u64* best, u32 vocabulary) {
     __shared__ u64 partial[32];
+    allow_next();
     const u32 row = blockIdx.y;
-    const Scale row_scale = scale[row];
     const Product product = {sums, mantissa, row_shift, gridDim.y, vocabulary, bits, splits};
+#pragma unroll
+    for (u32 j = 0; j < 4; ++j) {
+        const u32 n = (blockIdx.x * 4 + j) * blockDim.x + threadIdx.x;
+        if (n < vocabulary) product.prefetch(n);
+    }
+    await_previous();
+    const Scale row_scale = scale[row];
     i64 four[4] = {};
 #pragma unroll
     for (u32 j = 0; j < 4; ++j) {

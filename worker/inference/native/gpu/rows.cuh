@@ -5,6 +5,7 @@
 #pragma once
 
 #include "worker/inference/native/gpu/layout.cuh"
+#include "worker/inference/native/gpu/pipeline.cuh"
 #include "worker/inference/native/gpu/rescale.cuh"
 
 namespace warpgrid::exact {
@@ -67,6 +68,12 @@ struct Product {
 #pragma unroll
         for (u32 j = 0; j < 4; ++j)
             out[j] = limbs == 2 ? 256 * static_cast<i64>(high.value[j]) + low.value[j] : high.value[j];
+    }
+
+    // What `output` will read, into the L2 cache: nobody writes it, so there is no need to wait for the sums first.
+    __device__ __forceinline__ void prefetch(u32 n) const {
+        prefetch_line(mantissa + n);
+        prefetch_line(row_shift + n);
     }
 
     __device__ __forceinline__ i64 output(i64 sum, u32 n, Scale row_scale) const {
