@@ -2,7 +2,9 @@
 
     python -m tests.bench.inference exactness      GPU against CPU: random models, ragged batches, traces
     python -m tests.bench.inference engine         speed at the shapes of Llama-3-8B and SmolLM2, random weights
-    python -m tests.bench.inference transformers   the same shape in bf16, static cache, CUDA graphs, sdpa
+    python -m tests.bench.inference transformers   the same shapes in bf16, static cache, CUDA graphs, sdpa
+
+`engine:smollm2` and the like take one shape alone.
 
 `device_ms` is a median between CUDA events, `step_ms` of the whole of `GpuEngine.forward`, host and copies included;
 `kernels_us` has events between all kernels, which adds a few microseconds to each.
@@ -48,6 +50,8 @@ SHAPES: dict[str, dict[str, int]] = {
     "ragged": {"heads": 6, "model_width": 96, "vocabulary": 131},
     "wide_heads": {"head_width": 64, "qk_norm": 1, "qkv_bias": 1},
     "widest_heads": {"head_width": 256, "heads": 2, "key_value_heads": 1, "qk_hadamard": 1},
+    "loud_64": {"head_width": 64, "heads": 6, "key_value_heads": 2, "loud_bits": 6},
+    "loud_128": {"head_width": 128, "heads": 4, "key_value_heads": 2, "loud_bits": 6},
     "odd_heads": {"head_width": 80, "heads": 14, "key_value_heads": 2, "model_width": 160},
     "smollm2": {
         **{"model_width": 576, "heads": 9, "key_value_heads": 3, "head_width": 64, "feed_forward_width": 1536},
@@ -88,14 +92,16 @@ MODELS = {"llama_8b": LLAMA_8B, "smollm2": SMOLLM2}
 
 
 def main() -> None:
-    modes: dict[str, Callable[[], Iterator[dict[str, Any]]]] = {
-        "exactness": exactness,
-        "engine": engine,
-        "transformers": transformers,
-    }
-    for mode in sys.argv[1:] or ["exactness", "engine"]:
-        for result in modes[mode]():
-            record({"mode": mode, **result})
+    modes: dict[str, Callable[[Header], Iterator[dict[str, Any]]]] = {"engine": engine, "transformers": transformers}
+    for argument in sys.argv[1:] or ["exactness", "engine"]:
+        mode, _, only = argument.partition(":")
+        if mode == "exactness":
+            for result in exactness():
+                record({"mode": mode, **result})
+            continue
+        for name in [only] if only else MODELS:
+            for result in modes[mode](MODELS[name]):
+                record({"mode": mode, "shape": name, **result})
 
 
 def record(result: dict[str, Any]) -> None:
@@ -208,14 +214,8 @@ def median_ms(cupy: Any, stream: Any, call: Callable[[], Any], repetitions: int)
     return float(np.median(times))
 
 
-def engine() -> Iterator[dict[str, Any]]:
-    """Prefill and decode, tracing off and on, of random models with the shapes of MODELS."""
-    for name, header in MODELS.items():
-        for result in speed(header):
-            yield {"shape": name, **result}
-
-
-def speed(header: Header) -> Iterator[dict[str, Any]]:
+def engine(header: Header) -> Iterator[dict[str, Any]]:
+    """Prefill and decode, tracing off and on, of a random model."""
     cupy = device().cupy
     pages_each = -(-(CONTEXT + 64) // PAGE_POSITIONS)
     gpu = GpuEngine(
@@ -324,11 +324,10 @@ def kernel_times(gpu: GpuEngine, rows: Rows) -> dict[str, float]:
     return totals
 
 
-def transformers() -> Iterator[dict[str, Any]]:
+def transformers(h: Header) -> Iterator[dict[str, Any]]:
     import torch  # noqa: PLC0415 - only where the comparison runs
     from transformers import LlamaConfig, LlamaForCausalLM, StaticCache  # noqa: PLC0415
 
-    h = LLAMA_8B
     config = LlamaConfig(
         vocab_size=h.vocabulary,
         hidden_size=h.model_width,
@@ -359,10 +358,12 @@ def transformers() -> Iterator[dict[str, Any]]:
         return float(np.median(times))
 
     for sequences, length in PREFILLS:
+        if length > h.context_max:
+            continue
         tokens = torch.randint(0, h.vocabulary, (sequences, length))
         ms = timed(lambda tokens=tokens: model(tokens, use_cache=True, logits_to_keep=1), 5)
         yield {
-            **{"shape": "llama_8b", "phase": "prefill", "sequences": sequences, "length": length},
+            **{"phase": "prefill", "sequences": sequences, "length": length},
             **{"step_ms": round(ms, 2), "tokens_per_s": round(sequences * length / ms * 1000)},
         }
     for batch in BATCHES:
@@ -383,7 +384,7 @@ def transformers() -> Iterator[dict[str, Any]]:
             step()
         ms = timed(graph.replay, 20)
         yield {
-            **{"shape": "llama_8b", "phase": "decode", "batch": batch, "context": CONTEXT},
+            **{"phase": "decode", "batch": batch, "context": CONTEXT},
             **{"graph_ms": round(ms, 3), "tokens_per_s": round(batch / ms * 1000)},
         }
         del graph, cache

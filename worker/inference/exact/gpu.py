@@ -43,6 +43,7 @@ _WEIGHT_ROWS: Final = 16
 _PACK_THREADS: Final = 128
 _LOGIT_ROWS_MAX: Final = 512
 _GRAPHS_MAX: Final = 64
+_SHARED_BYTES_ALLOWED: Final = 32 * 1024  # to any kernel; more has to be asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,7 @@ class GpuEngine:
         self._logit_rows_max = min(rows_max, _LOGIT_ROWS_MAX)
         self._kv_row_bytes = self.header.key_value_heads * (2 * self.header.head_width + 8)
         self._kernels: dict[str, Any] = {}
+        self._allowed_bytes: dict[str, int] = {}
         self._stream = cupy.cuda.Stream(non_blocking=True)
         self._launcher = Launcher(self._stream.ptr)
         self._graphs: OrderedDict[Shape, Any] = OrderedDict()
@@ -283,8 +285,7 @@ class GpuEngine:
     def _kernel(self, name: str, shared_bytes: int) -> Any:
         """A kernel by name, allowed as much shared memory as it needs."""
         if name not in self._kernels:
-            kernel = self._module.get_function(name)
-            if shared_bytes > 48 * 1024:
-                kernel.max_dynamic_shared_size_bytes = shared_bytes
-            self._kernels[name] = kernel
+            self._kernels[name] = self._module.get_function(name)
+        if shared_bytes > self._allowed_bytes.get(name, _SHARED_BYTES_ALLOWED):
+            self._kernels[name].max_dynamic_shared_size_bytes = self._allowed_bytes[name] = shared_bytes
         return self._kernels[name]

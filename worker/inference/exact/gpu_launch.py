@@ -83,5 +83,5 @@ class Launcher:
 
 
 def _argument(value: Any) -> int:
-    """The eight bytes, little-endian, that hold an argument: an array's address, or a number (its upper bytes unread)."""
+    """The eight bytes, little-endian, that hold an argument: an array's address, or a number (padded)."""
     return int(value) & _ARGUMENT_MASK if isinstance(value, np.integer) else int(value.data.ptr)

@@ -49,6 +49,13 @@ _L2_BYTES_PER_CLOCK: Final = 27
 _START_BYTES: Final = 16_384  # what a multiprocessor could read while a tile starts
 _SPLITS_MAX: Final = 8  # rows.cuh
 _BLOCKS_OF_PROCESSOR: Final = 8
+_STREAM_ROWS_MAX: Final = 8  # stream.cuh, as are the next four
+_STREAM_THREADS: Final = 320
+_STREAM_STAGES_MAX: Final = 5
+_STREAM_STAGE_BYTES: Final = 16_384
+_STREAM_OWN_BYTES: Final = 12_288  # barriers, sums, alignment
+_STREAM_ACTIVATION_BYTES_MAX: Final = 28_672
+_STREAM_SHARED_BYTES: Final = 106_496  # two of them, and small kernels beside them, share a multiprocessor
 _BLOCK_ITEMS: Final = 4 * 256  # exact.cu
 _ROW_ITEMS: Final = 16  # rows.cuh
 _ROWS_MANY: Final = 128
@@ -215,6 +222,13 @@ def shape_of(header: Header, rows: Rows, *, traced: bool) -> tuple[Shape, NDArra
     return shape, tile_rows
 
 
+def _streams(matrix: Matrix, rows: int) -> bool:
+    """Whether a product has so few activation rows that stream.cuh serves it, which finishes values itself."""
+    activation_rows = rows * matrix.bits // _BYTE_BITS
+    activation_bytes = activation_rows * padded(matrix.columns, _K_BLOCK)
+    return activation_rows <= _STREAM_ROWS_MAX and activation_bytes <= _STREAM_ACTIVATION_BYTES_MAX
+
+
 def sums_needed(model: DeviceModel, shape: Shape) -> int:
     """Accumulators that the largest product of a batch needs."""
     layer = model.layers[0]
@@ -359,7 +373,11 @@ class _Pass:
 
     def _attend(self, index: int, layer: Layer) -> None:
         header, shape, buffers = self._model.header, self._shape, self._buffers
-        splits = self._product(layer.qkv, shape.rows)
+        if _streams(layer.qkv, shape.rows):
+            splits = 0  # finished
+            self._stream("stream_values", layer.qkv, buffers["sums"], layer.qkv.bias)
+        else:
+            splits = self._product(layer.qkv, shape.rows)
         self._add(
             "prepare_heads",
             (shape.rows, -(-(header.heads + 2 * header.key_value_heads) // _HEADS_OF_BLOCK)),
@@ -407,7 +425,10 @@ class _Pass:
         header, shape, buffers = self._model.header, self._shape, self._buffers
         f, fraction, matrix = header.feed_forward_width, _i32(header.hidden_fraction), layer.gate_up
         grid = (-(-f // _BLOCK_ITEMS), shape.rows)
-        if matrix.bits == _BYTE_BITS and self._ends_in_registers(matrix, shape.rows):
+        if _streams(matrix, shape.rows):
+            more = (buffers["hidden_max"], self._model.sigmoid, fraction)
+            self._stream("stream_gated", matrix, buffers["hidden"], *more)
+        elif matrix.bits == _BYTE_BITS and self._ends_in_registers(matrix, shape.rows):
             self._whole_product(
                 "product_gated",
                 *(matrix, buffers["hidden"]),
@@ -441,7 +462,10 @@ class _Pass:
     def _into_residual(self, matrix: Matrix, bits: int, boundary: int | None) -> None:
         """residual += what is quantised times the matrix; then as `_residual_norm`."""
         rows = self._shape.rows
-        if self._ends_in_registers(matrix, rows):
+        if _streams(matrix, rows):
+            self._stream("stream_residual", matrix, self._buffers["residual"])
+            self._residual_norm(None, 0, bits, boundary)
+        elif self._ends_in_registers(matrix, rows):
             scales = (matrix.mantissa, matrix.row_shift, self._buffers["scale"])
             self._whole_product(f"product_residual_{matrix.bits}", matrix, self._buffers["residual"], *scales)
             self._residual_norm(None, 0, bits, boundary)
@@ -497,6 +521,22 @@ class _Pass:
         product, splits = self._plan(matrix, rows)
         self._launch_product(product.name, product, splits, matrix, rows, self._buffers["sums"], _u32(splits))
         return splits
+
+    def _stream(self, name: str, matrix: Matrix, target: Any, *more: Any) -> None:
+        """Multiply what is quantised by a kernel of stream.cuh."""
+        activation_rows = self._shape.rows * matrix.bits // _BYTE_BITS
+        activation_bytes = activation_rows * padded(matrix.columns, _K_BLOCK)
+        room = _STREAM_SHARED_BYTES - _STREAM_OWN_BYTES - activation_bytes
+        stages = min(_STREAM_STAGES_MAX, room // _STREAM_STAGE_BYTES)
+        self._add(
+            name,
+            (min(self._model.processors, -(-matrix.outputs // _WEIGHT_ROWS)),),
+            _STREAM_THREADS,
+            *(target, matrix.weights, self._buffers["quantised"], _u32(matrix.outputs), _u32(activation_rows)),
+            *(_u32(matrix.columns), _u32(stages), matrix.mantissa, matrix.row_shift, self._buffers["scale"]),
+            *(_u32(matrix.bits), *more),
+            shared_bytes=stages * _STREAM_STAGE_BYTES + activation_bytes + _ALIGNMENT_BYTES,
+        )
 
     def _whole_product(self, name: str, matrix: Matrix, target: Any, *more: Any) -> None:
         """A product of the largest tile that ends in registers."""

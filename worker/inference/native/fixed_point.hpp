@@ -58,6 +58,20 @@ WG_FN u64 integer_sqrt(u64 x) {
     return root;
 }
 
+// floor(a / b) for a < 2^63, b < 2^50: a GPU has no 64-bit division, so the float unit guesses and remainders correct.
+WG_FN u64 quotient(u64 a, u64 b) {
+#if WG_ON_DEVICE
+    const double inverse = 1.0 / static_cast<double>(b);
+    u64 guess = static_cast<u64>(static_cast<double>(a) * inverse);  // off by less than 2^12
+    i64 rest = static_cast<i64>(a - guess * b);
+    guess += static_cast<u64>(static_cast<i64>(floor(static_cast<double>(rest) * inverse)));
+    rest = static_cast<i64>(a - guess * b);
+    return rest < 0 ? guess - 1 : rest >= static_cast<i64>(b) ? guess + 1 : guess;
+#else
+    return a / b;
+#endif
+}
+
 // A positive number as mantissa * 2^exponent with 2^15 <= mantissa < 2^16, truncated.
 struct Mantissa {
     i32 mantissa;

@@ -181,7 +181,7 @@ struct HeadScale {
 
 __device__ __forceinline__ HeadScale head_scale(u64 denominator, i32 shift) {
     const i32 b = bit_length(denominator);
-    return {static_cast<i32>((1ull << (b + 22)) / (127 * denominator)), b + 18 - shift};
+    return {static_cast<i32>(quotient(1ull << (b + 22), 127 * denominator)), b + 18 - shift};
 }
 
 template <u32 QUERIES, typename Crew>

@@ -14,6 +14,7 @@
 #pragma once
 
 #include "worker/inference/native/gpu/attention.cuh"
+#include "worker/inference/native/gpu/warp_products.cuh"
 
 namespace warpgrid::exact {
 
@@ -24,27 +25,6 @@ constexpr u32 CHUNK = 32;  // positions
 constexpr u32 CHUNK_STAGES = 3;
 static_assert(255ll * 127 * TENSOR_POSITIONS_MAX < (1ll << 31));
 static_assert(PAGE_POSITIONS == 2 * CHUNK);
-
-__device__ __forceinline__ void mma_s8(u32 (&d)[4], const u32 (&a)[4], u32 b0, u32 b1) {
-    asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-        : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-
-__device__ __forceinline__ void mma_u8(i32 (&d)[4], const u32 (&a)[4], u32 b0, u32 b1) {
-    asm("mma.sync.aligned.m16n8k32.row.col.s32.u8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-        : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-
-// Four matrices of 8 rows x 16 bytes; each lane names a row (matrix lane / 8), and gets word lane % 4 of row lane / 4 of
-// each.
-__device__ __forceinline__ void load_matrices(u32 (&words)[4], u32 row_address) {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3])
-                 : "r"(row_address)
-                 : "memory");
-}
 
 // The longest tiles first, so that none of them is left over at the end.
 __device__ __forceinline__ u32 tile_number() { return gridDim.x - 1 - blockIdx.x; }

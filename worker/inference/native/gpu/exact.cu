@@ -16,6 +16,7 @@
 #include "worker/inference/native/gpu/attention_tensor.cuh"
 #include "worker/inference/native/gpu/heads.cuh"
 #include "worker/inference/native/gpu/matmul.cuh"
+#include "worker/inference/native/gpu/stream.cuh"
 #include "worker/inference/native/sampling.hpp"
 
 using namespace warpgrid;
@@ -330,12 +331,13 @@ KERNEL(32 * HEADS_OF_BLOCK) prepare_heads(const i32* sums, const i32* mantissa, 
     heads.kv_rows = kv_rows;
     const u32 all = heads.heads + 2 * heads.kv_heads;
     const Product product = {sums, mantissa, row_shift, gridDim.x, all * heads.head_width, bits, splits};
-    for (u32 i = threadIdx.x % 32; head < all && i < heads.head_width; i += 32) product.prefetch(head * heads.head_width + i);
+    for (u32 i = threadIdx.x % 32; splits > 0 && head < all && i < heads.head_width; i += 32) product.prefetch(head * heads.head_width + i);
     prefetch_angles(heads, row);
     await_previous();
     if (head >= all) return;
-    const Scale row_scale = scale[row];
+    const Scale row_scale = splits > 0 ? scale[row] : Scale{};
     prepare_head(heads, layer, row, head, [&](u32 n) {
+        if (splits == 0) return sums[static_cast<u64>(row) * product.outputs + n];  // finished (stream_values)
         return saturate(product.output(product.sum(row, n), n, row_scale) + (bias ? bias[n] : 0));
     });
 }
@@ -479,6 +481,26 @@ KERNEL(256) quantise_hidden(const i32* hidden, const i32* hidden_max, i8* out, S
     if (i < f)
         store_quantised(out, row, i, f, bits, load_quad(hidden + static_cast<u64>(row) * f + i), reciprocal_of(bits, a));
     if (i == 0) scale[row] = plain_scale(static_cast<u64>(a), hidden_fraction);
+}
+
+// Products of few rows, finished where they are made (stream.cuh).
+#define KERNEL_STREAM KERNEL_RESIDENT(STREAM_THREADS, 2)
+#define STREAM_ARGUMENTS \
+    const i8 *weights, const i8 *activations, u32 outputs, u32 rows, u32 columns, u32 stages, const i32 *mantissa, const i32 *row_shift, \
+        const Scale *scale, u32 bits
+#define STREAM_OPERANDS {weights, activations, outputs, rows, columns, stages}
+#define STREAM_SCALES {mantissa, row_shift, scale, rows, bits}
+
+KERNEL_STREAM stream_values(i32* values, STREAM_ARGUMENTS, const i32* bias) {
+    stream_product(STREAM_OPERANDS, StreamValues{values, bias, STREAM_SCALES, outputs});
+}
+
+KERNEL_STREAM stream_residual(i32* residual, STREAM_ARGUMENTS) {
+    stream_product(STREAM_OPERANDS, StreamResidual{residual, STREAM_SCALES, outputs});
+}
+
+KERNEL_STREAM stream_gated(i32* hidden, STREAM_ARGUMENTS, i32* hidden_max, const i32* sigmoid, i32 hidden_fraction) {
+    stream_product(STREAM_OPERANDS, StreamGated{hidden, RowMaxima(hidden_max), STREAM_SCALES, sigmoid, outputs / 2, hidden_fraction});
 }
 
 // Logits of a part of the vocabulary, and the key of the greedy choice: `best` grows to the largest logit with the

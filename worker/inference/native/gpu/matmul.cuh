@@ -27,10 +27,6 @@ constexpr u32 GROUP_THREADS = 128;
 constexpr u32 GROUPS = 2;
 constexpr u32 TILE_OUTPUTS = GROUPS * GROUP_OUTPUTS;
 constexpr u32 PRODUCT_THREADS = (GROUPS + 1) * GROUP_THREADS;
-#ifndef AHEAD
-#define AHEAD 8
-#endif
-constexpr u32 AHEAD_BLOCKS = AHEAD;
 
 #define WG_ACC4(a, i) "+r"((a)[i]), "+r"((a)[(i) + 1]), "+r"((a)[(i) + 2]), "+r"((a)[(i) + 3])
 #define WG_ACC16(a, i) WG_ACC4(a, i), WG_ACC4(a, (i) + 4), WG_ACC4(a, (i) + 8), WG_ACC4(a, (i) + 12)
@@ -146,78 +142,74 @@ struct Ring {
     __device__ __forceinline__ static u32 parity(u32 use) { return use / STAGES % 2; }
 };
 
-// The blocks of K that one block of threads works on, tile after tile.
+// The blocks of K that one block of threads works on, tile after tile, and where their operands are.
 template <u32 ROWS, u32 CLUSTER>
 struct Walk {
+    const Operands& operands;
     const Tiles<ROWS, CLUSTER>& tiles;
-    u32 unit, block, end;
+    u32 rank, unit, left;
+    const i8* weights;
+    const i8* activations;
 
-    __device__ __forceinline__ explicit Walk(const Tiles<ROWS, CLUSTER>& tiles) : tiles(tiles), unit(blockIdx.x / CLUSTER) { enter(); }
+    __device__ __forceinline__ Walk(const Operands& operands, const Tiles<ROWS, CLUSTER>& tiles, u32 rank)
+        : operands(operands), tiles(tiles), rank(rank), unit(blockIdx.x / CLUSTER) {
+        enter();
+    }
     __device__ __forceinline__ bool more() const { return unit < tiles.units; }
     __device__ __forceinline__ void next() {
-        if (++block < end) return;
+        weights += WEIGHT_BLOCK_BYTES;
+        activations += ACTIVATION_BLOCK_BYTES;
+        if (--left > 0) return;
         unit += gridDim.x / CLUSTER;
         enter();
     }
     __device__ __forceinline__ void enter() {
-        block = tiles.begin(unit);
-        end = tiles.end(unit);
+        const u32 row = tiles.first_row(unit), block = tiles.begin(unit);
+        left = tiles.end(unit) - block;
+        weights = operands.weights + (static_cast<u64>(tiles.first_output(unit, rank) / WEIGHT_ROWS) * tiles.blocks + block) * WEIGHT_BLOCK_BYTES;
+        activations = operands.activations + (static_cast<u64>(row / ACTIVATION_ROWS) * tiles.blocks + block) * ACTIVATION_BLOCK_BYTES +
+                      row % ACTIVATION_ROWS * K_BLOCK;
     }
 };
 
-// The thread that fetches. Weights of the first stages, and some more into the L2 cache, are on their way before the
-// kernels ahead of this one have ended.
+// The thread that fetches. Weights of the first stages are on their way before the kernels ahead of this one have ended.
 template <u32 ROWS, u32 STAGES, u32 CLUSTER>
 struct Feeder {
     static constexpr u32 PARTS = ROWS > ACTIVATION_ROWS ? ROWS / ACTIVATION_ROWS : 1, PART_BYTES = ROWS / PARTS * K_BLOCK;
     static_assert(PARTS % CLUSTER == 0);
-    const Operands& operands;
-    const Tiles<ROWS, CLUSTER>& tiles;
     const Ring<ROWS, STAGES>& ring;
-    u32 rank;
+    u32 rank, blocks;
 
-    __device__ __forceinline__ void run() const {
-        u32 use = 0, started = 0;
-        Walk<ROWS, CLUSTER> ahead(tiles);
-        for (; started < STAGES && ahead.more(); ++started, ahead.next()) fetch_weights(ahead, started);
-        for (u32 i = 0; i < AHEAD_BLOCKS && ahead.more(); ++i, ahead.next()) prefetch_weights(ahead);
+    __device__ __forceinline__ void run(const Operands& operands, const Tiles<ROWS, CLUSTER>& tiles) const {
+        Walk<ROWS, CLUSTER> ahead(operands, tiles, rank);
+        u32 started = 0;
+        for (; started < STAGES && ahead.more(); ++started, ahead.next()) fetch_weights(ahead.weights, started);
         await_previous();
         async_proxy_follows();
-        for (Walk<ROWS, CLUSTER> walk(tiles); walk.more(); walk.next(), ++use) {
-            if (use >= started) {
-                barrier_wait(ring.empty_of(use), ring.parity(use) ^ 1);
-                fetch_weights(walk, use);
-            }
-            fetch_activations(walk, use);
+        Walk<ROWS, CLUSTER> walk(operands, tiles, rank);
+        for (u32 use = 0; use < started; ++use, walk.next()) fetch_activations(walk.activations, use);
+        for (u32 use = started; walk.more(); ++use, walk.next()) {
+            barrier_wait(ring.empty_of(use), ring.parity(use) ^ 1);
+            fetch_weights(walk.weights, use);
+            fetch_activations(walk.activations, use);
         }
         allow_next();
     }
 
-    __device__ __forceinline__ const i8* weights_of(const Walk<ROWS, CLUSTER>& walk, u32 i) const {
-        const u64 group = tiles.first_output(walk.unit, rank) / WEIGHT_ROWS + i;
-        return operands.weights + (group * tiles.blocks + walk.block) * WEIGHT_BLOCK_BYTES;
-    }
-
-    __device__ __forceinline__ void fetch_weights(const Walk<ROWS, CLUSTER>& walk, u32 use) const {
+    __device__ __forceinline__ void fetch_weights(const i8* weights, u32 use) const {
         const u32 at = ring.stage(use), full = ring.full_of(use);
         barrier_expect(full, ring.STAGE_BYTES);
 #pragma unroll
         for (u32 i = 0; i < TILE_OUTPUTS / WEIGHT_ROWS; ++i)
-            copy_bulk(at + i * WEIGHT_BLOCK_BYTES, weights_of(walk, i), WEIGHT_BLOCK_BYTES, full);
+            copy_bulk(at + i * WEIGHT_BLOCK_BYTES, weights + static_cast<u64>(i) * blocks * WEIGHT_BLOCK_BYTES, WEIGHT_BLOCK_BYTES, full);
     }
 
-    __device__ __forceinline__ void prefetch_weights(const Walk<ROWS, CLUSTER>& walk) const {
-#pragma unroll
-        for (u32 i = 0; i < TILE_OUTPUTS / WEIGHT_ROWS; ++i) prefetch_bulk(weights_of(walk, i), WEIGHT_BLOCK_BYTES);
-    }
-
-    __device__ __forceinline__ void fetch_activations(const Walk<ROWS, CLUSTER>& walk, u32 use) const {
-        const u32 row = tiles.first_row(walk.unit), at = ring.stage(use) + TILE_OUTPUTS * K_BLOCK, full = ring.full_of(use);
+    __device__ __forceinline__ void fetch_activations(const i8* activations, u32 use) const {
+        const u32 at = ring.stage(use) + TILE_OUTPUTS * K_BLOCK, full = ring.full_of(use);
 #pragma unroll
         for (u32 i = 0; i < PARTS / CLUSTER; ++i) {
             const u32 part = i * CLUSTER + rank, target = at + part * PART_BYTES;
-            const u64 block = static_cast<u64>(row / ACTIVATION_ROWS + part) * tiles.blocks + walk.block;
-            const i8* source = operands.activations + block * ACTIVATION_BLOCK_BYTES + row % ACTIVATION_ROWS * K_BLOCK;
+            const i8* source = activations + static_cast<u64>(part) * blocks * ACTIVATION_BLOCK_BYTES;
             if constexpr (CLUSTER == 1) copy_bulk(target, source, PART_BYTES, full);
             else copy_bulk_to_all(target, source, PART_BYTES, full, (1 << CLUSTER) - 1);
         }
@@ -284,7 +276,7 @@ __device__ __forceinline__ void product(const Operands& operands, const Finish& 
     if constexpr (CLUSTER > 1) cluster_sync();
     if (threadIdx.x >= GROUPS * GROUP_THREADS) {
         if constexpr (ROWS > 128) asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
-        if (threadIdx.x == GROUPS * GROUP_THREADS) Feeder<ROWS, STAGES, CLUSTER>{operands, tiles, ring, rank}.run();
+        if (threadIdx.x == GROUPS * GROUP_THREADS) Feeder<ROWS, STAGES, CLUSTER>{ring, rank, tiles.blocks}.run(operands, tiles);
     } else {
         if constexpr (ROWS > 128) asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
         await_previous();

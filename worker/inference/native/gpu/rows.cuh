@@ -40,13 +40,13 @@ struct Product {
         const u32 limbs = bits / 8;
         const i32* at = sums + static_cast<u64>(row) * limbs * outputs + n;
         const u64 step = static_cast<u64>(rows) * limbs * outputs;
-        i32 high = at[0], low = limbs == 2 ? at[outputs] : 0;
-#pragma unroll 1
-        for (u32 split = 1; split < splits; ++split) {
-            high += at[split * step];
-            if (limbs == 2) low += at[split * step + outputs];
-        }
-        return limbs == 2 ? 256 * static_cast<i64>(high) + low : high;
+        i32 high = 0, low = 0;
+#pragma unroll
+        for (u32 split = 0; split < SPLITS_MAX; ++split) high += split < splits ? at[split * step] : 0;
+        if (limbs == 1) return high;
+#pragma unroll
+        for (u32 split = 0; split < SPLITS_MAX; ++split) low += split < splits ? at[split * step + outputs] : 0;
+        return 256 * static_cast<i64>(high) + low;
     }
 
     // Sums n .. n + 3. All loads come before the arithmetic that needs them, several at a time.
@@ -54,20 +54,26 @@ struct Product {
         const u32 limbs = bits / 8;
         const i32* at = sums + static_cast<u64>(row) * limbs * outputs + n;
         const u64 step = static_cast<u64>(rows) * limbs * outputs;
-        Quad high = load_quad(at), low = limbs == 2 ? load_quad(at + outputs) : Quad{};
-        if (splits > 1) {
-#pragma unroll
-            for (u32 split = 1; split < SPLITS_MAX; ++split) {
-                if (split >= splits) break;
-                const Quad more = load_quad(at + split * step);
-                const Quad more_low = limbs == 2 ? load_quad(at + split * step + outputs) : Quad{};
-#pragma unroll
-                for (u32 j = 0; j < 4; ++j) high.value[j] += more.value[j], low.value[j] += more_low.value[j];
-            }
-        }
+        const Quad high = sum_of_splits(at, step), low = limbs == 2 ? sum_of_splits(at + outputs, step) : Quad{};
 #pragma unroll
         for (u32 j = 0; j < 4; ++j)
             out[j] = limbs == 2 ? 256 * static_cast<i64>(high.value[j]) + low.value[j] : high.value[j];
+    }
+
+    // Four at a time are on their way together.
+    __device__ __forceinline__ Quad sum_of_splits(const i32* at, u64 step) const {
+        Quad total = {};
+#pragma unroll
+        for (u32 first = 0; first < SPLITS_MAX; first += 4) {
+            if (first >= splits) break;
+            Quad part[4];
+#pragma unroll
+            for (u32 i = 0; i < 4; ++i) part[i] = first + i < splits ? load_quad(at + (first + i) * step) : Quad{};
+#pragma unroll
+            for (u32 j = 0; j < 4; ++j)
+                total.value[j] += part[0].value[j] + part[1].value[j] + part[2].value[j] + part[3].value[j];
+        }
+        return total;
     }
 
     // What `output` will read, into the L2 cache: nobody writes it, so there is no need to wait for the sums first.
