@@ -312,8 +312,9 @@ def kernel_times(gpu: GpuEngine, rows: Rows) -> dict[str, float]:
         launches = gpu._launches(shape)
         events = [cupy.cuda.Event() for _ in range(len(launches) + 1)]
         events[0].record(gpu._stream)
-        for (kernel, grid, block, arguments, shared_bytes), event in zip(launches, events[1:], strict=True):
-            kernel(grid, block, arguments, shared_mem=shared_bytes)
+        prepared = [gpu._launcher.prepare(*launch) for launch in launches]
+        for one, event in zip(prepared, events[1:], strict=True):
+            gpu._launcher.launch(one)
             event.record(gpu._stream)
         gpu._stream.synchronize()
     names = {id(kernel): name for name, kernel in gpu._kernels.items()}

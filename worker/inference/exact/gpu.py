@@ -185,6 +185,7 @@ class GpuEngine:
             "hidden": empty((rows, f), np.int32),
             "hidden_max": empty(rows, np.int32),
             "attended": empty((rows, attention), np.int32),
+            "attended_max": empty(rows, np.int32),
             "queries": empty((rows, attention), np.int8),
             "query_max": empty(heads, np.int32),
             "score_max": self._cupy.full(heads, -_SCORE_MAX, np.int32),

@@ -17,6 +17,7 @@ from core.errors import GpuError
 __all__ = ["DependentLaunch", "Launcher"]
 
 _DRIVER: Final = "libcuda.so.1"
+_ATTRIBUTE_CLUSTER_DIMENSION: Final = 4
 _ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION: Final = 6
 _ARGUMENT_MASK: Final = (1 << 64) - 1
 
@@ -40,7 +41,8 @@ class _Configuration(ctypes.Structure):
     )
 
 
-_AT_ONCE = _Attribute(_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION, 0, (ctypes.c_int * 16)(1))
+def _attribute(kind: int, *values: int) -> _Attribute:
+    return _Attribute(kind, 0, (ctypes.c_int * 16)(*values))
 
 
 class DependentLaunch(NamedTuple):
@@ -64,15 +66,28 @@ class Launcher:
             raise GpuError(f"{_DRIVER} has no cuLaunchKernelEx: update the NVIDIA driver ({error})") from error
 
     def prepare(
-        self, kernel: Any, grid: Sequence[int], block: Sequence[int], arguments: Sequence[Any], shared_bytes: int
+        self,
+        kernel: Any,
+        grid: Sequence[int],
+        block: Sequence[int],
+        arguments: Sequence[Any],
+        shared_bytes: int,
+        cluster: int,
     ) -> DependentLaunch:
-        """`kernel` is cupy's; arguments are cupy arrays or numpy integers of at most 64 bits."""
+        """`kernel` is cupy's; arguments are cupy arrays or numpy integers of at most 64 bits.
+
+        `cluster` blocks of the grid's last axis go together (1: as the kernel was compiled).
+        """
         values = (ctypes.c_uint64 * len(arguments))(*map(_argument, arguments))
         first = ctypes.addressof(values)
         parameters = (ctypes.c_void_p * len(arguments))(*(first + 8 * index for index in range(len(arguments))))
         sizes = [(ctypes.c_uint * 3)(*shape, *(1,) * (3 - len(shape))) for shape in (grid, block)]
-        configuration = _Configuration(*sizes, shared_bytes, self._stream, ctypes.pointer(_AT_ONCE), 1)
-        return DependentLaunch(kernel, configuration, parameters, (values, *arguments))
+        wanted = [_attribute(_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION, 1)]
+        if cluster > 1:
+            wanted.append(_attribute(_ATTRIBUTE_CLUSTER_DIMENSION, 1, 1, cluster))
+        attributes = (_Attribute * len(wanted))(*wanted)
+        configuration = _Configuration(*sizes, shared_bytes, self._stream, attributes, len(wanted))
+        return DependentLaunch(kernel, configuration, parameters, (values, attributes, *arguments))
 
     def launch(self, prepared: DependentLaunch) -> None:
         """Queue the kernel. Raises GpuError with the driver's status when it refuses."""

@@ -4,6 +4,7 @@ Owns the correspondence between docs/exact-inference.md section 4 and worker/inf
 nothing and launches nothing: `launches` is a list that may be run or captured.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -36,6 +37,9 @@ _TENSOR_HEAD_WIDTHS: Final = (64, 128)  # attention_tensor.cuh, as are the next 
 _TENSOR_PAGES_MAX: Final = 65_536 // PAGE_POSITIONS
 _TENSOR_QUERIES: Final = 64
 _WARP_QUERIES: Final = 16
+_CLUSTER_MAX: Final = 8  # attention_answers.cuh, as is the next
+_ANSWER_PAGES_MAX: Final = 512 // PAGE_POSITIONS
+_ATTENDED_FRACTION: Final = 16
 _HEADS_OF_BLOCK: Final = 8  # exact.cu
 _K_BLOCK: Final = 128  # layout.cuh
 _WEIGHT_ROWS: Final = 16
@@ -185,6 +189,7 @@ class Launch(NamedTuple):
     block: tuple[int, ...]
     arguments: tuple[Any, ...]
     shared_bytes: int
+    cluster: int  # blocks along the grid's last axis that share their memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,6 +340,14 @@ def _split_pages(model: DeviceModel, shape: Shape) -> int:
     return split
 
 
+def _cluster_blocks(tiles: int, pages: int, processors: int) -> int:
+    """Blocks of a cluster that attends for one answer's head: as few as keep all multiprocessors busy and have room."""
+    ranks = 1
+    while ranks < _CLUSTER_MAX and (ranks * _ANSWER_PAGES_MAX < pages or tiles * ranks < 2 * processors):
+        ranks *= 2
+    return ranks
+
+
 def launches(
     model: DeviceModel, buffers: Mapping[str, Any], kernel: Callable[[str, int], Kernel], shape: Shape
 ) -> list[Launch]:
@@ -410,6 +423,24 @@ class _Pass:
         header, shape, buffers = self._model.header, self._shape, self._buffers
         h, heads, kv_heads = header.head_width, header.heads, header.key_value_heads
         parts = -(-(heads // kv_heads) // _HEADS_OF_TILE)
+        if shape.pages_per_sequence <= _CLUSTER_MAX * _ANSWER_PAGES_MAX:
+            blocks = (shape.rows, kv_heads * parts)
+            ranks = _cluster_blocks(math.prod(blocks), shape.pages_per_sequence, self._model.processors)
+            self._add(
+                "attend_answers",
+                (*blocks, ranks),
+                -(-max(128, h) // 32) * 32,
+                *(self._attention, _u32(index), buffers["attended"], buffers["attended_max"]),
+                cluster=ranks,
+            )
+            self._add(
+                "quantise_rows",
+                (-(-heads * h // _BLOCK_ITEMS), shape.rows),
+                256,
+                *(buffers["attended"], buffers["attended_max"], buffers["quantised"], buffers["scale"]),
+                *(_u32(layer.o.bits), _u32(heads * h), _i32(_ATTENDED_FRACTION)),
+            )
+            return
         grid = (shape.tiles, kv_heads * parts, self._structs.splits)
         self._add(f"score_keys_{shape.rows_of_tile}", grid, 128, self._attention, _u32(index))
         self._add(f"add_values_{shape.rows_of_tile}", grid, -(-max(128, h) // 32) * 32, self._attention, _u32(index))
@@ -450,7 +481,7 @@ class _Pass:
                 *(_u32(f), fraction),
             )
         self._add(
-            "quantise_hidden",
+            "quantise_rows",
             grid,
             256,
             *(buffers["hidden"], buffers["hidden_max"], buffers["quantised"], buffers["scale"]),
@@ -506,6 +537,7 @@ class _Pass:
                 np.uint64((header.layers + 1) * width),
                 self._structs.wanted if wanted else None,
                 buffers["hidden_max"],
+                buffers["attended_max"],
             ),
         )
 
@@ -556,9 +588,18 @@ class _Pass:
             shared_bytes=product.shared_bytes,
         )
 
-    def _add(self, name: str, grid: tuple[int, ...], threads: int, *arguments: Any, shared_bytes: int = 0) -> None:
+    def _add(
+        self,
+        name: str,
+        grid: tuple[int, ...],
+        threads: int,
+        *arguments: Any,
+        shared_bytes: int = 0,
+        cluster: int = 1,
+    ) -> None:
         given = tuple(np.uint64(0) if one is None else one for one in arguments)
-        self._launches.append(Launch(self._kernel(name, shared_bytes), grid, (threads,), given, shared_bytes))
+        kernel = self._kernel(name, shared_bytes)
+        self._launches.append(Launch(kernel, grid, (threads,), given, shared_bytes, cluster))
 
 
 def _u32(value: int | bool) -> np.uint32:

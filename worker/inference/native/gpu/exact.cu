@@ -13,6 +13,7 @@
 // ring through seven grid-wide barriers a layer; equal bytes, 3.8 to 4.4 ms against 3.6 for a graph of kernels). What
 // every block has to compute for itself there (norms, quantised inputs: 5 to 8 microseconds each) costs more than the
 // launches that it saves.
+#include "worker/inference/native/gpu/attention_answers.cuh"
 #include "worker/inference/native/gpu/attention_tensor.cuh"
 #include "worker/inference/native/gpu/heads.cuh"
 #include "worker/inference/native/gpu/matmul.cuh"
@@ -284,7 +285,8 @@ KERNEL(1024) embed(i32* residual, const i8* embedding, const u16* mantissa, cons
 // Where `boundary` is not null: the residual row for the trace. `rows_wanted` chooses rows, or is null for all.
 KERNEL(1024) residual_norm(i32* residual, const i32* sums, const i32* mantissa, const i32* row_shift, const Scale* in_scale,
                            u32 in_bits, u32 splits, i8* out, Scale* out_scale, u32 out_bits, u32 width, i32 fraction,
-                           u64 epsilon_q48, i32* boundary, u64 boundary_stride, const i32* rows_wanted, i32* hidden_max) {
+                           u64 epsilon_q48, i32* boundary, u64 boundary_stride, const i32* rows_wanted, i32* hidden_max,
+                           i32* attended_max) {
     allow_next();
     const Product product = {sums, mantissa, row_shift, gridDim.x, width, in_bits, splits};
     if (sums)
@@ -313,7 +315,7 @@ KERNEL(1024) residual_norm(i32* residual, const i32* sums, const i32* mantissa, 
         }
         if (boundary) store_quad(boundary + row * boundary_stride + i, x[j]);
     }
-    if (hidden_max && threadIdx.x == 0) hidden_max[row] = 1;
+    if (threadIdx.x == 0) hidden_max[row] = attended_max[row] = 1;
     if (out) norm_row(out, blockIdx.x, out_scale + blockIdx.x, x, width, out_bits, fraction, epsilon_q48);
 }
 
@@ -340,6 +342,21 @@ KERNEL(32 * HEADS_OF_BLOCK) prepare_heads(const i32* sums, const i32* mantissa, 
         if (splits == 0) return sums[static_cast<u64>(row) * product.outputs + n];  // finished (stream_values)
         return saturate(product.output(product.sum(row, n), n, row_scale) + (bias ? bias[n] : 0));
     });
+}
+
+// In clusters of gridDim.z blocks.
+KERNEL_RESIDENT(256, 3) attend_answers(const Attention* attention, u32 layer, i32* attended, i32* attended_max) {
+    __shared__ __align__(16) AnswerMemory memory;
+    const Attention a = *attention;
+    Answer answer(a, memory, layer);
+    allow_next();
+    prefetch_table(a.exp2);
+    if (gridDim.x * gridDim.y * gridDim.z < ANSWER_PREFETCH_BLOCKS) answer.prefetch();
+    await_previous();
+    answer.load_queries();
+    answer.score();
+    answer.add_values();
+    answer.finish(attended, attended_max);
 }
 
 KERNEL_RESIDENT(128, 8) score_keys_1(const Attention* attention, u32 layer) {
@@ -472,15 +489,14 @@ KERNEL(256) gated(const i32* sums, const i32* mantissa, const i32* row_shift, co
     if (threadIdx.x == 0) atomicMax(hidden_max + row, a);
 }
 
-// A row's part of the gated units, quantised for `down`.
-KERNEL(256) quantise_hidden(const i32* hidden, const i32* hidden_max, i8* out, Scale* scale, u32 bits, u32 f,
-                            i32 hidden_fraction) {
+// A row's part, quantised for the next product; `row_max` has the largest magnitude of each row.
+KERNEL(256) quantise_rows(const i32* rows, const i32* row_max, i8* out, Scale* scale, u32 bits, u32 width, i32 fraction) {
     take_turn();
     const u32 row = blockIdx.y, i = first_item();
-    const i32 a = hidden_max[row];
-    if (i < f)
-        store_quantised(out, row, i, f, bits, load_quad(hidden + static_cast<u64>(row) * f + i), reciprocal_of(bits, a));
-    if (i == 0) scale[row] = plain_scale(static_cast<u64>(a), hidden_fraction);
+    const i32 a = row_max[row];
+    if (i < width)
+        store_quantised(out, row, i, width, bits, load_quad(rows + static_cast<u64>(row) * width + i), reciprocal_of(bits, a));
+    if (i == 0) scale[row] = plain_scale(static_cast<u64>(a), fraction);
 }
 
 // Products of few rows, finished where they are made (stream.cuh).

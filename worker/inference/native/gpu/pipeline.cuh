@@ -108,6 +108,24 @@ __device__ __forceinline__ void cluster_sync() {
     asm volatile("barrier.cluster.arrive.release;\nbarrier.cluster.wait.acquire;" ::: "memory");
 }
 
+// A word of another block's shared memory (or of this one's), at the same address there.
+__device__ __forceinline__ void store_at(u32 address, u32 rank, i32 value) {
+    asm volatile(
+        "{\n.reg .b32 there;\nmapa.shared::cluster.u32 there, %0, %1;\nst.shared::cluster.s32 [there], %2;\n}" ::"r"(address), "r"(rank),
+        "r"(value)
+        : "memory");
+}
+
+__device__ __forceinline__ u64 load_at(u32 address, u32 rank) {
+    u64 value;
+    asm volatile(
+        "{\n.reg .b32 there;\nmapa.shared::cluster.u32 there, %1, %2;\nld.shared::cluster.u64 %0, [there];\n}"
+        : "=l"(value)
+        : "r"(address), "r"(rank)
+        : "memory");
+    return value;
+}
+
 __device__ __forceinline__ u32 cluster_rank() {
     u32 rank;
     asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
