@@ -37,7 +37,8 @@ _TENSOR_HEAD_WIDTHS: Final = (64, 128)  # attention_tensor.cuh, as are the next 
 _TENSOR_PAGES_MAX: Final = 65_536 // PAGE_POSITIONS
 _TENSOR_QUERIES: Final = 64
 _WARP_QUERIES: Final = 16
-_CLUSTER_MAX: Final = 8  # attention_answers.cuh, as is the next
+_CLUSTER_MAX: Final = 8  # attention_answers.cuh, as are the next two
+_ANSWER_THREADS: Final = 128
 _ANSWER_PAGES_MAX: Final = 512 // PAGE_POSITIONS
 _ATTENDED_FRACTION: Final = 16
 _HEADS_OF_BLOCK: Final = 8  # exact.cu
@@ -65,6 +66,8 @@ _ROW_ITEMS: Final = 16  # rows.cuh
 _ROWS_MANY: Final = 128
 _ROW_THREADS: Final = 512
 _BLOCKS_OF_SPLIT_MIN: Final = 4
+_NORM_WIDTH_MAX: Final = 4 * 1024
+_WARP_ITEMS: Final = 4 * 32
 _BYTE_BITS: Final = 8
 
 Kernel = Callable[..., None]
@@ -423,13 +426,13 @@ class _Pass:
         header, shape, buffers = self._model.header, self._shape, self._buffers
         h, heads, kv_heads = header.head_width, header.heads, header.key_value_heads
         parts = -(-(heads // kv_heads) // _HEADS_OF_TILE)
-        if shape.pages_per_sequence <= _CLUSTER_MAX * _ANSWER_PAGES_MAX:
+        if h in _TENSOR_HEAD_WIDTHS and shape.pages_per_sequence <= _CLUSTER_MAX * _ANSWER_PAGES_MAX:
             blocks = (shape.rows, kv_heads * parts)
             ranks = _cluster_blocks(math.prod(blocks), shape.pages_per_sequence, self._model.processors)
             self._add(
-                "attend_answers",
+                f"attend_answers_{h}",
                 (*blocks, ranks),
-                -(-max(128, h) // 32) * 32,
+                _ANSWER_THREADS,
                 *(self._attention, _u32(index), buffers["attended"], buffers["attended_max"]),
                 cluster=ranks,
             )
@@ -523,23 +526,17 @@ class _Pass:
         header, buffers, shape = self._model.header, self._buffers, self._shape
         width = header.model_width
         kept = buffers["boundaries"][boundary * width :] if shape.traced and boundary is not None else None
-        self._add(
-            "residual_norm",
-            (shape.logit_rows if wanted else shape.rows,),
-            _threads(width, shape.rows),
-            buffers["residual"],
-            *((self._buffers["sums"], product.mantissa, product.row_shift) if product else (None, None, None)),
-            *(buffers["scale"], _u32(product.bits if product else 8), _u32(splits)),
-            *(buffers["quantised"] if bits else None, buffers["scale"], _u32(bits), _u32(width)),
-            *(_i32(header.residual_fraction), np.uint64(header.epsilon_q48)),
-            *(
-                kept,
-                np.uint64((header.layers + 1) * width),
-                self._structs.wanted if wanted else None,
-                buffers["hidden_max"],
-                buffers["attended_max"],
-            ),
-        )
+        outcome = (buffers["quantised"] if bits else None, buffers["scale"], _u32(bits), _u32(width))
+        noted = (kept, np.uint64((header.layers + 1) * width), self._structs.wanted if wanted else None)
+        norm = (_i32(header.residual_fraction), np.uint64(header.epsilon_q48), *noted)
+        rest = (*outcome, *norm, buffers["hidden_max"], buffers["attended_max"])
+        blocks = (shape.logit_rows if wanted else shape.rows,)
+        if product is None and width <= _NORM_WIDTH_MAX and shape.rows < _ROWS_MANY:
+            self._add("norm_rows", blocks, -(-width // _WARP_ITEMS) * 32, buffers["residual"], *rest)
+            return
+        sums = (buffers["sums"], product.mantissa, product.row_shift) if product else (None, None, None)
+        given = (buffers["scale"], _u32(product.bits if product else 8), _u32(splits))
+        self._add("residual_norm", blocks, _threads(width, shape.rows), buffers["residual"], *sums, *given, *rest)
 
     def _plan(self, matrix: Matrix, rows: int) -> tuple[_Product, int]:
         return product_plan(rows * matrix.bits // _BYTE_BITS, matrix.outputs, matrix.columns, self._model.processors)

@@ -36,6 +36,9 @@ WG_FN i32 saturate(i64 x) {
 
 // The least n with x < 2^n.
 WG_FN i32 bit_length(u64 x) {
+#if WG_ON_DEVICE
+    return 64 - __clzll(static_cast<long long>(x));
+#else
     i32 n = 0;
     for (i32 step = 32; step > 0; step /= 2) {
         if (x >> step) {
@@ -44,6 +47,7 @@ WG_FN i32 bit_length(u64 x) {
         }
     }
     return n + static_cast<i32>(x);
+#endif
 }
 
 // floor(sqrt(x)) for x < 2^63. The float unit only guesses: whatever it says, the corrections end at the exact root.

@@ -319,6 +319,19 @@ KERNEL(1024) residual_norm(i32* residual, const i32* sums, const i32* mantissa, 
     if (out) norm_row(out, blockIdx.x, out_scale + blockIdx.x, x, width, out_bits, fraction, epsilon_q48);
 }
 
+// residual_norm where there is no product to add and each thread has four values: the short code of an answer alone, as
+// each layer fetches it again.
+KERNEL_RESIDENT(1024, 2) norm_rows(const i32* residual, i8* out, Scale* out_scale, u32 out_bits, u32 width, i32 fraction, u64 epsilon_q48,
+                              i32* boundary, u64 boundary_stride, const i32* rows_wanted, i32* hidden_max, i32* attended_max) {
+    take_turn();
+    const u32 row = rows_wanted ? static_cast<u32>(rows_wanted[blockIdx.x]) : blockIdx.x, i = 4 * threadIdx.x;
+    Quad x[1] = {};
+    if (i < width) x[0] = load_quad(residual + static_cast<u64>(row) * width + i);
+    if (boundary && i < width) store_quad(boundary + row * boundary_stride + i, x[0]);
+    if (threadIdx.x == 0) hidden_max[row] = attended_max[row] = 1;
+    if (out) norm_row(out, blockIdx.x, out_scale + blockIdx.x, x, width, out_bits, fraction, epsilon_q48);
+}
+
 constexpr u32 HEADS_OF_BLOCK = 8;
 
 // One warp for each head of row blockIdx.x.
@@ -345,19 +358,22 @@ KERNEL(32 * HEADS_OF_BLOCK) prepare_heads(const i32* sums, const i32* mantissa, 
 }
 
 // In clusters of gridDim.z blocks.
-KERNEL_RESIDENT(256, 3) attend_answers(const Attention* attention, u32 layer, i32* attended, i32* attended_max) {
-    __shared__ __align__(16) AnswerMemory memory;
-    const Attention a = *attention;
-    Answer answer(a, memory, layer);
-    allow_next();
-    prefetch_table(a.exp2);
-    if (gridDim.x * gridDim.y * gridDim.z < ANSWER_PREFETCH_BLOCKS) answer.prefetch();
-    await_previous();
-    answer.load_queries();
-    answer.score();
-    answer.add_values();
-    answer.finish(attended, attended_max);
-}
+#define ATTEND_ANSWERS(width)                                                                                            \
+    KERNEL_RESIDENT(ANSWER_THREADS, 4) attend_answers_##width(const Attention* attention, u32 layer, i32* attended, i32* attended_max) { \
+        __shared__ __align__(16) AnswerMemory<width> memory;                                                             \
+        const Attention a = *attention;                                                                                  \
+        Answer<width> answer(a, memory, layer);                                                                          \
+        allow_next();                                                                                                    \
+        prefetch_table(a.exp2);                                                                                          \
+        if (gridDim.x * gridDim.y * gridDim.z < ANSWER_PREFETCH_BLOCKS) answer.prefetch();                               \
+        await_previous();                                                                                                \
+        answer.load_queries();                                                                                           \
+        answer.score();                                                                                                  \
+        answer.add_values();                                                                                             \
+        answer.finish(attended, attended_max);                                                                           \
+    }
+ATTEND_ANSWERS(64)
+ATTEND_ANSWERS(128)
 
 KERNEL_RESIDENT(128, 8) score_keys_1(const Attention* attention, u32 layer) {
     const Tile tile = tile_of(*attention, blockIdx.x, blockIdx.y, blockIdx.z);

@@ -116,11 +116,11 @@ __device__ __forceinline__ void store_at(u32 address, u32 rank, i32 value) {
         : "memory");
 }
 
-__device__ __forceinline__ u64 load_at(u32 address, u32 rank) {
-    u64 value;
+__device__ __forceinline__ i32 load_at(u32 address, u32 rank) {
+    i32 value;
     asm volatile(
-        "{\n.reg .b32 there;\nmapa.shared::cluster.u32 there, %1, %2;\nld.shared::cluster.u64 %0, [there];\n}"
-        : "=l"(value)
+        "{\n.reg .b32 there;\nmapa.shared::cluster.u32 there, %1, %2;\nld.shared::cluster.s32 %0, [there];\n}"
+        : "=r"(value)
         : "r"(address), "r"(rank)
         : "memory");
     return value;

@@ -173,19 +173,20 @@ constexpr u32 ROW_QUADS = 4;
 static_assert(4 * ROW_QUADS * 1024 >= 16'384, "a row of the widest model fits a block");
 
 // A residual row, held by the block's threads, quantised with the scale of its norm.
-__device__ __forceinline__ void norm_row(i8* out, u32 row, Scale* scale, const Quad* x, u32 width, u32 bits, i32 fraction,
+template <u32 QUADS>
+__device__ __forceinline__ void norm_row(i8* out, u32 row, Scale* scale, const Quad (&x)[QUADS], u32 width, u32 bits, i32 fraction,
                                          u64 epsilon_q48) {
     __shared__ i32 partial_max[32];
     __shared__ u64 partial_sum[32];
     i32 a = 1;
 #pragma unroll
-    for (u32 j = 0; j < ROW_QUADS; ++j) a = max(a, magnitude(x[j]));
+    for (u32 j = 0; j < QUADS; ++j) a = max(a, magnitude(x[j]));
     a = crew_reduce<BlockCrew>(a, partial_max, Larger());
     const i32 k = norm_shift(static_cast<u64>(a));
     const i64 reciprocal = reciprocal_of(bits, a);
     u64 squares = 0;
 #pragma unroll
-    for (u32 j = 0; j < ROW_QUADS; ++j) {
+    for (u32 j = 0; j < QUADS; ++j) {
         const u32 i = 4 * (threadIdx.x + j * blockDim.x);
         if (i >= width) break;
         squares += squares_of(x[j], k);
