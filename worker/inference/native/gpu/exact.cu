@@ -350,9 +350,12 @@ KERNEL(32 * HEADS_OF_BLOCK) prepare_heads(const i32* sums, const i32* mantissa, 
     prefetch_angles(heads, row);
     await_previous();
     if (head >= all) return;
-    const Scale row_scale = splits > 0 ? scale[row] : Scale{};
+    if (splits == 0) {  // finished (stream_values)
+        prepare_head(heads, layer, row, head, [&](u32 n) { return sums[static_cast<u64>(row) * product.outputs + n]; });
+        return;
+    }
+    const Scale row_scale = scale[row];
     prepare_head(heads, layer, row, head, [&](u32 n) {
-        if (splits == 0) return sums[static_cast<u64>(row) * product.outputs + n];  // finished (stream_values)
         return saturate(product.output(product.sum(row, n), n, row_scale) + (bias ? bias[n] : 0));
     });
 }
