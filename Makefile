@@ -72,9 +72,11 @@ lock: ## resolve pyproject.toml anew into the two lock files
 cubins: setup ## GPU kernels for every architecture of core/gpu.py (needs nvcc; nobody else does)
 	@$(BIN)/python -m core.build_kernels
 
-wheel: setup ## dist/: one wheel for every Python, with the native libraries and the lowest manylinux tag they allow
+wheel: setup ## dist/: one wheel for every Python and every Linux since glibc 2.17, with the native libraries
 	@rm -rf dist build/wheel
-	@$(BIN)/python -m build --wheel --no-isolation --outdir build/wheel
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --group wheel
+	@CXX="$(abspath $(BIN))/python -m ziglang c++ -target $$(uname -m)-linux-gnu.2.17" \
+		$(BIN)/python -m build --wheel --no-isolation --outdir build/wheel
 	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/auditwheel repair --wheel-dir dist build/wheel/*.whl
 
 clean: ## remove everything that setup made

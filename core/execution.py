@@ -16,8 +16,8 @@ from typing import Protocol
 from core.columns import Array
 from core.fork import Fork
 from core.receipts import Log, ReceiptColumns
-from core.state import StateDifference, StateReader
-from core.transaction import AccessListEntry, Authorization, TransactionColumns
+from core.state import EMPTY_ACCOUNT, StateDifference, StateReader
+from core.transaction import AccessListEntry, Authorization, Transaction, TransactionColumns, TransactionType
 
 __all__ = [
     "BlockContext",
@@ -32,6 +32,7 @@ __all__ = [
     "StructLog",
     "TransactionTrace",
     "Withdrawal",
+    "unsigned_transaction",
 ]
 
 
@@ -253,7 +254,10 @@ class TransactionTrace:
 
 
 class Executor(Protocol):
-    """Executes transactions against a state. Implementations: `worker.evm.reference`, `worker.evm.native_executor`."""
+    """Executes transactions against a state. Threads may share one.
+
+    Implementations: `worker.evm.reference`, `worker.evm.native_executor`.
+    """
 
     name: str
 
@@ -288,3 +292,39 @@ class Executor(Protocol):
         self, state: StateReader, context: BlockContext, request: CallRequest, *, struct_logs: bool
     ) -> TransactionTrace:
         """Run one unsigned message and tell what it did (debug_traceCall, eth_simulateV1's traceTransfers)."""
+
+
+def unsigned_transaction(state: StateReader, context: BlockContext, request: CallRequest) -> Transaction:
+    """The request as a transaction of the newest type that it needs and the fork knows; its signature is empty."""
+    nonce = request.nonce
+    if nonce is None or not request.validate:
+        nonce = (state.account(request.sender) or EMPTY_ACCOUNT).nonce
+    kind = _type_of(request, context.fork)
+    return Transaction(
+        type=kind,
+        chain_id=None if kind == TransactionType.LEGACY else context.chain_id,
+        nonce=nonce,
+        gas_limit=request.gas_limit,
+        max_fee_per_gas=request.max_fee_per_gas,
+        max_priority_fee_per_gas=request.max_priority_fee_per_gas,
+        to=request.to,
+        value=request.value,
+        data=request.data,
+        y_parity=0,
+        r=0,
+        s=0,
+        access_list=request.access_list,
+        max_fee_per_blob_gas=request.max_fee_per_blob_gas,
+        blob_versioned_hashes=request.blob_versioned_hashes,
+        authorizations=request.authorizations,
+    )
+
+
+def _type_of(request: CallRequest, fork: Fork) -> TransactionType:
+    if request.authorizations:
+        return TransactionType.SET_CODE
+    if request.blob_versioned_hashes:
+        return TransactionType.BLOB
+    if fork >= Fork.LONDON:
+        return TransactionType.FEE_MARKET
+    return TransactionType.ACCESS_LIST if request.access_list else TransactionType.LEGACY

@@ -68,7 +68,8 @@ def load_genesis(path: Path) -> Genesis:
     try:
         content = json.loads(path.read_bytes())
     except OSError as error:
-        raise GenesisError(f"cannot read {path}: {error.strerror}") from error
+        mend = "name your network's genesis file in the setting `genesis`"
+        raise GenesisError(f"cannot read {path}: {error.strerror}; {mend}") from error
     except ValueError as error:
         raise GenesisError(f"{path} is not JSON: {error}") from error
     return Genesis.from_geth(content)

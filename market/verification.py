@@ -1,9 +1,11 @@
 """Re-checks an answered job from what the chain recorded, and says of each check whether it passed, failed or could not
 be made.
 
-Pure: the caller fetches the logs (`job_topics` and `batch_topics` say which) and the worker's registered key. Trusts
-nobody: neither the coordinator nor the worker, and the escrow's own checks are made again. Whoever has the model runs
-an exact answer again and says what came out (`Recomputed`); equal trace roots prove the whole answer.
+Pure: the caller fetches the job's record and logs (`job_topics` and `batch_topics` say which) and the worker's
+registered key. Trusts nobody: neither the coordinator nor the worker, and the escrow's own checks are made again. A
+receipt that was settled with its batch is not on chain; whoever has it brings it, with the proof that it is in the
+batch. Whoever has the model runs an exact answer again and says what came out (`Recomputed`); equal trace roots prove
+the whole answer.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,13 +18,15 @@ from core.errors import ProofError
 from core.jobs.receipt import Receipt, ReceiptDomain, ReceiptInvalid, recover_signer
 from core.jobs.request import JobRequest, Tier, output_hash, request_hash
 from core.receipts import Log
-from market.contracts import ESCROW_ADDRESS, JOB_ESCROW
+from market.contracts import ESCROW_ADDRESS, JOB_ESCROW, EscrowStatus
 from market.receipt_tree import leaf_of, proof_of, root_from_proof
+from protos.messages import Inclusion, SignedReceipt
 
 __all__ = [
     "ChainRecord",
     "Check",
     "ClientSide",
+    "JobState",
     "Recomputed",
     "Verdict",
     "batch_topics",
@@ -31,6 +35,7 @@ __all__ = [
     "verify",
 ]
 
+_SETTLED = (EscrowStatus.SETTLING, EscrowStatus.PAID, EscrowStatus.REJECTED, EscrowStatus.DEMANDED)
 _OUTCOMES = ("JobPaid", "JobRefunded", "JobExpired", "JobRejected")
 
 
@@ -52,11 +57,34 @@ class Check:
 
 
 @dataclass(frozen=True, slots=True)
+class JobState:
+    """What the escrow keeps of a job (`JobEscrow.jobOf`): of a settled one, its place in a batch and its payment."""
+
+    status: EscrowStatus
+    worker: bytes
+    batch_id: int
+    index: int
+    payment_wei: int
+
+    @classmethod
+    def from_solidity(cls, values: Sequence[Any]) -> "JobState":
+        """For what an ABI decoder returns of `jobOf`."""
+        status, worker, batch_id, index, payment_wei = (values[place] for place in (3, 7, 8, 9, 11))
+        return cls(EscrowStatus(status), worker, batch_id, index, payment_wei)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether a receipt of this job was settled, and not given up for want of being shown."""
+        return self.status in _SETTLED
+
+
+@dataclass(frozen=True, slots=True)
 class ChainRecord:
-    """What the escrow's events say about one job. Parts that have not happened are None; `batch` has what is on chain
-    of the batch's receipts, by their index."""
+    """What the escrow says about one job. Parts that have not happened are None; `batch` has what is on chain of the
+    batch's receipts, by their index."""
 
     domain: ReceiptDomain
+    state: JobState
     opened: Event
     accepted: Event | None
     committed: Event | None
@@ -76,12 +104,14 @@ class Recomputed:
 
 @dataclass(frozen=True, slots=True)
 class ClientSide:
-    """What only the client knows; whoever has less can check less."""
+    """What is not on chain; whoever has less can check less."""
 
     salt: bytes | None = None
     request: JobRequest | None = None
     output: str | None = None
     recomputed: Recomputed = Recomputed()
+    signed: SignedReceipt | None = None
+    inclusion: Inclusion | None = None
 
 
 def job_topics(job_id: bytes) -> tuple[bytes | None, ...]:
@@ -96,7 +126,7 @@ def batch_topics(batch_id: int) -> tuple[tuple[bytes | None, ...], ...]:
     return (committed, number), (accepted, None, number)
 
 
-def read_record(domain: ReceiptDomain, job_id: bytes, logs: Sequence[Log]) -> ChainRecord | None:
+def read_record(domain: ReceiptDomain, job_id: bytes, state: JobState, logs: Sequence[Log]) -> ChainRecord | None:
     """Read the logs that `job_topics` and `batch_topics` find; None if the job was never opened.
 
     Logs of other contracts, jobs and batches are left out, as are repetitions.
@@ -107,11 +137,11 @@ def read_record(domain: ReceiptDomain, job_id: bytes, logs: Sequence[Log]) -> Ch
     if "JobOpened" not in own:
         return None
     accepted = own.get("ReceiptAccepted")
-    batch_id = accepted.arguments["batchId"] if accepted else None
-    in_batch = [event for event in events if batch_id is not None and event.arguments.get("batchId") == batch_id]
+    in_batch = [event for event in events if state.is_settled and event.arguments.get("batchId") == state.batch_id]
     batch = [event for event in in_batch if event.name == "ReceiptAccepted"]
     return ChainRecord(
         domain=domain,
+        state=state,
         opened=own["JobOpened"],
         accepted=accepted,
         committed=next((event for event in in_batch if event.name == "BatchCommitted"), None),
@@ -122,17 +152,21 @@ def read_record(domain: ReceiptDomain, job_id: bytes, logs: Sequence[Log]) -> Ch
 
 def verify(record: ChainRecord, signer: bytes, client: ClientSide) -> tuple[Check, ...]:
     """Every check, in order. `signer` is the key that the registry names for the worker, or zero."""
-    if record.accepted is None:
-        return (Check("receipt", Verdict.UNCHECKED, "no receipt of this job is on chain"),)
     try:
-        receipt = Receipt.from_solidity(record.accepted.arguments["receipt"])
+        signed = _signed_receipt(record, client)
     except ReceiptInvalid as error:
         return (Check("receipt", Verdict.FAILED, f"the receipt contradicts itself: {error}"),)
+    if not record.state.is_settled:
+        return (Check("receipt", Verdict.UNCHECKED, "no receipt of this job is settled"),)
+    if signed is None:
+        detail = "the job is settled, but its receipt was not handed over: its client may demand it on chain"
+        return (Check("receipt", Verdict.UNCHECKED, detail),)
+    receipt = signed.receipt
     return (
         Check("receipt", Verdict.PASSED, "usage times price is its total; trace, tier and times fit together"),
-        _check_signature(record, receipt, signer),
+        _check_signature(record, signed, signer),
         _check_order(record, receipt),
-        _check_inclusion(record, receipt),
+        _check_inclusion(record, receipt, client.inclusion),
         _check_payment(record, receipt),
         _check_hash("request", receipt.request_hash, client.salt, client.request, request_hash),
         _check_hash("output", receipt.output_hash, client.salt, client.output, output_hash),
@@ -140,16 +174,23 @@ def verify(record: ChainRecord, signer: bytes, client: ClientSide) -> tuple[Chec
     )
 
 
+def _signed_receipt(record: ChainRecord, client: ClientSide) -> SignedReceipt | None:
+    """The receipt that is on chain, or the one that was brought. Raises ReceiptInvalid."""
+    if record.accepted is None:
+        return client.signed
+    arguments = record.accepted.arguments
+    return SignedReceipt(Receipt.from_solidity(arguments["receipt"]), arguments["signature"])
+
+
 def _check(name: str, passed: bool, detail: str) -> Check:
     return Check(name, Verdict.PASSED if passed else Verdict.FAILED, detail)
 
 
-def _check_signature(record: ChainRecord, receipt: Receipt, signer: bytes) -> Check:
-    assert record.accepted is not None
+def _check_signature(record: ChainRecord, signed: SignedReceipt, signer: bytes) -> Check:
     if not any(signer):
         return Check("signature", Verdict.UNCHECKED, "the worker has left the registry, and its key with it")
     try:
-        recovered = recover_signer(receipt, record.domain, record.accepted.arguments["signature"])
+        recovered = recover_signer(signed.receipt, record.domain, signed.signature)
     except ReceiptInvalid as error:
         return Check("signature", Verdict.FAILED, str(error))
     if recovered != signer:
@@ -176,27 +217,38 @@ def _check_order(record: ChainRecord, receipt: Receipt) -> Check:
     return Check("order", Verdict.PASSED, f"{receipt.total_wei} of at most {price_max_wei} wei, in time, as ordered")
 
 
-def _check_inclusion(record: ChainRecord, receipt: Receipt) -> Check:
-    """Rebuild the batch's tree from the receipts that are on chain."""
-    assert record.accepted is not None
+def _check_inclusion(record: ChainRecord, receipt: Receipt, inclusion: Inclusion | None) -> Check:
+    """By the proof that was brought, or by the batch's tree, where all its receipts are on chain."""
     if record.committed is None:
         return Check("inclusion", Verdict.FAILED, "the batch was never committed")
     size, root = record.committed.arguments["size"], record.committed.arguments["root"]
+    index, leaf = record.state.index, leaf_of(receipt.digest(record.domain))
+    place = f"receipt {index + 1} of {size} under root 0x{root.hex()}"
+    if inclusion is not None:
+        try:
+            found = root_from_proof(leaf, index, size, inclusion.proof)
+        except ProofError as error:
+            return Check("inclusion", Verdict.FAILED, str(error))
+        return _check("inclusion", found == root, place)
     if [event.arguments["index"] for event in record.batch] != list(range(size)):
         detail = f"{len(record.batch)} of the batch's {size} receipts are on chain; the escrow saw a proof"
         return Check("inclusion", Verdict.UNCHECKED, detail)
-    index = record.accepted.arguments["index"]
     try:
         receipts = [Receipt.from_solidity(event.arguments["receipt"]) for event in record.batch]
         leaves = [leaf_of(one.digest(record.domain)) for one in receipts]
-        found = root_from_proof(leaf_of(receipt.digest(record.domain)), index, size, proof_of(leaves, index))
+        found = root_from_proof(leaf, index, size, proof_of(leaves, index))
     except (ReceiptInvalid, ProofError) as error:
         return Check("inclusion", Verdict.FAILED, str(error))
-    return _check("inclusion", found == root, f"receipt {index + 1} of {size} under root 0x{root.hex()}")
+    return _check("inclusion", found == root, place)
 
 
 def _check_payment(record: ChainRecord, receipt: Receipt) -> Check:
-    outcome = record.outcome
+    outcome, state = record.outcome, record.state
+    if outcome is None and (state.payment_wei, state.worker) != (receipt.total_wei, receipt.worker):
+        detail = f"settled at {state.payment_wei} wei for 0x{state.worker.hex()}, which the receipt does not say"
+        return Check("payment", Verdict.FAILED, detail)
+    if outcome is None and state.status == EscrowStatus.PAID:
+        return Check("payment", Verdict.PASSED, f"{state.payment_wei} wei paid with its batch, the rest back")
     if outcome is None:
         return Check("payment", Verdict.UNCHECKED, "not released yet: the challenge window is open, or nobody asked")
     if outcome.name != "JobPaid":

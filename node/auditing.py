@@ -14,10 +14,11 @@ from protos.messages import AnswerOpened
 from sequencer.coordinator.challenges import Answered
 from worker.inference.exact.answer import AnswerText, whole_text
 from worker.inference.exact.model import ExactModel
-from worker.inference.exact.ordering import model_hash, sampling_of, sampling_words
+from worker.inference.exact.ordering import model_hash
 from worker.inference.exact.tokenizer import ChatTokenizer
 from worker.inference.proof_arithmetic import ProofArithmetic
 from worker.inference.proof_engine import ProofEngine
+from worker.inference.proof_trace import statement_of
 from zk.audit import AuditKey, audit, draw_units
 from zk.openings import decode_units, encode_units, openings_of
 from zk.replay import replay
@@ -67,10 +68,8 @@ class _Auditable:
 
     def statement(self, answered: Answered) -> Statement:
         """What the receipt's trace must be of. Raises InvalidInput when there can be no such answer."""
-        sampling = sampling_of(answered.request.sampling, self._model.header.vocabulary)
-        prompt = tuple(self._tokenizer.encode_chat(answered.request.messages))
-        words = sampling_words(sampling)
-        return Statement(self._model.root, answered.request_hash, words, prompt, answered.answer)
+        prompt = self._tokenizer.encode_chat(answered.request.messages)
+        return statement_of(self._model, answered.request, answered.salt, prompt, answered.answer)
 
     def text_problem(self, answered: Answered) -> str | None:
         header, statement = self._model.header, self.statement(answered)

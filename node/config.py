@@ -61,7 +61,10 @@ class SequencerConfig:
         "", "addresses of the watchers whose findings halt sealing, separated by commas; empty believes any watcher"
     )
     execution_timeout_ms: int = setting(30_000, "time a worker has to execute a block, milliseconds", least=100)
-    settlement_interval_ms: int = setting(2_000, "time between settlements of receipts, milliseconds", least=100)
+    settlement_interval_ms: int = setting(2_000, "time between looks at what can be settled, milliseconds", least=100)
+    settlement_wait_ms: int = setting(
+        0, "time that a receipt waits for others to be settled with it, milliseconds; 0 settles at once", least=0
+    )
     audit_percent: int = setting(25, "share of jobs whose answer is checked", least=0, most=100)
     audit_models: str = setting(
         "", "folder of exact models to check answers with; empty leaves every check to a second worker"

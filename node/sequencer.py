@@ -14,13 +14,16 @@ from prometheus_client import CollectorRegistry, Gauge
 from core.genesis import load_genesis
 from core.store.replica import Replica
 from node.auditing import ModelAuditor
+from node.client import RpcClient
 from node.config import SequencerConfig
+from node.disputes.prosecution import LadderProsecutor
 from node.errors import ConfigError
 from node.executors import make_executor
 from node.keys import CertificateAuthority, IdentityKey
 from node.metrics import serving
-from node.paths import chain_dir, identity_file, keys_dir
+from node.paths import chain_dir, challenger_file, identity_file, keys_dir
 from node.status import StatusMethods
+from node.wallet import Wallet
 from sequencer.coordinator.block_execution import ExecutionConfig
 from sequencer.coordinator.fleet import FleetConfig
 from sequencer.coordinator.jobs import JobsConfig
@@ -58,13 +61,15 @@ class SequencerNode:
         self._identity = IdentityKey.load_or_create(identity_file(config.data_dir))
         self._authority = CertificateAuthority.load_or_create(keys_dir(config.data_dir))
         genesis = load_genesis(config.genesis)
+        folder = config.audit_models
+        self._models = [ExactModel(path) for path in ModelStore(Path(folder)).models()] if folder else []
         self._chain = Replica.open(chain_dir(config.data_dir), genesis, states_kept=config.states_kept or None)
         resources.callback(self._chain.close)
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT."""
         clock = SystemClock()
-        executor = make_executor("reference")
+        executor = make_executor("cpu")
         journal = Journal(self._config.data_dir / "mempool.journal")
         coordinator = Coordinator(
             self._coordinator_config(),
@@ -74,6 +79,7 @@ class SequencerNode:
             executor,
             lambda raw: sequencer.admission.admit(raw),
             auditor=self._auditor(),
+            prosecutor=self._prosecutor(),
         )
         halted = Gauge("warpgrid_sealing_halted", "1 while a watcher's finding halts sealing", registry=self._registry)
         halted.set_function(lambda: coordinator.evidence.halt() is not None)
@@ -119,10 +125,15 @@ class SequencerNode:
             running.cancel()  # a block that waits for workers which do not come is nothing that was promised to anybody
 
     def _auditor(self) -> ModelAuditor | None:
-        folder = self._config.audit_models
-        if not folder:
+        return ModelAuditor(self._models, self._config.audit_units) if self._models else None
+
+    def _prosecutor(self) -> LadderProsecutor | None:
+        """Disputes from an account of its own: the operator's nonces are the settlement's."""
+        if not self._models or not self._config.rpc_port:
             return None
-        return ModelAuditor([ExactModel(path) for path in ModelStore(Path(folder)).models()], self._config.audit_units)
+        rpc = RpcClient(f"http://{self._config.rpc_host}:{self._config.rpc_port}")
+        key = IdentityKey.load_or_create(challenger_file(self._config.data_dir))
+        return LadderProsecutor(rpc, Wallet(key, rpc), self._models)
 
     def _coordinator_config(self) -> CoordinatorConfig:
         config = self._config
@@ -133,7 +144,9 @@ class SequencerNode:
             fleet=FleetConfig(watchers=_addresses(config.watchers)),
             execution=ExecutionConfig(config.executors_wanted, timeout_s, 3 * timeout_s),
             jobs=JobsConfig(audit_percent=config.audit_percent),
-            settlement=SettlementConfig(interval_s=config.settlement_interval_ms / 1000),
+            settlement=SettlementConfig(
+                interval_s=config.settlement_interval_ms / 1000, wait_s=config.settlement_wait_ms / 1000
+            ),
         )
 
     def _settings(self) -> SequencerSettings:

@@ -7,6 +7,7 @@ import asyncio
 import signal
 import time
 from contextlib import ExitStack
+from functools import partial
 
 import structlog
 from prometheus_client import CollectorRegistry, Gauge
@@ -16,7 +17,7 @@ from core.hashing import keccak256
 from market.contracts import ESCROW_ADDRESS
 from node.client import RpcClient, parse_address
 from node.config import WorkerConfig
-from node.disputes.defence import Defender, defend
+from node.disputes.defence import DefenceState, Defender, defend
 from node.errors import ServiceUnreachable
 from node.executors import make_executor
 from node.keys import IdentityKey, SequencerPin, WorkerTls
@@ -86,6 +87,10 @@ async def _run(config: WorkerConfig, registry: CollectorRegistry, resources: Exi
     head.set_function(lambda: worker.replica.head.number)
     running = Gauge("warpgrid_jobs_running", "Jobs in progress", registry=registry)
     running.set_function(lambda: worker.jobs.running)
+    games = Gauge("warpgrid_disputes", "Disputes about this worker's answers, by state", ["state"], registry=registry)
+    for state in DefenceState:
+        counted = partial(_count_defences, defenders, state)
+        games.labels(state=state.value).set_function(counted)
     loop = asyncio.get_running_loop()
     for one in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(one, worker.stop)
@@ -113,6 +118,10 @@ def _defender(config: WorkerConfig, wallet: Wallet, loaded: LoadedModel) -> Defe
     files = JobFiles(config.data_dir / "jobs")
     files.drop_kept(time.time() - _KEEP_ANSWERS_S)
     return Defender(RpcClient(config.rpc_url), wallet, files, {loaded.engine.model.model_hash: loaded.exact})
+
+
+def _count_defences(defenders: list[Defender], state: DefenceState) -> int:
+    return sum(one.count(state) for one in defenders)
 
 
 async def _register(

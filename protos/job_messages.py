@@ -16,6 +16,7 @@ __all__ = [
     "AnswerOpened",
     "AssignJob",
     "CancelJob",
+    "Inclusion",
     "JobEvent",
     "JobFailed",
     "JobFinished",
@@ -47,6 +48,7 @@ _PRODUCT_BYTES_MAX = 5 * 262_144
 _EARLIER_BYTES_MAX = 32 * 1024 * 1024
 _POSITION_ROOTS_BYTES_MAX = 32 * 131_072
 
+PROOF_NODES_MAX = 16
 Tokens = Annotated[bytes, SizeMax(4 * OUTPUT_TOKENS_MAX)]
 
 
@@ -88,6 +90,16 @@ class JobEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class Inclusion:
+    """Where a receipt is among those that were settled together: the escrow's number of the batch, the place in it, and
+    the siblings from the receipt's leaf up to the batch's root."""
+
+    batch_id: int
+    index: int
+    proof: Annotated[tuple[Hash, ...], CountMax(PROOF_NODES_MAX)]
+
+
+@dataclass(frozen=True, slots=True)
 class JobRecord:
     job_id: Hash
     state: Text
@@ -102,6 +114,7 @@ class JobRecord:
     submitted_at_ms: int
     deadline_ms: int
     answer: Tokens = b""
+    inclusion: Inclusion | None = None
 
 
 @dataclass(frozen=True, slots=True)

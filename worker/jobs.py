@@ -63,7 +63,7 @@ class Opener(Protocol):
     """Opens what an exact engine committed to. Implementation: `worker.inference.proof_opener`."""
 
     async def open(
-        self, request: JobRequest, request_hash: bytes, answer: Sequence[int], units: Sequence[Unit]
+        self, request: JobRequest, salt: bytes, answer: Sequence[int], units: Sequence[Unit]
     ) -> tuple[Digests, list[AuditOpening]]:
         """The roots of all positions, and the openings. Raises InvalidInput for what this model never answered."""
 
@@ -239,8 +239,7 @@ class JobRunner:
         return self._signed(job, "".join(text), completion, started_ms)
 
     def _generated(self, job: AssignJob, engine: Engine) -> AsyncGenerator[Piece | Completion, None]:
-        asked = request_hash(job.request, job.salt)
-        return engine.generate(job.request, asked, decode_tokens(job.expected))
+        return engine.generate(job.request, job.salt, decode_tokens(job.expected))
 
     def _signed(self, job: AssignJob, output: str, completion: Completion, started_ms: int) -> JobFinished:
         input_wei, output_wei = (0, 0) if job.audit else (job.input_token_wei, job.output_token_wei)
@@ -302,11 +301,10 @@ class JobRunner:
             raise _Refused("version", f"this worker opens answers by version {OPENINGS_VERSION}")
         if offered is None or offered.opener is None:
             raise _Refused("model_missing", "this worker does not serve that model with proofs")
-        asked = request_hash(message.request, message.salt)
         answer, units = decode_tokens(message.answer), decode_units(message.units)
         try:
             async with asyncio.timeout((message.deadline_ms - self._now_ms()) / 1000):
-                roots, openings = await offered.opener.open(message.request, asked, answer, units)
+                roots, openings = await offered.opener.open(message.request, message.salt, answer, units)
         except TimeoutError as error:
             raise _Refused("deadline", "the answer was not opened by the deadline") from error
         return opened_of(message.job_id, roots, openings)

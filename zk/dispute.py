@@ -37,6 +37,7 @@ __all__ = [
     "Worker",
     "play",
     "table_code",
+    "tokens_bytes",
 ]
 
 LEVELS_PER_ROUND: Final = 4
@@ -214,7 +215,7 @@ class Worker:
         position, inner = divmod(self._tree.index, self._trace.shape.leaves)
         statement = self._trace.statement
         if inner == 0 and position < len(statement.prompt):
-            return "provePrompt", (tokens_bytes(statement.prompt),)
+            return "provePrompt", (statement.prompt_prefix + tokens_bytes(statement.prompt),)
         tape = self._make_tape(position, inner)
         last = self._programs.instruction(inner, 0)
         path = siblings_of(tape.levels, last.first(position + 1))

@@ -5,7 +5,7 @@ wrong. Needs an engine for the model (`PrefillEngine`), which whoever composes t
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -63,7 +63,7 @@ def replay(
     """
     if engine.model_root != order.model_root:
         return Verdict(False, "this engine runs another model than the one ordered")
-    statement = Statement(order.model_root, order.request_hash, order.sampling, order.prompt, answer)
+    statement = replace(order, answer=answer)
     shape = engine.trace_shape
     builder = TraceBuilder(shape)
     position, wrong_token = 0, None

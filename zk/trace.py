@@ -13,6 +13,7 @@ and a precompile on chain), nodes by keccak-256. The trace root binds the rows' 
 tokens. Owns bytes and hashes; knows no arithmetic.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final
@@ -28,6 +29,7 @@ from zk.merkle import Digests, depth_of, empty_root, levels_of, parents_of, root
 __all__ = [
     "LeafName",
     "Opening",
+    "PositionsBuilder",
     "Statement",
     "Trace",
     "TraceBuilder",
@@ -53,9 +55,9 @@ def key_value_leaf(layer: int) -> int:
     return 2 + 2 * layer
 
 
-def tokens_hash(tokens: tuple[int, ...]) -> bytes:
-    """keccak-256 of tokens as u32, little-endian."""
-    return keccak256(np.array(tokens, "<u4").tobytes())
+def tokens_hash(tokens: Sequence[int], prefix: bytes = b"") -> bytes:
+    """keccak-256 of a prefix and tokens as u32, little-endian."""
+    return keccak256(prefix + np.array(tokens, "<u4").tobytes())
 
 
 def token_digest(token: int) -> bytes:
@@ -101,7 +103,8 @@ class TraceShape:
 class Statement:
     """What a trace is of: 32-byte model root and request hash, sampling as integers, and the tokens.
 
-    The sampling words are those of section 5: temperature_q16, top_k, top_p_q16, seed, choice.
+    The sampling words are those of section 5: temperature_q16, top_k, top_p_q16, seed, choice. `prompt_prefix` (32
+    bytes, `core.jobs.exact.prompt_prefix`) hides the prompt of a job; zeros hide nothing.
     """
 
     model_root: bytes
@@ -109,10 +112,11 @@ class Statement:
     sampling: tuple[int, int, int, int, int]
     prompt: tuple[int, ...]
     answer: tuple[int, ...]
+    prompt_prefix: bytes = bytes(32)
 
     def __post_init__(self) -> None:
-        if len(self.model_root) != 32 or len(self.request_hash) != 32:
-            raise TraceInvalid("model root and request hash are 32 bytes each")
+        if any(len(one) != 32 for one in (self.model_root, self.request_hash, self.prompt_prefix)):
+            raise TraceInvalid("model root, request hash and prompt prefix are 32 bytes each")
         if not self.prompt or not self.answer:
             raise TraceInvalid("a trace has a prompt and an answer of at least one token each")
         if any(not 0 <= token < 2**32 for token in self.tokens) or any(not 0 <= one < 2**64 for one in self.sampling):
@@ -122,11 +126,16 @@ class Statement:
     def tokens(self) -> tuple[int, ...]:
         return self.prompt + self.answer
 
+    @property
+    def prompt_hash(self) -> bytes:
+        """What the trace root, and an order, name the prompt by."""
+        return tokens_hash(self.prompt, self.prompt_prefix)
+
     def root(self, rows_root: bytes) -> bytes:
         """The trace root: what a receipt carries."""
         numbers = (*self.sampling, len(self.prompt), len(self.answer))
         words = b"".join(number.to_bytes(32, "big") for number in numbers)
-        tokens = tokens_hash(self.prompt) + tokens_hash(self.answer)
+        tokens = self.prompt_hash + tokens_hash(self.answer)
         return keccak256(TAG + self.model_root + self.request_hash + words + tokens + rows_root)
 
 
@@ -191,6 +200,39 @@ class Trace:
         if differs.any():
             return self.shape.name(int(differs.argmax()))
         return None if len(self.leaves) == len(other.leaves) else self.shape.name(common)
+
+
+class PositionsBuilder:
+    """The trace of positions that were hashed where they were computed: keeps their roots, 32 bytes each."""
+
+    def __init__(self, shape: TraceShape) -> None:
+        self._shape = shape
+        self._parts: list[Digests] = []
+        self._positions = 0
+
+    def add(self, first_position: int, roots: Digests) -> None:
+        """u8[n, 32]: the subtrees of the next positions, over their token, residual and key-value rows."""
+        if first_position != self._positions:
+            raise TraceInvalid(f"position {first_position} was added after {self._positions} positions")
+        if roots.ndim != 2 or roots.shape[1] != 32 or roots.dtype != np.uint8:
+            raise TraceInvalid(f"roots {roots.dtype}{roots.shape} are no digests")
+        self._parts.append(roots.copy())
+        self._positions += len(roots)
+
+    def finish(self, statement: Statement) -> bytes:
+        """The trace root of the statement, whose last token has no rows.
+
+        Raises TraceInvalid when it has another number of tokens.
+        """
+        tokens = statement.tokens
+        if self._positions != len(tokens) - 1:
+            raise TraceInvalid(f"{self._positions} positions were added, for {len(tokens)} tokens")
+        depth = depth_of(self._shape.leaves)
+        last = token_digest(tokens[-1])
+        for level in range(depth):
+            last = keccak256(last + empty_root(level))
+        roots = np.concatenate([*self._parts, np.frombuffer(last, np.uint8).reshape(1, 32)])
+        return statement.root(levels_of(roots, empty_root(depth))[-1].tobytes())
 
 
 class TraceBuilder:

@@ -1,4 +1,5 @@
 // C entry points of libwarpgrid_core: the crypto that every room shares, over batches of items.
+#include "core/native/crypto/hash_batches.hpp"
 #include "core/native/crypto/precompiles.hpp"
 #include "core/native/crypto/recovery_batch.hpp"
 
@@ -6,12 +7,19 @@ using namespace warpgrid;
 
 // digests[n][32] = keccak256 of items[offsets[i]..offsets[i+1]).
 WG_EXPORT void warpgrid_keccak256_batch(u8* digests, const u8* items, const u64* offsets, u64 count) {
-    for (u64 i = 0; i < count; ++i) keccak256(digests + 32 * i, items + offsets[i], offsets[i + 1] - offsets[i]);
+    for (u64 i = 0, equal; i < count; i += equal) {
+        equal = equal_messages(offsets, i, count);
+        keccak256_equal(digests + 32 * i, items + offsets[i], offsets[i + 1] - offsets[i], equal);
+    }
 }
 
 // digests[n][32] = SHA-256 of items[offsets[i]..offsets[i+1]).
 WG_EXPORT void warpgrid_sha256_batch(u8* digests, const u8* items, const u64* offsets, u64 count) {
-    for (u64 i = 0; i < count; ++i) sha256(digests + 32 * i, items + offsets[i], offsets[i + 1] - offsets[i]);
+    for (u64 i = 0, equal; i < count; i += equal) {
+        equal = equal_messages(offsets, i, count);
+        const u64 size = offsets[i + 1] - offsets[i];
+        sha256_rows(digests + 32 * i, 32, items + offsets[i], size, size, equal);
+    }
 }
 
 // addresses[n][20] of the signers of hashes[n][32] by signatures[n][64] (r, s) and y_parities[n]; valid[n] is 0, and the

@@ -120,6 +120,7 @@ class ReplicaReader:
         return None if number is None else self.block(number)
 
     def block_hashes(self, number: int) -> tuple[bytes, ...]:
+        """The hashes of up to 256 blocks below block `number`, its parent's last, as its `BlockContext` wants them."""
         with self._environment.read() as transaction:
             entries = [self._index.entry(transaction, one) for one in range(max(0, number - BLOCK_HASHES_MAX), number)]
         return tuple(entry.hash for entry in entries if entry is not None)

@@ -4,6 +4,7 @@ They are predeployed: no deployment transaction, no owner. Their parameters are 
 """
 
 from dataclasses import dataclass
+from enum import IntEnum
 from pathlib import Path
 
 from core.contract import load_artifact
@@ -18,6 +19,7 @@ __all__ = [
     "REGISTRY_ADDRESS",
     "SETTLE_RECEIPTS_MAX",
     "WORKER_REGISTRY",
+    "EscrowStatus",
     "MarketParameters",
     "predeploys",
 ]
@@ -27,13 +29,26 @@ REGISTRY_ADDRESS = bytes.fromhex("5747000000000000000000000000000000000001")
 ESCROW_ADDRESS = bytes.fromhex("5747000000000000000000000000000000000002")
 ARBITER_ADDRESS = bytes.fromhex("5747000000000000000000000000000000000003")
 
-# JobEscrow's constant: most receipts in one call of `settle`.
+# JobEscrow's constant: most receipts in one call of `settle`; of `settleBatch`, `market.batches` has it.
 SETTLE_RECEIPTS_MAX = 128
 
 _ARTIFACTS = Path(__file__).parent / "artifacts"
 WORKER_REGISTRY = load_artifact(_ARTIFACTS / "WorkerRegistry.json")
 JOB_ESCROW = load_artifact(_ARTIFACTS / "JobEscrow.json")
 ARBITER = load_artifact(_ARTIFACTS / "Arbiter.json")
+
+
+class EscrowStatus(IntEnum):
+    """JobEscrow.Status."""
+
+    UNKNOWN = 0
+    FUNDED = 1
+    SETTLING = 2
+    PAID = 3
+    REFUNDED = 4
+    EXPIRED = 5
+    REJECTED = 6
+    DEMANDED = 7
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,10 +67,13 @@ class RpcGame:
         found: bytes = self._read("winnerOf", self._terms.solidity())
         return found
 
+    def deadline_s(self) -> int:
+        """The Unix time until which the next move must be made."""
+        return int(self._read("games", self._id)[5])
+
     def is_overdue(self) -> bool:
         """Whether the next move may be timed out now."""
-        deadline = int(self._read("games", self._id)[5])
-        return int(self._rpc.call("eth_getBlockByNumber", "latest", False)["timestamp"], 16) > deadline
+        return int(self._rpc.call("eth_getBlockByNumber", "latest", False)["timestamp"], 16) > self.deadline_s()
 
     def time_out(self) -> None:
         """End the game over the other party's silence."""

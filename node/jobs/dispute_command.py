@@ -10,6 +10,7 @@ from rich.console import Console
 from node.disputes.challenge import challenge_job
 from node.errors import ServiceError
 from node.jobs.network import JobId, JobNetwork, on_network
+from node.jobs.settled import settled_job
 from node.jobs.submit import KeyFile, payer_of
 from node.wallet import Wallet
 from worker.inference.cli_model import MODELS_DIR
@@ -32,11 +33,11 @@ def dispute(
     The exit status is 1 when the worker won.
     Example:  warpgrid job dispute 0x5f0a...
     """
-    known = network.records.load(job_id)
+    tell = functools.partial(notes.print, highlight=False)
+    known, _ = settled_job(network, job_id, tell)
     if known is None:
         raise ServiceError("this job was not submitted from here, and only who has the request can dispute it")
     wallet = Wallet(payer_of(network, key_file), network.rpc)
-    tell = functools.partial(notes.print, highlight=False)
     won = challenge_job(network.rpc, wallet, known, models_dir, tell)
     notes.print("the receipt was wrong: it is rejected" if won else "the worker proved its answer; the bond is lost")
     if not won:

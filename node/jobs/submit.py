@@ -107,8 +107,8 @@ def submit_job(
     could not be handed in can be refunded after its deadline, and its file names it.
     """
     offer = find_model(to.rpc, request.model)
-    request = _ordered(replace(request, tier=Tier(offer["tier"])), offer, models_dir, progress)
     salt = secrets.token_bytes(SALT_BYTES)
+    request = _ordered(replace(request, tier=Tier(offer["tier"])), salt, offer, models_dir, progress)
     nonce = int.from_bytes(secrets.token_bytes(16), "big")
     if price_max_wei is None:
         input_wei, output_wei = offer["inputTokenWei"], offer["outputTokenWei"]
@@ -138,7 +138,7 @@ def submit_job(
 
 
 def _ordered(
-    request: JobRequest, offer: dict[str, Any], models_dir: Path, progress: Callable[[str], None]
+    request: JobRequest, salt: bytes, offer: dict[str, Any], models_dir: Path, progress: Callable[[str], None]
 ) -> JobRequest:
     if request.tier != Tier.EXACT:
         return request
@@ -147,7 +147,7 @@ def _ordered(
     except ModelNotFound:
         progress(f"the model is not in {models_dir}: the answer can be checked by others, but not disputed on chain")
         return request
-    return replace(request, exact=exact_terms(model, request))
+    return replace(request, exact=exact_terms(model, request, salt))
 
 
 def follow_job(to: Submission, job: ClientJob) -> Iterator[tuple[ClientJob, JobEvent]]:
@@ -158,6 +158,6 @@ def follow_job(to: Submission, job: ClientJob) -> Iterator[tuple[ClientJob, JobE
             attempt, text = event.attempt, ""
         text += event.text
         if event.receipt is not None:
-            job = replace(job, output=text, answer=event.answer)
+            job = replace(job, output=text, answer=event.answer, signed=event.receipt)
             to.records.save(job)
         yield job, event

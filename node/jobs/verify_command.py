@@ -12,6 +12,7 @@ from rich.table import Table
 
 from market.verification import Check, Verdict
 from node.jobs.network import AsJson, JobId, JobNetwork, on_network
+from node.jobs.settled import settled_job
 from node.jobs.verify import verify_job
 from worker.inference.cli_model import MODELS_DIR
 
@@ -33,7 +34,8 @@ def verify(
     Says what could not be checked, too. The exit status is 1 when a check fails.
     Example:  warpgrid job verify 0x5f0a... --json
     """
-    checks = verify_job(network.rpc, job_id, network.records.load(job_id), models_dir)
+    known, settled = settled_job(network, job_id, Console(stderr=True).print)
+    checks = verify_job(network.rpc, job_id, known, settled, models_dir)
     holds = all(check.verdict != Verdict.FAILED for check in checks)
     if as_json:
         shown = [{"name": one.name, "verdict": one.verdict.value, "detail": one.detail} for one in checks]

@@ -10,7 +10,7 @@ from market.contracts import MarketParameters
 from market.contracts import predeploys as market_predeploys
 from node.accounts import DEVELOPMENT_BALANCE_WEI, development_accounts
 from node.keys import IdentityKey
-from node.paths import identity_file
+from node.paths import challenger_file, identity_file
 from node.testnet.layout import CHAIN_ID, Founding, Testnet
 from worker.inference.exact.specification import exp2_table, sigmoid_table
 from zk.contracts import predeploys as dispute_predeploys
@@ -33,7 +33,8 @@ def testnet_genesis(network: Testnet) -> Founding:
         for member in network.members()
     }
     balances = {one.address: DEVELOPMENT_BALANCE_WEI for one in development_accounts()}
-    balances |= dict.fromkeys(identities.values(), MEMBER_BALANCE_WEI)
+    challenger = IdentityKey.load_or_create(challenger_file(network.data_dir / "sequencer")).address
+    balances |= dict.fromkeys([*identities.values(), challenger], MEMBER_BALANCE_WEI)
     market = market_predeploys(
         MarketParameters(
             judge=identities["sequencer"],

@@ -30,7 +30,7 @@ class Answered:
     """An exact answer and its commitment, as its receipt and its worker state them."""
 
     request: JobRequest
-    request_hash: bytes
+    salt: bytes
     model_hash: bytes
     trace_root: bytes
     answer: tuple[int, ...]
@@ -43,7 +43,7 @@ class Answered:
         assert job.output is not None, "a finished job has its output"
         terms = job.terms
         root, answer = job.signed.receipt.trace_root, decode_tokens(job.answer)
-        return cls(terms.request, terms.request_hash, terms.model_hash, root, answer, job.output)
+        return cls(terms.request, terms.salt, terms.model_hash, root, answer, job.output)
 
 
 class Auditor(Protocol):

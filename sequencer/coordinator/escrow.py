@@ -4,7 +4,6 @@ Reads only, on the newest state; every call blocks for one EVM execution. Knows 
 """
 
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import Any, Protocol
 
 from core.chain import ChainReader
@@ -14,9 +13,9 @@ from core.errors import WarpgridError
 from core.execution import CallRequest, CallResult, Executor
 from core.jobs.receipt import ReceiptDomain
 from core.jobs.request import Tier
-from market.contracts import ESCROW_ADDRESS, JOB_ESCROW, REGISTRY_ADDRESS, WORKER_REGISTRY
+from market.contracts import ESCROW_ADDRESS, JOB_ESCROW, REGISTRY_ADDRESS, WORKER_REGISTRY, EscrowStatus
 
-__all__ = ["CallFailed", "EscrowReader", "EscrowStatus", "JobTerms", "MarketChain", "Standing"]
+__all__ = ["CallFailed", "EscrowReader", "EscrowStatus", "JobTerms", "MarketChain", "Settled", "Standing"]
 
 _CALL_GAS = 30_000_000
 
@@ -29,18 +28,6 @@ class CallFailed(WarpgridError):
     def __init__(self, what: str, reason: ContractError | None) -> None:
         super().__init__(f"{what} reverted: {reason}")
         self.reason = reason
-
-
-class EscrowStatus(IntEnum):
-    """JobEscrow.Status."""
-
-    UNKNOWN = 0
-    FUNDED = 1
-    SETTLING = 2
-    PAID = 3
-    REFUNDED = 4
-    EXPIRED = 5
-    REJECTED = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +53,14 @@ class Standing:
     bonded_until: int
 
 
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A batch by its number, and the Unix time in seconds from which its payments can be collected."""
+
+    batch_id: int
+    release_at_s: int
+
+
 class MarketChain(Protocol):
     """The market's contracts as the coordinator sees them. Methods block."""
 
@@ -79,8 +74,8 @@ class MarketChain(Protocol):
     def standing(self, worker: bytes) -> Standing:
         """The worker's record; zeros when it never registered."""
 
-    def challenge_seconds(self, tier: Tier) -> int:
-        """How long an accepted receipt's payment waits; 0 pays at once."""
+    def settled(self, job_id: bytes) -> Settled:
+        """The batch that a settled job is paid with."""
 
     def check(self, sender: bytes, data: bytes) -> int:
         """The gas that a call of the escrow would use now. Raises CallFailed when it would revert."""
@@ -96,7 +91,8 @@ class EscrowReader:
 
     def terms(self, job_id: bytes) -> JobTerms | None:
         job = self._read(JOB_ESCROW, ESCROW_ADDRESS, "jobOf", job_id)
-        client, deadline, tier, status, coordinator, _, _, worker, price_max_wei, _, model_hash, asked_hash, _ = job
+        client, deadline, tier, status, coordinator, _, _, worker, *rest = job
+        _, _, price_max_wei, _, model_hash, asked_hash, _ = rest
         if status == EscrowStatus.UNKNOWN:
             return None
         return JobTerms(
@@ -116,9 +112,9 @@ class EscrowReader:
         bonded_until = self._read(WORKER_REGISTRY, REGISTRY_ADDRESS, "bondedUntil", worker)
         return Standing(signer, bonded_until)
 
-    def challenge_seconds(self, tier: Tier) -> int:
-        name = "exactChallengeSeconds" if tier == Tier.EXACT else "challengeSeconds"
-        return int(self._read(JOB_ESCROW, ESCROW_ADDRESS, name))
+    def settled(self, job_id: bytes) -> Settled:
+        _, _, _, _, _, release_at, _, _, batch_id, *_ = self._read(JOB_ESCROW, ESCROW_ADDRESS, "jobOf", job_id)
+        return Settled(batch_id, release_at)
 
     def check(self, sender: bytes, data: bytes) -> int:
         result = self._call(sender, ESCROW_ADDRESS, data)
@@ -134,6 +130,7 @@ class EscrowReader:
 
     def _call(self, sender: bytes, to: bytes, data: bytes) -> CallResult:
         head = self._chain.head()
-        context = context_of(head.block.header, self._chain.config, (head.block.header.parent_hash,))
+        hashes = (head.block.header.parent_hash,) if head.number else ()  # the first block has no ancestor
+        context = context_of(head.block.header, self._chain.config, hashes)
         request = CallRequest(sender, to, gas_limit=_CALL_GAS, data=data)
         return self._executor.call(self._chain.state(head.number), context, request)

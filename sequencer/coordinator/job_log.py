@@ -31,6 +31,7 @@ __all__ = [
     "Finished",
     "JobLog",
     "JobLogRecord",
+    "Judged",
     "Submitted",
     "Unpayable",
 ]
@@ -89,9 +90,10 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class Audited:
-    """`verdict` is "agreed"; "disagreed" when the answer is wrong; "withheld" when its worker does not open it, or two
-    workers contradict each other and nobody can tell who is right: nothing is paid, and nobody is to blame;
-    "unavailable" when nobody could check it. `liar` is the checker that was proven wrong, if one was.
+    """`verdict` is "agreed"; "disagreed" when the answer is wrong; "disputed" when it is wrong and its receipt is
+    settled in order to be disputed; "withheld" when its worker does not open it, or two workers contradict each other
+    and nobody can tell who is right: nothing is paid, and nobody is to blame; "unavailable" when nobody could check it.
+    `liar` is the checker that was proven wrong, if one was.
     """
 
     job_id: bytes
@@ -99,6 +101,15 @@ class Audited:
     detail: str
     at_ms: int
     liar: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """The dispute that "disputed" led to is over: its worker "lost" or "won"."""
+
+    job_id: bytes
+    outcome: str
+    at_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +124,7 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class BatchSent:
-    """A transaction for these jobs was signed: `purpose` is "settle", "release" or "refund"."""
+    """A transaction for these jobs was signed: `purpose` is "settle", "collect" or "refund"."""
 
     purpose: str
     transaction_hash: bytes
@@ -126,13 +137,14 @@ class BatchSent:
 class BatchDone:
     """What became of it: `outcome` is "succeeded", "reverted", or "lost" when another took its nonce.
 
-    A settlement's payments can be released from `release_at_ms` on; 0 when they were made at once.
+    A settlement's payments can be collected from `release_at_ms` on; `batch_id` is the escrow's number for it.
     """
 
     transaction_hash: bytes
     outcome: str
     at_ms: int
     release_at_ms: int = 0
+    batch_id: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +157,9 @@ class Unpayable:
     at_ms: int
 
 
-JobLogRecord = Submitted | Assigned | AttemptFailed | Finished | Audited | Ended | BatchSent | BatchDone | Unpayable
+JobLogRecord = (
+    Submitted | Assigned | AttemptFailed | Finished | Audited | Judged | Ended | BatchSent | BatchDone | Unpayable
+)
 
 _KINDS: dict[str, type] = {kind.__name__: kind for kind in get_args(JobLogRecord)}
 

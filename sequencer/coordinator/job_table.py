@@ -12,7 +12,8 @@ from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 
-from protos.messages import OUTPUT_PIECE_BYTES_MAX, JobEvent, JobRecord, SignedReceipt
+from core.jobs.receipt import Receipt
+from protos.messages import OUTPUT_PIECE_BYTES_MAX, Inclusion, JobEvent, JobRecord, SignedReceipt
 from sequencer.coordinator.job_log import (
     Assigned,
     AttemptFailed,
@@ -22,16 +23,18 @@ from sequencer.coordinator.job_log import (
     Ended,
     Finished,
     JobLogRecord,
+    Judged,
     Submitted,
     Unpayable,
 )
 
-__all__ = ["Attempt", "Job", "JobTable", "Reliability"]
+__all__ = ["Attempt", "Job", "JobTable", "Reliability", "SettledBatch"]
 
 _DETAIL_CHARACTERS_MAX = 256
 _EVENTS_MAX = 65_536
 _CLOSED_MAX = 10_000
 _UNPAID = ("disagreed", "withheld")
+_SETTLED = ("none", "agreed", "unavailable", "disputed")
 _ENDED = frozenset({"finished", "failed", "cancelled", "settled", "refunded"})
 
 
@@ -61,6 +64,14 @@ class Reliability:
         return 1000 * (self.finished + 1) // (self.finished + bad + 2)
 
 
+@dataclass(frozen=True, slots=True)
+class SettledBatch:
+    """Receipts that were settled together, and the escrow's number for them."""
+
+    batch_id: int
+    receipts: tuple[Receipt, ...]
+
+
 @dataclass(slots=True)
 class Job:
     """One job. `events` is what a client that follows it is told; `changed` is set, and replaced, at each of them."""
@@ -74,8 +85,10 @@ class Job:
     signed: SignedReceipt | None = None
     worker: bytes = b""
     audit: str = "none"
+    finished_at_ms: int = 0
     transaction_hash: bytes = b""
     release_at_ms: int = 0
+    batch: SettledBatch | None = None
     events: list[JobEvent] = field(default_factory=list)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -125,7 +138,7 @@ class Job:
                 return
             await changed.wait()
 
-    def record(self, *, with_contents: bool) -> JobRecord:
+    def record(self, *, with_contents: bool, inclusion: Inclusion | None = None) -> JobRecord:
         """What is told about the job; `with_contents` adds what only its client may see."""
         return JobRecord(
             job_id=self.terms.job_id,
@@ -141,6 +154,7 @@ class Job:
             submitted_at_ms=self.terms.at_ms,
             deadline_ms=self.terms.deadline_ms,
             answer=self.answer if with_contents else b"",
+            inclusion=inclusion,
         )
 
 
@@ -170,16 +184,20 @@ class JobTable:
         return [
             job
             for job in self.open.values()
-            if job.state == "finished"
-            and job.audit in ("none", "agreed", "unavailable")
-            and job.terms.job_id not in waiting
+            if job.state == "finished" and job.audit in _SETTLED and job.terms.job_id not in waiting
         ]
 
-    def to_release(self, now_ms: int) -> list[Job]:
-        """Settled jobs whose payment has waited out its challenge window and is in no batch."""
+    def to_collect(self, now_ms: int) -> list[Job]:
+        """The jobs of one settled batch whose payments have waited out their challenge window."""
         waiting = self._in_batches()
-        settled = (job for job in self.open.values() if job.state == "settled" and job.release_at_ms <= now_ms)
-        return [job for job in settled if job.terms.job_id not in waiting]
+        settled = (job for job in self.open.values() if job.state == "settled" and job.audit != "disputed")
+        due = [job for job in settled if job.release_at_ms <= now_ms]
+        free = [job for job in due if job.terms.job_id not in waiting]
+        return [job for job in free if job.batch is free[0].batch]
+
+    def to_dispute(self) -> list[Job]:
+        """Jobs whose receipt was settled to be disputed."""
+        return [job for job in self.open.values() if job.state == "settled" and job.audit == "disputed"]
 
     def to_refund(self) -> list[Job]:
         """Jobs whose money is to go back and is in no batch."""
@@ -205,6 +223,8 @@ class JobTable:
                 self._finish(self.jobs[record.job_id], record)
             case Audited():
                 self._audit(self.jobs[record.job_id], record)
+            case Judged():
+                self._judge(self.jobs[record.job_id], record)
             case Ended():
                 job = self.jobs[record.job_id]
                 job.state, job.detail = record.state, record.detail
@@ -243,39 +263,49 @@ class JobTable:
             job.tell(record.at_ms, text=rest[start : start + step], attempt=record.attempt)
         job.state, job.output, job.signed = "finished", record.output, record.signed
         job.worker, job.audit, job.answer = record.signed.receipt.worker, record.audit, record.answer
-        job.detail = ""
+        job.detail, job.finished_at_ms = "", record.at_ms
         self._reliability(job.worker).finished += 1
         job.tell(record.at_ms, attempt=record.attempt, receipt=record.signed)
 
     def _audit(self, job: Job, record: Audited) -> None:
         job.audit = record.verdict
-        if record.verdict in _UNPAID:
+        if record.verdict in (*_UNPAID, "disputed"):
             job.detail = record.detail
-        if record.verdict == "disagreed":
+        if record.verdict in ("disagreed", "disputed"):
             self._reliability(job.worker).contradicted += 1
         if record.verdict == "withheld":
             self._reliability(job.worker).failed += 1
         if record.liar:
             self._reliability(record.liar).contradicted += 1
 
+    def _judge(self, job: Job, record: Judged) -> None:
+        """A receipt that the contracts rejected has given its client all back; one that they did not is paid."""
+        if record.outcome == "won":
+            job.audit = "agreed"
+            return
+        job.audit, job.state = "disagreed", "refunded"
+        job.tell(record.at_ms, detail="the contracts found the answer wrong: its worker paid for it")
+        self._close(job)
+
     def _close_batch(self, record: BatchDone) -> None:
-        batch = self.batches.pop(record.transaction_hash)
+        sent = self.batches.pop(record.transaction_hash)
         if record.outcome == "lost":
             return
-        for job_id in batch.job_ids:
-            job = self.jobs[job_id]
-            if batch.purpose == "release":
-                if record.outcome == "succeeded":
-                    self._close(job)
-                continue
+        jobs = [self.jobs[job_id] for job_id in sent.job_ids]
+        if sent.purpose == "collect":
+            for job in jobs if record.outcome == "succeeded" else []:
+                self._close(job)
+            return
+        batch = SettledBatch(record.batch_id, tuple(job.signed.receipt for job in jobs if job.signed is not None))
+        for job in jobs:
             job.transaction_hash = record.transaction_hash
-            if record.outcome == "succeeded":
-                job.state = "settled" if batch.purpose == "settle" else "refunded"
-                job.release_at_ms = record.release_at_ms
-                if not job.release_at_ms:
-                    self._close(job)
-                continue
-            self._cannot_pay(job, batch.purpose, "the transaction reverted")
+            if record.outcome != "succeeded":
+                self._cannot_pay(job, sent.purpose, "the transaction reverted")
+            elif sent.purpose == "settle":
+                job.state, job.release_at_ms, job.batch = "settled", record.release_at_ms, batch
+            else:
+                job.state = "refunded"
+                self._close(job)
 
     def _cannot_pay(self, job: Job, purpose: str, detail: str) -> None:
         """What cannot be settled is refunded; what cannot be refunded, the escrow's `expire` gives back."""

@@ -16,6 +16,7 @@ import structlog
 
 from core.errors import InvalidInput
 from core.jobs.request import request_hash
+from market.batches import Batch
 from market.matching import Candidate, JobNeeds, choose
 from protos.messages import (
     AUDIT_ATTEMPT,
@@ -23,6 +24,7 @@ from protos.messages import (
     AnswerOpened,
     AssignJob,
     CancelJob,
+    Inclusion,
     JobEvent,
     JobFailed,
     JobFinished,
@@ -99,7 +101,8 @@ class JobCoordinator:
     """Implements `sequencer.rpc.JobDesk`. `operator` is the account (20 bytes) that orders must name as coordinator.
 
     `audit_seed` is secret and random: workers cannot foresee which answers are checked. `auditor` checks those of the
-    models that it knows. `log.replay` is read on construction.
+    models that it knows; `would_win` says of a wrong answer whether its receipt can be disputed on chain (it blocks).
+    `log.replay` is read on construction.
     """
 
     def __init__(
@@ -114,7 +117,9 @@ class JobCoordinator:
         audit_seed: bytes,
         now_ms: Callable[[], int],
         auditor: Auditor | None = None,
+        would_win: Callable[[Job], bool] = lambda job: False,
     ) -> None:
+        self._would_win = would_win
         self._fleet = fleet
         self._market = market
         self._log = log
@@ -167,7 +172,13 @@ class JobCoordinator:
 
     def status(self, query: JobQuery) -> JobRecord:
         job = self._job(query.job_id)
-        return job.record(with_contents=query.salt == job.terms.salt)
+        return job.record(with_contents=query.salt == job.terms.salt, inclusion=self.inclusion(job))
+
+    def inclusion(self, job: Job) -> Inclusion | None:
+        """Where the job's receipt was settled, or None."""
+        if job.batch is None:
+            return None
+        return Batch(self._market.domain, job.batch.receipts).inclusion(job.batch.batch_id, job.terms.job_id)
 
     def list_jobs(self, request: ListJobs) -> JobList:
         count = min(request.count_max or _LIST_MAX, _LIST_MAX)
@@ -460,7 +471,8 @@ class JobCoordinator:
 
     async def _begin_audit(self, job: Job) -> None:
         comparable = self._audits.comparable(job, self._candidates())
-        choice = choose(self._needs(job, frozenset({job.worker})), comparable)
+        anybody = replace(self._needs(job, frozenset({job.worker})), worker=bytes(20))  # whoever was ordered to answer
+        choice = choose(anybody, comparable)
         best = choice.best
         member = None if best is None else self._fleet.member(best.address)
         original = self._fleet.member(job.worker)
@@ -488,7 +500,8 @@ class JobCoordinator:
         try:
             question = self._challenges.begin(job)
         except InvalidInput as error:
-            await self._judge(Verdict(job.terms.job_id, "disagreed", f"no answer to this request looks so: {error}"))
+            wrong = Verdict(job.terms.job_id, "disagreed", f"no answer to this request looks so: {error}")
+            self._decide_beside(wrong.job_id, lambda: wrong)
         else:
             await member.post(question)
 
@@ -514,18 +527,28 @@ class JobCoordinator:
         """Two exact workers differ, or nobody else could be asked: what is right is a fact, which takes a while to find
         out."""
         job = self.table.jobs[verdict.job_id]
-        self._deciding.add(verdict.job_id)
-        task = asyncio.ensure_future(
-            self._decide(verdict.job_id, lambda: self._challenges.arbitrated(job, verdict.detail, verdict.other))
-        )
+        self._decide_beside(job.terms.job_id, lambda: self._challenges.arbitrated(job, verdict.detail, verdict.other))
+
+    def _decide_beside(self, job_id: bytes, judge: Callable[[], Verdict]) -> None:
+        """Begin to decide, for whoever holds the lock."""
+        self._deciding.add(job_id)
+        task = asyncio.ensure_future(self._decide(job_id, judge))
         self._changes.add(task)
         task.add_done_callback(self._changes.discard)
 
     async def _decide(self, job_id: bytes, judge: Callable[[], Verdict]) -> None:
         """Compute a verdict beside everything else, then record it in turn with everything else."""
         self._deciding.add(job_id)
+        job = self.table.jobs[job_id]
+
+        def decide() -> Verdict:
+            verdict = judge()
+            if verdict.outcome == "disagreed" and job.terms.request.exact is not None and self._would_win(job):
+                return replace(verdict, outcome="disputed")
+            return verdict
+
         try:
-            await self._judged(await asyncio.get_running_loop().run_in_executor(self._threads, judge))
+            await self._judged(await asyncio.get_running_loop().run_in_executor(self._threads, decide))
         finally:
             self._deciding.discard(job_id)
 

@@ -20,6 +20,7 @@ from protos.handshake import Signer
 from sequencer.coordinator.block_execution import ExecutionConfig, FleetExecution
 from sequencer.coordinator.catch_up import CatchUpConfig, CatchUpServer, SnapshotServer, SnapshotSource
 from sequencer.coordinator.challenges import Auditor
+from sequencer.coordinator.disputes import Case, Disputes, Prosecutor
 from sequencer.coordinator.escrow import EscrowReader
 from sequencer.coordinator.evidence import EvidenceStore
 from sequencer.coordinator.findings import Findings
@@ -60,8 +61,8 @@ class Coordinator:
     """Everything that concerns workers and jobs.
 
     Give `execution` to the BlockProducer, then `run`. `executor` reads the market's contracts; `arbiter` decides
-    disputes about blocks when no watcher is attached, None leaves them to a watcher. `auditor` checks exact answers.
-    `operator` is the account that
+    disputes about blocks when no watcher is attached, None leaves them to a watcher. `auditor` checks exact answers,
+    `prosecutor` disputes wrong ones on chain; without it they are refunded. `operator` is the account that
     orders name as their coordinator and that pays for settlements; `submit` hands its raw transactions to the mempool.
     """
 
@@ -76,6 +77,7 @@ class Coordinator:
         *,
         arbiter: Executor | None = None,
         auditor: Auditor | None = None,
+        prosecutor: Prosecutor | None = None,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         make_secret: Callable[[], bytes] = lambda: secrets.token_bytes(32),
     ) -> None:
@@ -105,7 +107,12 @@ class Coordinator:
             audit_seed=make_secret(),
             now_ms=now_ms,
             auditor=auditor,
+            would_win=lambda job: prosecutor is not None and prosecutor.would_win(Case.of(job)),
         )
+        self._dispute_thread = ThreadPoolExecutor(1, "disputes")
+        self._disputes: Disputes | None = None
+        if prosecutor is not None:
+            self._disputes = Disputes(self.jobs, prosecutor, self._dispute_thread, now_ms=now_ms)
         self._settlement = Settlement(
             self.jobs, chain, market, operator, submit, config.settlement, self._threads, now_ms=now_ms
         )
@@ -123,9 +130,12 @@ class Coordinator:
                 group.create_task(self._announce(heads))
                 group.create_task(self.jobs.run())
                 group.create_task(self._settlement.run())
+                if self._disputes is not None:
+                    group.create_task(self._disputes.run())
         finally:
             await self.server.stop()
             await self.jobs.finish_changes()
+            self._dispute_thread.shutdown(wait=False, cancel_futures=True)  # it asks a chain that this loop serves
             self._threads.shutdown()
             self._log_thread.shutdown()
             self._job_log.close()

@@ -1,4 +1,6 @@
-"""Moves the money: settles finished jobs in batches, releases their payments, refunds failed jobs; as the operator.
+"""Moves the money: settles finished jobs in batches, collects their payments, refunds failed jobs; as the operator.
+
+A batch puts one root and 48 bytes a receipt on chain (`market.batches`), however long the answers are.
 
 One transaction is on its way at a time. It is written to the log, with its bytes, before it is sent; so after a crash
 the same bytes are sent again, and no job is paid twice. Which jobs are due is the job table's to say.
@@ -15,6 +17,7 @@ import structlog
 from core.chain import ChainReader
 from core.chain_rules import next_base_fee
 from core.errors import WarpgridError
+from core.jobs.request import Tier
 from core.signature import attach_signature
 from core.transaction import (
     Transaction,
@@ -24,6 +27,7 @@ from core.transaction import (
     signing_hash,
     transaction_hash,
 )
+from market.batches import BATCH_RECEIPTS_MAX, Batch
 from market.contracts import ESCROW_ADDRESS, JOB_ESCROW
 from protos.handshake import Signer
 from sequencer.coordinator.escrow import CallFailed, MarketChain
@@ -34,8 +38,8 @@ from sequencer.coordinator.jobs import JobCoordinator
 __all__ = ["Settlement", "SettlementConfig"]
 
 _GAS_MARGIN = 30_000
-_RELEASE_GAS = 120_000
-"""A job. Not measured on the head's state: there, the challenge window may not be over yet."""
+_COLLECT_GAS = 60_000
+"""An owner. Not measured on the head's state: there, the challenge window may not be over yet."""
 _BLOCK_TIME_MARGIN_MS = 1_000
 """Blocks carry whole seconds: one made now may be this far behind the clock."""
 
@@ -45,10 +49,13 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class SettlementConfig:
-    """Every `interval_s` due jobs are settled, `batch_max` at once; what is not mined is resent every `resend_s`."""
+    """Every `interval_s` it is seen what is due. A batch is settled when it has `batch_max` receipts, or when its first
+    was finished `wait_s` ago: the longer it waits, the fewer bytes a receipt costs. What is not mined is resent every
+    `resend_s`."""
 
     interval_s: float = 2.0
-    batch_max: int = 64
+    batch_max: int = BATCH_RECEIPTS_MAX
+    wait_s: float = 0.0
     resend_s: float = 10.0
     priority_fee_wei: int = 10**9
 
@@ -94,20 +101,33 @@ class Settlement:
             for sent in list(table.batches.values()):
                 await self._follow(sent)
             return
-        due = table.to_settle()[: self._config.batch_max]
-        if due:
-            await self._begin("settle", due)
-            return
-        released = table.to_release(self._now_ms() - _BLOCK_TIME_MARGIN_MS)[: self._config.batch_max]
-        if released:
-            await self._sign_and_send("release", released, _release_call(released), _RELEASE_GAS * len(released))
+        for tier in Tier:
+            due = self._due(table.to_settle(), tier)
+            if due:
+                await self._begin("settle", due)
+                return
+        payable = table.to_collect(self._now_ms() - _BLOCK_TIME_MARGIN_MS)
+        if payable:
+            owners = sorted({job.terms.client for job in payable} | {job.worker for job in payable})
+            await self._sign_and_send("collect", payable, _collect_call(payable, owners), _COLLECT_GAS * len(owners))
             return
         for job in table.to_refund()[:1]:
             await self._begin("refund", [job])
 
+    def _due(self, finished: Sequence[Job], tier: Tier) -> list[Job]:
+        """The next batch, in its order; none while it is worth waiting for more."""
+        jobs = [job for job in finished if job.terms.request.tier == tier][: self._config.batch_max]
+        if not jobs:
+            return []
+        oldest_ms = min(job.finished_at_ms for job in jobs)
+        is_full = len(jobs) == self._config.batch_max
+        if not is_full and self._now_ms() < oldest_ms + 1000 * self._config.wait_s:
+            return []
+        return sorted(jobs, key=lambda job: job.worker)
+
     async def _begin(self, purpose: str, jobs: Sequence[Job]) -> None:
         """Send one transaction for these jobs; where it would revert, for each of them alone, or end that job."""
-        data = _settle_call(jobs) if purpose == "settle" else _refund_call(jobs[0])
+        data = self._settle_call(jobs) if purpose == "settle" else _refund_call(jobs[0])
         try:
             gas = await self._in_thread(lambda: self._market.check(self._operator.address, data))
         except CallFailed as error:
@@ -153,17 +173,10 @@ class Settlement:
             return BatchDone(name, "lost", now_ms) if is_nonce_used else None
         if not self._chain.receipts(place.number).succeeded[place.row]:
             return BatchDone(name, "reverted", now_ms)
-        challenge_s = self._challenge_seconds(sent) if sent.purpose == "settle" else 0
-        sealed = self._chain.block(place.number)
-        assert sealed is not None, "a transaction's block is in the chain"
-        release_at_ms = 1000 * (sealed.block.header.timestamp + challenge_s) if challenge_s else 0
-        return BatchDone(name, "succeeded", now_ms, release_at_ms)
-
-    def _challenge_seconds(self, sent: BatchSent) -> int:
-        """How long the batch's last payment waits."""
-        jobs = self._coordinator.table.jobs
-        tiers = {jobs[job_id].terms.request.tier for job_id in sent.job_ids}
-        return max(self._market.challenge_seconds(tier) for tier in tiers)
+        if sent.purpose != "settle":
+            return BatchDone(name, "succeeded", now_ms)
+        settled = self._market.settled(sent.job_ids[0])
+        return BatchDone(name, "succeeded", now_ms, 1000 * settled.release_at_s, settled.batch_id)
 
     async def _send(self, sent: BatchSent) -> None:
         self._sent_at_s[sent.transaction_hash] = asyncio.get_running_loop().time()
@@ -192,6 +205,12 @@ class Settlement:
         signed = attach_signature(tx, self._operator.sign(signing_hash(tx)))
         return encode_transaction(signed), transaction_hash(signed)
 
+    def _settle_call(self, jobs: Sequence[Job]) -> bytes:
+        receipts = tuple(job.signed.receipt for job in jobs if job.signed is not None)
+        assert len(receipts) == len(jobs), "a finished job has a receipt"
+        batch = Batch(self._market.domain, receipts)
+        return JOB_ESCROW.encode_call("settleBatch", int(batch.tier), batch.root, batch.payments)
+
     def _account_nonce(self) -> int:
         account = self._chain.state(self._chain.head().number).account(self._operator.address)
         return account.nonce if account is not None else 0
@@ -200,17 +219,10 @@ class Settlement:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
 
-def _settle_call(jobs: Sequence[Job]) -> bytes:
-    receipts, signatures = [], []
-    for job in jobs:
-        assert job.signed is not None, "a finished job has a receipt"
-        receipts.append(job.signed.receipt.solidity())
-        signatures.append(job.signed.signature)
-    return JOB_ESCROW.encode_call("settle", receipts, signatures)
-
-
-def _release_call(jobs: Sequence[Job]) -> bytes:
-    return JOB_ESCROW.encode_call("release", [job.terms.job_id for job in jobs])
+def _collect_call(jobs: Sequence[Job], owners: Sequence[bytes]) -> bytes:
+    batch = jobs[0].batch
+    assert batch is not None, "a settled job has its batch"
+    return JOB_ESCROW.encode_call("collect", batch.batch_id, owners)
 
 
 def _refund_call(job: Job) -> bytes:

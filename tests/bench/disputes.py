@@ -19,7 +19,7 @@ from zk.audit import CommittedRows
 from zk.dispute import LEVELS_PER_ROUND, Challenger, MakeTape, ModelOpener, Terms, Worker
 from zk.program import Programs
 from zk.tape import Tape, fill
-from zk.trace import Statement, Trace, key_value_leaf, residual_leaf, tokens_hash
+from zk.trace import Statement, Trace, key_value_leaf, residual_leaf
 
 __all__ = ["main"]
 
@@ -72,7 +72,7 @@ def terms_of(programs: Programs, statement: Statement) -> Terms:
         statement.model_root,
         programs.tree_root,
         bytes(32),
-        tokens_hash(statement.prompt),
+        statement.prompt_hash,
         statement.sampling,
         len(statement.prompt),
         ANSWER_TOKENS,

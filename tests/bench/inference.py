@@ -2,6 +2,7 @@
 
     python -m tests.bench.inference exactness      GPU against CPU: random models, ragged batches, traces
     python -m tests.bench.inference engine         speed at the shapes of Llama-3-8B and SmolLM2, random weights
+    python -m tests.bench.inference tracing        the same shapes, tracing off and on in turn
     python -m tests.bench.inference transformers   the same shapes in bf16, static cache, CUDA graphs, sdpa
 
 `engine:smollm2` and the like take one shape alone.
@@ -30,12 +31,15 @@ from worker.inference.exact.gpu import GpuEngine
 from worker.inference.exact.gpu_pass import shape_of
 from worker.inference.exact.native import PAGE_POSITIONS, NativeEngine, Rows, sequence_rows
 from worker.inference.exact.specification import Header, TensorSpec, tensor_specs
+from worker.inference.exact.tracing import Tracing
 
 __all__ = ["main"]
 
 RESULTS = Path(__file__).parent / "results" / "inference.jsonl"
 CACHE_DIR = Path("build/kernels")
 CONTEXT = 512
+TRACING_STEPS = 24
+TRACING_ROUNDS = 5
 BATCHES = (1, 16, 64, 256)
 PREFILLS = ((1, 512), (4, 512), (8, 512), (1, 4096))
 MEMORY_BYTES_PER_S = 4.8e12  # the vendor's figure for an H200
@@ -92,7 +96,11 @@ MODELS = {"llama_8b": LLAMA_8B, "smollm2": SMOLLM2}
 
 
 def main() -> None:
-    modes: dict[str, Callable[[Header], Iterator[dict[str, Any]]]] = {"engine": engine, "transformers": transformers}
+    modes: dict[str, Callable[[Header], Iterator[dict[str, Any]]]] = {
+        "engine": engine,
+        "tracing": tracing,
+        "transformers": transformers,
+    }
     for argument in sys.argv[1:] or ["exactness", "engine"]:
         mode, _, only = argument.partition(":")
         if mode == "exactness":
@@ -134,14 +142,16 @@ def ragged_rows(header: Header, generator: np.random.Generator, lengths: list[in
     )
 
 
-def compare(gpu: GpuEngine, cpu: NativeEngine, rows: Rows, *, trace: bool) -> int:
+def compare(gpu: GpuEngine, cpu: NativeEngine, rows: Rows, trace: Tracing) -> int:
     """Numbers compared. Raises AssertionError at a difference."""
     ours, theirs = gpu.forward(rows, trace=trace), cpu.forward(rows, trace=trace)
     pairs: list[tuple[str, Any, Any]] = [
         ("logits", ours.logits.get(), theirs.logits),
         ("greedy", ours.greedy.astype(np.int64), theirs.logits.argmax(axis=1)),
     ]
-    if trace:
+    if ours.roots is not None and theirs.roots is not None:
+        pairs += [("roots", ours.roots.wait(), theirs.roots.wait())]
+    if trace == Tracing.ROWS:
         pairs += [("boundaries", ours.boundaries, theirs.boundaries), ("kv_rows", ours.kv_rows, theirs.kv_rows)]
     for name, a, b in pairs:
         where = np.argwhere(np.asarray(a) != np.asarray(b))
@@ -159,11 +169,11 @@ def exactness() -> Iterator[dict[str, Any]]:
             for batch in (1, 2, 5, 16, 33, 64):
                 prompts = generator.integers(1, 140 if batch < 5 else 9, batch).tolist()
                 rows = ragged_rows(model.header, generator, prompts, [0] * batch)
-                compared += compare(gpu, cpu, rows, trace=True)
+                compared += compare(gpu, cpu, rows, Tracing.ROWS)
                 lengths = list(prompts)
                 for _ in range(3):
                     rows = ragged_rows(model.header, generator, [1] * batch, lengths)
-                    compared += compare(gpu, cpu, rows, trace=False)
+                    compared += compare(gpu, cpu, rows, Tracing.ROOTS)
                     lengths = [one + 1 for one in lengths]
             gpu.close()
         yield {"shape": name, "compared": compared, "differences": 0}
@@ -236,9 +246,9 @@ def engine(header: Header) -> Iterator[dict[str, Any]]:
         expected = logits[0] if expected is None else expected
         assert (logits == expected).all(), f"batch {batch} differs from batch 1"
         shape, _ = shape_of(gpu.header, rows, traced=False)
-        device_ms = median_ms(cupy, gpu._stream, lambda shape=shape: gpu._run(shape), 20)
+        device_ms = median_ms(cupy, gpu._stream, lambda shape=shape: gpu._run(shape, gpu._hasher.slots[0]), 20)
         step_ms = median_step_ms(lambda rows=rows: gpu.forward(rows), 12)
-        traced_ms = median_step_ms(lambda rows=rows: gpu.forward(rows, trace=True), 6)
+        traced_ms = median_step_ms(lambda rows=rows: gpu.forward(rows, trace=Tracing.ROOTS), 12)
         floor_ms = (weight_bytes + batch * CONTEXT * position_bytes) / MEMORY_BYTES_PER_S * 1000
         yield {
             **{"phase": "decode", "batch": batch, "context": CONTEXT, "device_ms": round(device_ms, 3)},
@@ -248,6 +258,45 @@ def engine(header: Header) -> Iterator[dict[str, Any]]:
         }
     yield from prefill(gpu, weight_bytes)
     gpu.close()
+
+
+def tracing(header: Header) -> Iterator[dict[str, Any]]:
+    """What hashing every position costs: rounds of steps with tracing off and on, in turn, each taking up the roots of
+    the step before as a server does."""
+    pages_each = -(-(CONTEXT + 64) // PAGE_POSITIONS)
+    gpu = GpuEngine(
+        DeviceModel(header), device(), rows_max=max(map(math.prod, PREFILLS)), pages=max(BATCHES) * pages_each
+    )
+    prompt = np.random.default_rng(3).integers(0, header.vocabulary, CONTEXT).tolist()
+    for batch in BATCHES:
+        rows = decode_rows(prompt, batch, pages_each)
+        yield {"phase": "decode", "batch": batch, **off_and_on(gpu, rows, TRACING_STEPS)}
+    for sequences, length in PREFILLS:
+        if length <= header.context_max:
+            rows = prompt_rows(header, sequences, length)
+            one = off_and_on(gpu, rows, TRACING_STEPS // 8)
+            yield {"phase": "prefill", "sequences": sequences, "length": length, **one}
+    gpu.close()
+
+
+def off_and_on(gpu: GpuEngine, rows: Rows, steps: int) -> dict[str, float]:
+    """Medians, over rounds, of milliseconds a step."""
+
+    def round_ms(trace: Tracing) -> float:
+        before = gpu.forward(rows, trace=trace)
+        started = time.perf_counter()
+        for _ in range(steps):
+            now = gpu.forward(rows, trace=trace)
+            if before.roots is not None:
+                before.roots.wait()
+            before = now
+        return (time.perf_counter() - started) / steps * 1000
+
+    for trace in (Tracing.OFF, Tracing.ROOTS, Tracing.ROOTS):  # graphs of both slots
+        gpu.forward(rows, trace=trace)
+    times = np.array([[round_ms(Tracing.OFF), round_ms(Tracing.ROOTS)] for _ in range(TRACING_ROUNDS)])
+    off, on = (float(one) for one in np.median(times, axis=0))
+    return {"off_ms": round(off, 3), "on_ms": round(on, 3), "cost": round(on / off - 1, 4)}
 
 
 def median_step_ms(call: Callable[[], Any], repetitions: int) -> float:
@@ -271,6 +320,19 @@ def decode_rows(prompt: list[int], batch: int, pages_each: int) -> Rows:
     )
 
 
+def prompt_rows(header: Header, sequences: int, length: int) -> Rows:
+    """The same prompt for so many sequences, each in its own pages."""
+    pages_each = -(-length // PAGE_POSITIONS)
+    prompt = np.random.default_rng(4).integers(0, header.vocabulary, length).astype(np.int32)
+    return Rows(
+        tokens=np.tile(prompt, sequences),
+        positions=np.tile(np.arange(length, dtype=np.int32), sequences),
+        sequences=np.repeat(np.arange(sequences, dtype=np.int32), length),
+        pages=np.arange(sequences * pages_each, dtype=np.int32).reshape(sequences, -1),
+        logit_rows=np.arange(1, sequences + 1, dtype=np.int32) * length - 1,
+    )
+
+
 def prefill(gpu: GpuEngine, weight_bytes: int) -> Iterator[dict[str, Any]]:
     """`operations` counts a multiplication and an addition for each weight and token; two limbs count twice."""
     header = gpu.header
@@ -279,15 +341,7 @@ def prefill(gpu: GpuEngine, weight_bytes: int) -> Iterator[dict[str, Any]]:
     for sequences, length in PREFILLS:
         if length > header.context_max:
             continue
-        pages_each = -(-length // PAGE_POSITIONS)
-        prompt = np.random.default_rng(4).integers(0, header.vocabulary, length).astype(np.int32)
-        rows = Rows(
-            tokens=np.tile(prompt, sequences),
-            positions=np.tile(np.arange(length, dtype=np.int32), sequences),
-            sequences=np.repeat(np.arange(sequences, dtype=np.int32), length),
-            pages=np.arange(sequences * pages_each, dtype=np.int32).reshape(sequences, -1),
-            logit_rows=np.arange(1, sequences + 1, dtype=np.int32) * length - 1,
-        )
+        rows = prompt_rows(header, sequences, length)
         logits = gpu.forward(rows).logits.get()
         assert (logits == logits[0]).all(), "equal prompts, different logits"
         step_ms = median_step_ms(lambda rows=rows: gpu.forward(rows), 4)
@@ -309,7 +363,7 @@ def kernel_times(gpu: GpuEngine, rows: Rows) -> dict[str, float]:
     shape, _ = shape_of(gpu.header, rows, traced=False)
     totals: dict[str, float] = {}
     with gpu._stream:
-        launches = gpu._launches(shape)
+        launches = gpu._launches(shape, gpu._hasher.slots[0])
         events = [cupy.cuda.Event() for _ in range(len(launches) + 1)]
         events[0].record(gpu._stream)
         prepared = [gpu._launcher.prepare(*launch) for launch in launches]

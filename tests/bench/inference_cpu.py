@@ -32,6 +32,7 @@ from worker.inference.exact.model import ExactModel, ModelStore
 from worker.inference.exact.native import NativeEngine, instruction_sets, sequence_rows
 from worker.inference.exact.sampling import Sampling
 from worker.inference.exact.tokenizer import ChatTokenizer
+from worker.inference.exact.tracing import Tracing
 from worker.inference.packaged import packaged_model_file
 
 __all__ = ["main"]
@@ -74,7 +75,7 @@ def check(model: ExactModel, engine: NativeEngine, prompt: list[int], tokens: li
     cache = reference.Cache(model.header)
     expected = reference.forward(model, cache, fed)
     assert expected.logits[len(prompt) - 1 :].argmax(axis=1).tolist() == tokens, "the reference chooses other tokens"
-    ours = engine.forward(sequence_rows(fed, 0, PAGES), trace=True)
+    ours = engine.forward(sequence_rows(fed, 0, PAGES), trace=Tracing.ROWS)
     assert ours.boundaries is not None
     assert ours.kv_rows is not None
     assert np.array_equal(ours.boundaries.swapaxes(0, 1), expected.residuals), "residual rows differ"

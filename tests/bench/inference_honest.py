@@ -19,18 +19,18 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tests.bench.inference import device, record
 from worker.inference.exact.batching import Batcher, Executor, Sequence
 from worker.inference.exact.devices import DeviceChoice, open_executor
 from worker.inference.exact.model import ExactModel
 from worker.inference.exact.sampling import Sampling
+from worker.inference.exact.tracing import TracedRows, Tracing
 from worker.inference.proof_engine import ProofEngine
 from worker.inference.proof_trace import sampling_words
 from zk.arithmetic import trace_shape
 from zk.replay import replay
-from zk.trace import Statement, TraceBuilder, TraceShape
+from zk.trace import PositionsBuilder, Statement, TraceShape
 
 __all__ = ["main"]
 
@@ -50,15 +50,23 @@ class Recorder:
     """A `batching.Consumer` that keeps what an answer commits to."""
 
     cancelled = False
-    traced = True
+    tracing = Tracing.ROOTS
 
     def __init__(self, shape: TraceShape, prompt: tuple[int, ...]) -> None:
         self.prompt = prompt
         self.tokens: list[int] = []
-        self._builder = TraceBuilder(shape)
+        self._builder = PositionsBuilder(shape)
+        self._pending: TracedRows | None = None
 
-    def computed(self, first_position: int, boundaries: NDArray[np.int32], kv_rows: NDArray[np.uint8]) -> None:
-        self._builder.add(first_position, boundaries, kv_rows)
+    def computed(self, rows: TracedRows) -> None:
+        """Takes the roots a step later, as servers do: a GPU hashes meanwhile."""
+        self._take_pending()
+        self._pending = rows
+
+    def _take_pending(self) -> None:
+        if self._pending is not None:
+            self._builder.add(self._pending.first_position, self._pending.roots())
+            self._pending = None
 
     def take(self, token: int, last: bool) -> bool:
         self.tokens.append(token)
@@ -68,8 +76,9 @@ class Recorder:
         raise error
 
     def root(self, model_root: bytes, sampling: Sampling) -> bytes:
+        self._take_pending()
         statement = Statement(model_root, bytes(32), sampling_words(sampling), self.prompt, tuple(self.tokens))
-        return self._builder.finish(statement).root
+        return self._builder.finish(statement)
 
 
 @dataclass(frozen=True)

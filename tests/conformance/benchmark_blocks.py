@@ -24,8 +24,8 @@ from core.fork import ChainConfig
 from core.genesis import Genesis
 from core.state import StateDifference, StateReader
 from core.transaction import TransactionColumns
+from node.executors import EXECUTORS
 from tests.conformance.chain_file import read_blocks, replay
-from tests.conformance.executors import EXECUTORS
 from tests.conformance.state_tests import read_accounts
 from tests.conformance.vectors import VECTORS, read
 

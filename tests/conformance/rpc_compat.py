@@ -1,13 +1,14 @@
 """Ethereum's JSON-RPC conformance tests (ethereum/execution-apis): .io files against a chain replayed from files.
 
-    python -m tests.conformance.rpc_compat DIR [--verbose]
+    python -m tests.conformance.rpc_compat DIR [--executor cpu|reference] [--verbose]
 
 DIR holds genesis.json, chain.rlp and <method>/<test>.io files; it may also be a .tar.gz of such a folder. The chain is
-executed by the reference executor, which knows every fork, and each request is answered by the sequencer's own
-dispatcher. Responses compare as JSON; a file with a `speconly:` comment is compared by shape. The last line is
+executed by the executor, `cpu` as in a sequencer unless told, and each request is answered by the sequencer's own
+dispatcher on it. Responses compare as JSON; a file with a `speconly:` comment is compared by shape. The last line is
 "N passed, M failed"; failures are named before it.
 """
 
+import argparse
 import asyncio
 import json
 import re
@@ -21,7 +22,9 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
+from core.execution import Executor
 from core.genesis import Genesis
+from node.executors import EXECUTORS
 from sequencer.feed import Feed
 from sequencer.jsonrpc import Dispatcher, DispatcherLimits
 from sequencer.jsonrpc.method import Connection
@@ -31,7 +34,6 @@ from sequencer.ports import SystemClock
 from sequencer.rpc_methods import MethodLimits, Services, TestingMethods, public_methods
 from tests.conformance.chain_file import read_blocks, replay
 from tests.unit.sequencer.memory_chain import MemoryChain
-from worker.evm.reference import ReferenceExecutor
 
 __all__ = ["CompatCase", "CompatFailure", "UnpackedFolder", "find_cases", "load_chain", "load_dispatcher", "run_cases"]
 
@@ -70,16 +72,16 @@ def _read_case(path: Path, folder: Path) -> CompatCase:
     return CompatCase(str(path.relative_to(folder)), shape_only, tuple(zip(requests, responses, strict=True)))
 
 
-def load_chain(folder: Path) -> MemoryChain:
+def load_chain(folder: Path, executor: Executor) -> MemoryChain:
     """Execute chain.rlp on genesis.json; raises BlockError unless every root is as the headers say."""
     genesis = Genesis.from_geth(json.loads((folder / "genesis.json").read_text()))
     chain = MemoryChain(genesis)
-    for executed in replay(genesis, read_blocks((folder / "chain.rlp").read_bytes()), ReferenceExecutor()):
+    for executed in replay(genesis, read_blocks((folder / "chain.rlp").read_bytes()), executor):
         chain.append(executed.sealed, executed.outcome.receipts, executed.outcome.difference)
     return chain
 
 
-def load_dispatcher(chain: MemoryChain) -> Dispatcher:
+def load_dispatcher(chain: MemoryChain, executor: Executor) -> Dispatcher:
     """The sequencer's JSON-RPC over this chain."""
     head = chain.head()
     clock = SystemClock()
@@ -88,7 +90,7 @@ def load_dispatcher(chain: MemoryChain) -> Dispatcher:
     )
     services = Services(
         chain=chain,
-        executor=ReferenceExecutor(),
+        executor=executor,
         mempool=mempool,
         admission=Admission(mempool),
         heads=Feed(),
@@ -194,17 +196,20 @@ def _chain_folders(root: Path) -> Iterator[Path]:
 
 
 def main(arguments: list[str]) -> int:
-    """Run the folder that the first argument names; 0 when nothing failed."""
-    if not arguments:
-        sys.stdout.write(__doc__ or "")
-        return 2
-    with UnpackedFolder(Path(arguments[0])) as folder:
+    """Run a folder; 0 when nothing failed."""
+    parser = argparse.ArgumentParser(prog="python -m tests.conformance.rpc_compat", description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--executor", choices=EXECUTORS, default="cpu")
+    parser.add_argument("--verbose", action="store_true", help="say how a response differs")
+    options = parser.parse_args(arguments)
+    executor = EXECUTORS[options.executor]()
+    with UnpackedFolder(options.folder) as folder:
         cases = find_cases(folder)
-        dispatcher = load_dispatcher(load_chain(folder))
+        dispatcher = load_dispatcher(load_chain(folder, executor), executor)
         failures = asyncio.run(run_cases(dispatcher, cases))
         dispatcher.close()
     for failure in failures:
-        detail = f": {failure.difference}" if "--verbose" in arguments else ""
+        detail = f": {failure.difference}" if options.verbose else ""
         sys.stdout.write(f"FAILED {failure.name}{detail}\n")
     sys.stdout.write(f"{len(cases) - len(failures)} passed, {len(failures)} failed\n")
     return 1 if failures else 0

@@ -29,7 +29,7 @@ from core.memory_state import AccountContents, MemoryState
 from core.receipts import Log
 from core.signature import recover_sender
 from core.transaction import Transaction, TransactionColumns, decode_transaction
-from tests.conformance.executors import EXECUTORS
+from node.executors import EXECUTORS
 from tests.conformance.vectors import read
 
 __all__ = ["StateTest", "TestTimeout", "failure_of", "outcome_of", "read_accounts", "read_state_tests", "time_limit"]

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from core.block import header_hash
+from node.executors import EXECUTORS
 from tests.conformance.benchmark_blocks import read_benchmarks, run
-from tests.conformance.executors import EXECUTORS
 from tests.conformance.vectors import VECTORS, needs_vectors
 
 BENCHMARK = VECTORS / "benchmark" / "benchmark.tar.gz"

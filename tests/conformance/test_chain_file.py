@@ -7,8 +7,8 @@ import pytest
 
 from core.errors import BlockError
 from core.genesis import Genesis
+from node.executors import EXECUTORS
 from tests.conformance.chain_file import read_blocks, replay
-from tests.conformance.executors import EXECUTORS
 from tests.conformance.vectors import VECTORS, needs_vectors
 
 ARCHIVE = VECTORS / "rpc_compat" / "rpc_compat.tar.gz"

@@ -1,9 +1,11 @@
-"""The shared JSON-RPC conformance tests, all but the listed ones, on a chain replayed by the reference executor."""
+"""The shared JSON-RPC conformance tests, all but the listed ones, on a chain replayed by the same executor."""
 
 from pathlib import Path
 
 import pytest
 
+from core.execution import Executor
+from node.executors import EXECUTORS, make_executor
 from tests.conformance.rpc_compat import (
     CompatCase,
     UnpackedFolder,
@@ -30,8 +32,8 @@ def sample(cases: list[CompatCase]) -> list[CompatCase]:
     return [case for case in cases if case not in simulations] + simulations[::SAMPLE_EVERY]
 
 
-async def failed_names(cases: list[CompatCase], folder: Path) -> set[str]:
-    dispatcher = load_dispatcher(load_chain(folder))
+async def failed_names(cases: list[CompatCase], folder: Path, executor: Executor) -> set[str]:
+    dispatcher = load_dispatcher(load_chain(folder, executor), executor)
     failures = await run_cases(dispatcher, cases)
     dispatcher.close()
     return {failure.name for failure in failures}
@@ -42,16 +44,18 @@ async def test_sample() -> None:
     with UnpackedFolder(VECTORS) as folder:
         cases = sample(find_cases(folder))
         assert len(cases) > 100
-        assert await failed_names(cases, folder) == known_failures().keys() & {case.name for case in cases}
+        failed = await failed_names(cases, folder, make_executor("cpu"))
+        assert failed == known_failures().keys() & {case.name for case in cases}
 
 
 @pytest.mark.conformance
 @pytest.mark.skipif(not VECTORS.exists(), reason="../shared/vectors/rpc_compat is not there")
-async def test_everything() -> None:
+@pytest.mark.parametrize("name", EXECUTORS)
+async def test_everything(name: str) -> None:
     with UnpackedFolder(VECTORS) as folder:
         cases = find_cases(folder)
         assert len(cases) >= 162
-        assert await failed_names(cases, folder) == known_failures().keys()
+        assert await failed_names(cases, folder, make_executor(name)) == known_failures().keys()
 
 
 def test_every_known_failure_has_a_reason() -> None:

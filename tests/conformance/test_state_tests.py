@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conformance.executors import EXECUTORS
+from node.executors import EXECUTORS
 from tests.conformance.state_tests import StateTest, outcome_of, read_state_tests
 from tests.conformance.vectors import VECTORS, needs_vectors, read
 

@@ -11,8 +11,8 @@ from core.chain_rules import context_of
 from core.execution import StructLog
 from core.genesis import Genesis
 from core.memory_state import MemoryState
+from node.executors import EXECUTORS
 from tests.conformance.chain_file import read_blocks, replay
-from tests.conformance.executors import EXECUTORS
 from tests.conformance.vectors import VECTORS, needs_vectors
 
 FOLDER = "rpc_compat/debug_traceBlockByNumber"

@@ -20,7 +20,7 @@ from core.hashing import keccak256
 from core.memory_state import AccountContents, MemoryState
 from core.signature import authorization_hash
 from core.transaction import AccessListEntry, Authorization, Transaction, TransactionColumns, TransactionType
-from tests.conformance.executors import EXECUTORS
+from node.executors import EXECUTORS
 from tests.differential.programs import ProgramWriter, interesting_word
 
 __all__ = ["Case", "compare", "difference_between", "generate"]

@@ -238,7 +238,7 @@ class CrashSoak:
                 "every job to be settled or refunded",
             )
             ended = records()
-        accepted = JOB_ESCROW.event_topic("ReceiptAccepted")
+        payments = self._payments()
         for one in ended:
             name = f"job 0x{one.job_id.hex()} (attempt {one.attempt}, {one.state})"
             if one.receipt is None or one.state != "settled":
@@ -246,12 +246,18 @@ class CrashSoak:
                 continue
             if one.receipt.receipt.finished_at_ms > one.deadline_ms:
                 self.failures.append(f"{name} was answered after its deadline")
-            wanted = {"fromBlock": "earliest", "topics": ["0x" + accepted.hex(), "0x" + one.job_id.hex()]}
-            paid = len(self.rpc.call("eth_getLogs", wanted))
+            paid = sum(one.job_id in payment for payment in payments)
             if paid != 1:
-                self.failures.append(f"{name} has {paid} receipts on chain")
+                self.failures.append(f"{name} was settled {paid} times")
         again = sum(one.attempt > 1 for one in ended)
         self.report(f"jobs: {len(ended)} settled or refunded, {again} of them by another attempt than the first")
+
+    def _payments(self) -> list[bytes]:
+        """What the transactions that settled batches said of their payments."""
+        committed = JOB_ESCROW.event_topic("BatchCommitted")
+        logs = self.rpc.call("eth_getLogs", {"fromBlock": "earliest", "topics": ["0x" + committed.hex()]})
+        sent = [self.rpc.call("eth_getTransactionByHash", log["transactionHash"])["input"] for log in logs]
+        return [JOB_ESCROW.decode_call(bytes.fromhex(data[2:]))[1]["payments"] for data in sent]
 
     def _audit_supply(self) -> None:
         """Of the genesis' wei nothing is missing but the burned base fees, and nothing came into being."""

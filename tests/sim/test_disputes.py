@@ -13,9 +13,9 @@ from tests.unit.zk.arena import CHALLENGER, WORKER, Arena, DisputeScene
 from tests.unit.zk.cheats import CHEATS
 from tests.unit.zk.scene import Claim, claim_rows, run_rows
 from worker.inference.exact.sampling import Sampling
-from zk.dispute import MOVES_MAX, Challenger, Seat, Turn, Worker
+from zk.dispute import MOVES_MAX, Challenger, Seat, Turn, Worker, tokens_bytes
 from zk.tape import Tape
-from zk.trace import Statement
+from zk.trace import Statement, Trace
 
 ANSWER_TOKENS = 5
 # Lies whose traces are as deep as the model says; an answer whose root is another request's has no first move.
@@ -86,6 +86,13 @@ class EmbeddingChallenger(Challenger):
     def choice(self, nodes: list[bytes]) -> int:
         self.rounds += 1
         return int(self.rounds == 2)  # of the trace's 7 levels, the second round ends at a leaf
+
+
+class PromptChallenger(Challenger):
+    """Leads to the first token of the prompt, right or wrong."""
+
+    def choice(self, nodes: list[bytes]) -> int:
+        return 0
 
 
 @pytest.fixture(scope="module")
@@ -227,6 +234,37 @@ def test_silence_loses_at_every_move(scene: DisputeScene, silent: bytes) -> None
         assert arena.winner() == other, moves_left
         moves_left += 1
     assert turns_missed == set(seats[silent].turns)
+
+
+def test_a_token_of_the_prompt_is_proven_with_its_prefix(scene: DisputeScene) -> None:
+    truth = scene.answer(scene.order(scene.prompt(5), SAMPLINGS[0]), ANSWER_TOKENS)
+    prefix, tokens = truth.statement.prompt_prefix, tokens_bytes(truth.statement.prompt)
+    forged = truth.trace.leaves.copy()
+    forged[0, 0] ^= 1  # the token of position 0
+    for leaves, winner in ((truth.trace.leaves, WORKER), (forged, CHALLENGER)):
+        claim = Claim(truth.statement, Trace(truth.trace.shape, truth.statement, leaves), truth.rows)
+        terms = scene.terms(truth.statement, claim)
+        arena = Arena(terms)
+        arena.move(CHALLENGER, "open", terms.solidity())
+        challenger = PromptChallenger(terms, truth.trace, scene.opener, scene.tapes(truth))
+        seats = (Seat(arena, terms, scene.worker(claim)), Seat(arena, terms, challenger))
+        while arena.turn() != Turn.POSTS_TAPE:
+            for seat in seats:
+                if arena.turn() != Turn.POSTS_TAPE:
+                    seat.act()
+        for wrong in (tokens, bytes(32) + tokens, prefix + tokens[:-4], prefix + tokens + tokens[:4], prefix):
+            with pytest.raises(Reverted) as refused:
+                arena.move(WORKER, "provePrompt", terms.solidity(), wrong)
+            assert refused.value.name == "NotAsCommitted"
+        if winner == WORKER:
+            assert seats[0].act() == "provePrompt"
+        else:
+            with pytest.raises(Reverted) as refused:
+                seats[0].act()
+            assert refused.value.name == "CellNotProven"
+            arena.time_out(CHALLENGER)
+        assert arena.winner() == winner
+        assert max(gas for _, gas in arena.gas) < 200_000
 
 
 def test_another_model_cannot_even_be_stated(scene: DisputeScene) -> None:

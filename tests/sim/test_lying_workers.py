@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from core.hashing import keccak256
-from core.jobs.request import JobRequest, request_hash
+from core.jobs.request import JobRequest
 from protos.messages import SubmitJob
 from tests.sim.network.exact_jobs import Claim, ExactWorld, GrindingRunner, SimulatedEngine
 from tests.sim.network.virtual_time import pass_time, simulate
@@ -57,15 +57,13 @@ class OpensTheHonestTrace:
         self._honest, self._engine = SimulatedEngine(exact), engine
 
     async def open(
-        self, request: JobRequest, request_hash: bytes, answer: Sequence[int], units: Sequence[Unit]
+        self, request: JobRequest, salt: bytes, answer: Sequence[int], units: Sequence[Unit]
     ) -> tuple[Digests, list[AuditOpening]]:
-        true = self._honest.compute(request, request_hash)
-        claimed = self._engine.claims[request_hash].statement
-        rows = (
-            true.rows if len(true.statement.tokens) >= len(claimed.tokens) else self._engine.claims[request_hash].rows
-        )
-        self._honest.claims[request_hash] = self._honest.committed(claimed, _first(rows, len(claimed.tokens) - 1))
-        return await self._honest.open(request, request_hash, answer, units)
+        true = self._honest.compute(request, salt)
+        claimed = self._engine.claims[salt].statement
+        rows = true.rows if len(true.statement.tokens) >= len(claimed.tokens) else self._engine.claims[salt].rows
+        self._honest.claims[salt] = self._honest.committed(claimed, _first(rows, len(claimed.tokens) - 1))
+        return await self._honest.open(request, salt, answer, units)
 
 
 class NeverOpens:
@@ -148,7 +146,7 @@ def is_right(world: ExactWorld, submit: SubmitJob) -> bool:
     """Whether the answer that the coordinator holds is what the ordered model says to this request."""
     job = world.coordinator.table.jobs[submit.job_id]
     honest = SimulatedEngine(world.exact)
-    true = honest.compute(submit.request, request_hash(submit.request, submit.salt))
+    true = honest.compute(submit.request, submit.salt)
     assert job.signed is not None
     is_same_text = job.output == honest.text(submit.request, true.statement.answer)
     return is_same_text and job.signed.receipt.trace_root == true.trace.root
@@ -230,7 +228,7 @@ def test_colluders_get_through_as_often_as_stated(tmp_path: Path, model: ExactMo
                 submit = world.order(number, generator)
                 passed += await world.finished(submit) == "agreed"
                 job = world.coordinator.table.jobs[submit.job_id]
-                claim = shared.claims[request_hash(submit.request, submit.salt)]
+                claim = shared.claims[submit.salt]
                 assert job.signed is not None
                 total = unit_count(model.header.layers, claim.statement)
                 missed = 1 - catch_probability(wrong_units(shared, claim), total, units)
@@ -262,10 +260,10 @@ class Watching:
         self.asked: list[list[Unit]] = []
 
     async def open(
-        self, request: JobRequest, request_hash: bytes, answer: Sequence[int], units: Sequence[Unit]
+        self, request: JobRequest, salt: bytes, answer: Sequence[int], units: Sequence[Unit]
     ) -> tuple[Digests, list[AuditOpening]]:
         self.asked.append(list(units))
-        return await self._engine.open(request, request_hash, answer, units)
+        return await self._engine.open(request, salt, answer, units)
 
 
 def test_the_draw_is_unknown_before_the_receipt_and_fixed_after_it(tmp_path: Path, model: ExactModel) -> None:

@@ -8,22 +8,27 @@ from core.jobs.request import output_hash
 from core.signature import recover_senders
 from core.transaction import TransactionColumns, decode_transaction
 from market.contracts import ESCROW_ADDRESS, JOB_ESCROW
-from protos.messages import SignedReceipt
+from market.receipt_tree import leaf_of, root_from_proof
+from protos.messages import JobQuery, SignedReceipt
 from sequencer.coordinator.job_log import Assigned, Ended, Finished, Submitted
 from sequencer.coordinator.settlement import Settlement, SettlementConfig
 from sequencer.errors import TransactionUnderpriced
-from tests.sim.network.jobs import OPERATOR, OPERATOR_KEY, FakeMarket, JobWorld
+from tests.sim.network.jobs import OPERATOR, OPERATOR_KEY, FakeMarket, JobWorld, jobs_in
 from tests.sim.network.virtual_time import pass_time, simulate
 from tests.sim.network.world import identity
+from tests.unit.market.ledger import address_of
 from tests.unit.market.scene import receipt_for
 
 WORKER = identity(1)
+EIGHT_AT_ONCE = SettlementConfig(batch_max=8)
 
 
 class SettlementWorld(JobWorld):
     """Jobs in every state, without workers; `sent` are the raw transactions that were handed to the mempool."""
 
-    def __init__(self, folder: Path, market: FakeMarket | None = None) -> None:
+    def __init__(
+        self, folder: Path, market: FakeMarket | None = None, config: SettlementConfig = EIGHT_AT_ONCE
+    ) -> None:
         super().__init__(folder, market=market)
         self.sent: list[bytes] = []
         self.refuses_next = False
@@ -33,7 +38,7 @@ class SettlementWorld(JobWorld):
             self.market,
             OPERATOR_KEY,
             self._submit,
-            SettlementConfig(batch_max=8),
+            config,
             self.threads,
             now_ms=self.now_ms,
         )
@@ -86,13 +91,13 @@ class SettlementWorld(JobWorld):
 
 
 def jobs_of(raw: bytes) -> tuple[str, list[bytes]]:
-    """The escrow's function that a transaction calls, and for which jobs."""
+    """The escrow's function that a transaction calls, and for which jobs, or owners of payments."""
     tx = decode_transaction(raw)
     assert tx.to == ESCROW_ADDRESS
     function, arguments = JOB_ESCROW.decode_call(tx.data)
-    if function == "settle":
-        return function, [one[0] for one in arguments["receipts"]]
-    return function, list(arguments["jobIds"]) if function == "release" else [arguments["jobId"]]
+    if function == "settleBatch":
+        return function, jobs_in(arguments["payments"])
+    return function, list(arguments["owners"]) if function == "collect" else [arguments["jobId"]]
 
 
 def test_many_receipts_are_settled_in_one_transaction(tmp_path: Path) -> None:
@@ -101,21 +106,50 @@ def test_many_receipts_are_settled_in_one_transaction(tmp_path: Path) -> None:
         ids = [await world.finished(number) for number in range(3)]
         for _ in range(3):
             await world.settlement.step()
-        assert [jobs_of(raw) for raw in world.sent] == [("settle", ids)]
+        assert [jobs_of(raw) for raw in world.sent] == [("settleBatch", ids)]
         await world.mine()
         await world.settlement.step()
         assert world.states() == ["settled"] * 3
-        await world.settlement.step()
+        records = [world.coordinator.status(JobQuery(one, b"")) for one in ids]
+        leaves = [leaf_of(one.receipt.receipt.digest(world.market.domain)) for one in records if one.receipt]
+        root = JOB_ESCROW.decode_call(decode_transaction(world.sent[0]).data)[1]["root"]
+        for leaf, record in zip(leaves, records, strict=True):
+            place = record.inclusion
+            assert place is not None
+            assert place.batch_id == 7
+            assert root_from_proof(leaf, place.index, 3, place.proof) == root
         assert len(world.sent) == 1
-        assert world.coordinator.table.open == {}
 
     simulate(scene())
 
 
-def test_payments_are_released_after_their_challenge_window(tmp_path: Path) -> None:
+def test_a_batch_waits_for_more_receipts_but_not_for_ever(tmp_path: Path) -> None:
+    async def scene() -> None:
+        config = SettlementConfig(batch_max=3, wait_s=20.0)
+        world = SettlementWorld(tmp_path, config=config)
+        world.market.release_at_s = 2**40
+        first = [await world.finished(number) for number in range(2)]
+        await world.settlement.step()
+        assert world.sent == []
+        third = await world.finished(2)
+        late = await world.finished(3)
+        await world.settlement.step()
+        assert jobs_of(world.sent[0]) == ("settleBatch", [*first, third])
+        await world.mine()
+        await world.settlement.step()
+        await world.settlement.step()
+        assert len(world.sent) == 1, "one receipt waits for others"
+        await pass_time(21)
+        await world.settlement.step()
+        assert jobs_of(world.sent[1]) == ("settleBatch", [late])
+
+    simulate(scene())
+
+
+def test_payments_are_collected_after_their_challenge_window(tmp_path: Path) -> None:
     async def scene() -> None:
         world = SettlementWorld(tmp_path)
-        world.market.challenge_s = 60
+        world.market.release_at_s = world.now_ms() // 1000 + 60
         ids = [await world.finished(number) for number in range(2)]
         await world.settlement.step()
         await world.mine()
@@ -125,7 +159,8 @@ def test_payments_are_released_after_their_challenge_window(tmp_path: Path) -> N
         assert len(world.sent) == 1
         await pass_time(62)
         await world.settlement.step()
-        assert jobs_of(world.sent[1]) == ("release", ids)
+        owners = {world.market.jobs[one].client for one in ids} | {address_of("worker")}
+        assert jobs_of(world.sent[1]) == ("collect", sorted(owners))
         await world.mine()
         await world.settlement.step()
         assert world.coordinator.table.open == {}
@@ -161,11 +196,11 @@ def test_one_bad_receipt_does_not_hold_up_the_others(tmp_path: Path) -> None:
         world = SettlementWorld(tmp_path)
         good, bad, other = [await world.finished(number) for number in range(3)]
         world.market.unpayable.add(bad)
-        for _ in range(6):
+        for _ in range(12):
             await world.settlement.step()
             if world.coordinator.table.batches:
                 await world.mine()
-        settled = [job for raw in world.sent for job in jobs_of(raw)[1] if jobs_of(raw)[0] == "settle"]
+        settled = [job for raw in world.sent for job in jobs_of(raw)[1] if jobs_of(raw)[0] == "settleBatch"]
         assert sorted(settled) == sorted([good, other])
         assert world.coordinator.table.jobs[bad].state == "failed"
         assert bad not in world.coordinator.table.open
@@ -220,7 +255,7 @@ def test_a_transaction_that_lost_its_nonce_is_made_anew(tmp_path: Path) -> None:
         await world.settlement.step()
         await world.settlement.step()
         assert world.sent[-1] != lost
-        assert jobs_of(world.sent[-1]) == ("settle", [first])
+        assert jobs_of(world.sent[-1]) == ("settleBatch", [first])
         await world.mine()
         await world.settlement.step()
         assert world.states() == ["settled"]

@@ -3,8 +3,10 @@
 Rules that the engine does not know (forks before Cancun, moved precompiles) go to another executor where one was given.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from threading import Lock
 
 import numpy as np
 
@@ -19,11 +21,12 @@ from core.execution import (
     Halt,
     Rejection,
     TransactionTrace,
+    unsigned_transaction,
 )
 from core.overlay import OverlaidState
 from core.receipts import ReceiptColumns
-from core.state import EMPTY_ACCOUNT, Account, AccountChange, StateDifference, StateReader
-from core.transaction import AccessListEntry, Transaction, TransactionColumns, TransactionType
+from core.state import Account, AccountChange, StateDifference, StateReader
+from core.transaction import AccessListEntry, TransactionColumns
 from worker.evm.base_state import BaseState
 from worker.evm.batch import Outcomes, is_supported
 from worker.evm.block_steps import BlockRun
@@ -39,17 +42,35 @@ __all__ = ["NativeExecutor"]
 _PRECOMPILES = frozenset(number.to_bytes(20, "big") for number in (*range(1, 0x12), 0x100))
 
 
+class _Seat:
+    """An engine and the base that it keeps: what one thread at a time uses."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.kept = KeptBase()
+
+    def open(self, state: StateReader, context: BlockContext) -> BlockRun:
+        # An overlay would have to update a trie to know its root.
+        root = None if isinstance(state, OverlaidState) else state.root
+        return BlockRun(self.engine, context, *self.kept.open(state, root))
+
+    def open_traced(self, state: StateReader, context: BlockContext) -> BlockRun:
+        base = BaseState(accounts_complete=False, single_step=True)
+        return BlockRun(self.engine, context, base, StateResolver(state))
+
+
 class NativeExecutor:
-    """Implements core.execution.Executor. Not to be shared between threads: its engine has one set of arenas.
+    """Implements core.execution.Executor. Threads may share it: blocks take turns, calls and traces run side by side,
+    each on an engine of its own that the next call takes over.
 
     `fallback` executes and traces what the engine has no rules for; without it, that raises ForkNotSupported.
     """
 
     def __init__(self, engine: Engine | None = None, fallback: Executor | None = None) -> None:
-        self._engine = engine or Engine(threads=1)
         self._fallback = fallback
-        self._kept = KeptBase()
-        self.name = self._engine.name
+        self._blocks, self._blocks_turn = _Seat(engine or Engine(threads=1)), Lock()
+        self._idle: list[_Seat] = []
+        self.name = self._blocks.engine.name
 
     def execute_block(
         self, state: StateReader, context: BlockContext, transactions: TransactionColumns
@@ -57,21 +78,23 @@ class NativeExecutor:
         """See `Executor`. Raises BlockError where a system contract that the fork demands is missing or fails."""
         if not is_supported(context):
             return self._other(context).execute_block(state, context, transactions)
-        run = self._open(state, context)
-        run.begin()
-        outcomes = run.transact(transactions)
-        included = _included(outcomes)
-        receipts = _receipts(outcomes, transactions, included)
-        run.finish(receipts)
-        outcome = _outcome(run, outcomes, included, receipts)
-        self._kept.executed(outcome.difference)
+        with self._blocks_turn:
+            run = self._blocks.open(state, context)
+            run.begin()
+            outcomes = run.transact(transactions)
+            included = _included(outcomes)
+            receipts = _receipts(outcomes, transactions, included)
+            run.finish(receipts)
+            outcome = _outcome(run, outcomes, included, receipts)
+            self._blocks.kept.executed(outcome.difference)
         return outcome
 
     def keep(self, difference: StateDifference, root: bytes) -> None:
         """The state after `difference`, which the last executed block made, has this root: the next block on it finds
         what this one brought and changed. Never needed for a right answer, and without effect for any other difference.
         """
-        self._kept.keep(difference, root)
+        with self._blocks_turn:
+            self._blocks.kept.keep(difference, root)
 
     def execute_transactions(
         self, state: StateReader, context: BlockContext, transactions: TransactionColumns
@@ -79,32 +102,20 @@ class NativeExecutor:
         """See `Executor`."""
         if not is_supported(context):
             return self._other(context).execute_transactions(state, context, transactions)
-        run = self._open(state, context)
-        outcomes = run.transact(transactions)
-        included = _included(outcomes)
-        return _outcome(run, outcomes, included, _receipts(outcomes, transactions, included))
+        with self._blocks_turn:
+            run = self._blocks.open(state, context)
+            outcomes = run.transact(transactions)
+            included = _included(outcomes)
+            return _outcome(run, outcomes, included, _receipts(outcomes, transactions, included))
 
     def call(self, state: StateReader, context: BlockContext, request: CallRequest) -> CallResult:
         """See `Executor` and `CallRequest`."""
         if not is_supported(context):
             return self._other(context).call(state, context, request)
-        run = self._open(state, _context_of_call(context, request))
-        outcomes = run.transact(_columns_of_call(state, context, request), _kind_of_call(request))
-        rejections = _rejections(outcomes)
-        if rejections:
-            return CallResult(False, Halt.NONE, b"", 0, 0, (), StateDifference.empty(), (), rejections[0])
-        result = outcomes.results[0]
-        halt = HALTS[int(result["halt"])]
-        return CallResult(
-            succeeded=int(result["status"]) == Status.SUCCESS,
-            halt=halt,
-            output=outcomes.output(0),
-            gas_used=int(result["gas_used"]),
-            gas_refunded=int(result["gas_refunded"]),
-            logs=outcomes.logs(0),
-            difference=_difference(run.base),
-            accessed=_accessed(outcomes, request),
-        )
+        with self._seat() as seat:
+            run = seat.open(state, _context_of_call(context, request))
+            outcomes = run.transact(_columns_of_call(state, context, request), _kind_of_call(request))
+            return _call_result(run, outcomes, request)
 
     def trace(
         self,
@@ -118,15 +129,16 @@ class NativeExecutor:
         """See `Executor`. Raises BlockError when a row that was asked for may not be included."""
         if not is_supported(context):
             return self._other(context).trace(state, context, transactions, rows, struct_logs=struct_logs)
-        run = self._open_traced(state, context)
-        run.begin()
         traces = {}
-        for row, outcomes, stream in run.trace(transactions, rows, _wishes(struct_logs)):
-            rejections = _rejections(outcomes)
-            if rejections:
-                raise BlockError(f"transaction {row} may not be included: {rejections[0].detail}")
-            gas_limit = int(transactions.gas_limit[row])
-            traces[row] = _trace(transactions.hash[row].tobytes(), gas_limit, outcomes, stream, struct_logs)
+        with self._seat() as seat:
+            run = seat.open_traced(state, context)
+            run.begin()
+            for row, outcomes, stream in run.trace(transactions, rows, _wishes(struct_logs)):
+                rejections = _rejections(outcomes)
+                if rejections:
+                    raise BlockError(f"transaction {row} may not be included: {rejections[0].detail}")
+                gas_limit = int(transactions.gas_limit[row])
+                traces[row] = _trace(transactions.hash[row].tobytes(), gas_limit, outcomes, stream, struct_logs)
         return tuple(traces[row] for row in rows)
 
     def trace_call(
@@ -135,22 +147,24 @@ class NativeExecutor:
         """See `Executor`. Raises BlockError when the request could not start at all."""
         if not is_supported(context):
             return self._other(context).trace_call(state, context, request, struct_logs=struct_logs)
-        run = self._open_traced(state, _context_of_call(context, request))
         columns, kind = _columns_of_call(state, context, request), _kind_of_call(request)
-        ((_, outcomes, stream),) = run.trace(columns, [0], _wishes(struct_logs), kind)
-        rejections = _rejections(outcomes)
-        if rejections:
-            raise BlockError(f"the call cannot start: {rejections[0].detail}")
-        return _trace(bytes(32), request.gas_limit, outcomes, stream, struct_logs)
+        with self._seat() as seat:
+            run = seat.open_traced(state, _context_of_call(context, request))
+            ((_, outcomes, stream),) = run.trace(columns, [0], _wishes(struct_logs), kind)
+            rejections = _rejections(outcomes)
+            if rejections:
+                raise BlockError(f"the call cannot start: {rejections[0].detail}")
+            return _trace(bytes(32), request.gas_limit, outcomes, stream, struct_logs)
 
-    def _open(self, state: StateReader, context: BlockContext) -> BlockRun:
-        # An overlay would have to update a trie to know its root.
-        root = None if isinstance(state, OverlaidState) else state.root
-        return BlockRun(self._engine, context, *self._kept.open(state, root))
-
-    def _open_traced(self, state: StateReader, context: BlockContext) -> BlockRun:
-        base = BaseState(accounts_complete=False, single_step=True)
-        return BlockRun(self._engine, context, base, StateResolver(state))
+    @contextmanager
+    def _seat(self) -> Iterator[_Seat]:
+        """A seat for one call: the last one left, whose memory is still warm, or a new one when all are taken."""
+        try:
+            seat = self._idle.pop()
+        except IndexError:
+            seat = _Seat(Engine(threads=1))
+        yield seat
+        self._idle.append(seat)  # not after an error: what the seat's base holds then is not known
 
     def _other(self, context: BlockContext) -> Executor:
         if self._fallback is None:
@@ -196,6 +210,23 @@ def _receipts(outcomes: Outcomes, transactions: TransactionColumns, included: Ar
             (int(transactions.type[row]), int(status[row]) == Status.SUCCESS, int(gas_used[row]), outcomes.logs(row))
             for row in included.tolist()
         ]
+    )
+
+
+def _call_result(run: BlockRun, outcomes: Outcomes, request: CallRequest) -> CallResult:
+    rejections = _rejections(outcomes)
+    if rejections:
+        return CallResult(False, Halt.NONE, b"", 0, 0, (), StateDifference.empty(), (), rejections[0])
+    result = outcomes.results[0]
+    return CallResult(
+        succeeded=int(result["status"]) == Status.SUCCESS,
+        halt=HALTS[int(result["halt"])],
+        output=outcomes.output(0),
+        gas_used=int(result["gas_used"]),
+        gas_refunded=int(result["gas_refunded"]),
+        logs=outcomes.logs(0),
+        difference=_difference(run.base),
+        accessed=_accessed(outcomes, request),
     )
 
 
@@ -267,33 +298,7 @@ def _kind_of_call(request: CallRequest) -> MessageKind:
 
 def _columns_of_call(state: StateReader, context: BlockContext, request: CallRequest) -> TransactionColumns:
     """An unsigned message as a row of columns."""
-    nonce = request.nonce
-    if nonce is None or not request.validate:
-        nonce = (state.account(request.sender) or EMPTY_ACCOUNT).nonce
-    kind = TransactionType.FEE_MARKET
-    if request.authorizations:
-        kind = TransactionType.SET_CODE
-    elif request.blob_versioned_hashes:
-        kind = TransactionType.BLOB
-    message = Transaction(
-        type=kind,
-        chain_id=context.chain_id,
-        nonce=nonce,
-        gas_limit=request.gas_limit,
-        max_fee_per_gas=request.max_fee_per_gas,
-        max_priority_fee_per_gas=request.max_priority_fee_per_gas,
-        to=request.to,
-        value=request.value,
-        data=request.data,
-        y_parity=0,
-        r=0,
-        s=0,
-        access_list=request.access_list,
-        max_fee_per_blob_gas=request.max_fee_per_blob_gas,
-        blob_versioned_hashes=request.blob_versioned_hashes,
-        authorizations=request.authorizations,
-    )
-    return TransactionColumns.from_transactions([message], [request.sender])
+    return TransactionColumns.from_transactions([unsigned_transaction(state, context, request)], [request.sender])
 
 
 def _accessed(outcomes: Outcomes, request: CallRequest) -> tuple[AccessListEntry, ...]:

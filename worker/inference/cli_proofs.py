@@ -1,9 +1,5 @@
-"""`commit`, `replay`, `audit` and `dispute-demo`: the proofs of exact inference, by hand.
+"""`replay`, `audit` and `dispute-demo`: the proofs of exact inference, by hand, on what `run --save` wrote."""
 
-An answer file is JSON: model (root), request_hash, sampling (five integers), prompt and answer (tokens), trace_root.
-"""
-
-import json
 import secrets
 import sys
 import time
@@ -21,10 +17,10 @@ from core.fork import Fork
 from core.hashing import keccak256
 from core.memory_state import AccountContents, MemoryState
 from worker.evm.native_executor import NativeExecutor
+from worker.inference.answer_file import AnswerFile
 from worker.inference.dispute_parties import DisputeParties
 from worker.inference.exact.devices import DeviceChoice
 from worker.inference.exact.model import ExactModel, ModelStore
-from worker.inference.exact.sampling import Sampling
 from worker.inference.exact.specification import exp2_table, sigmoid_table
 from worker.inference.proof_arithmetic import ProofArithmetic
 from worker.inference.proof_engine import ProofEngine
@@ -34,7 +30,7 @@ from zk.dispute import Terms, play
 from zk.program import Programs
 from zk.replay import replay
 from zk.tape import Tape
-from zk.trace import Statement, Trace, tokens_hash
+from zk.trace import Statement, Trace
 
 __all__ = ["app"]
 
@@ -48,35 +44,6 @@ TEXT_HASH = keccak256(b"an answer file has no text")
 PARTIES = (b"\x01".rjust(20, b"\x10"), b"\x02".rjust(20, b"\x10"))
 
 
-@app.command()
-def commit(
-    model: Annotated[str, typer.Argument(help="a model's name or root")],
-    prompt: Annotated[str, typer.Argument(help="the prompt's tokens, separated by commas")],
-    file: Annotated[Path, typer.Argument(help="answer file to write")],
-    tokens: Annotated[int, typer.Option(help="length of the answer", min=1)] = 32,
-    models_dir: ModelsDir = MODELS_DIR,
-) -> None:
-    """Answer a prompt greedily and write the answer with its trace root.
-
-    Example:  warpgrid inference commit smollm2 1,4093,198 answer.json --tokens 16
-    """
-    found = ExactModel(ModelStore(models_dir).find(model))
-    numbers = tuple(int(one) for one in prompt.split(","))
-    engine = ProofEngine(found, found.root, tokens_max=len(numbers) + tokens)
-    statement, trace = engine.answer(numbers, Sampling(), tokens, secrets.token_bytes(32), found.header.end_tokens)
-    engine.close()
-    content = {
-        "model": found.root.hex(),
-        "request_hash": statement.request_hash.hex(),
-        "sampling": list(statement.sampling),
-        "prompt": list(statement.prompt),
-        "answer": list(statement.answer),
-        "trace_root": trace.root.hex(),
-    }
-    file.write_text(json.dumps(content) + "\n")
-    _say(f"{len(statement.answer)} tokens, trace root {trace.root.hex()}")
-
-
 @app.command("replay")
 def replay_answer(
     file: Annotated[Path, typer.Argument(help="answer file")],
@@ -87,7 +54,8 @@ def replay_answer(
 
     Example:  warpgrid inference replay answer.json
     """
-    statement, root = _read(file)
+    claimed = AnswerFile.read(file)
+    statement, root = claimed.statement, claimed.trace_root
     engine = _engine(statement, models_dir, device)[1]
     started = time.perf_counter()
     verdict = replay(engine, statement, root, statement.answer)
@@ -106,7 +74,8 @@ def audit_answer(
 
     Example:  warpgrid inference audit answer.json --draws 32
     """
-    statement, root = _read(file)
+    claimed = AnswerFile.read(file)
+    statement, root = claimed.statement, claimed.trace_root
     model, engine = _engine(statement, models_dir)
     trace, rows = _run(engine, statement)
     engine.close()
@@ -136,7 +105,8 @@ def dispute_demo(
 
     Example:  warpgrid inference dispute-demo answer.json
     """
-    statement, root = _read(file)
+    claimed = AnswerFile.read(file)
+    statement, root = claimed.statement, claimed.trace_root
     model, engine = _engine(statement, models_dir)
     trace, rows = _run(engine, statement)
     engine.close()
@@ -176,7 +146,7 @@ def _demo_terms(statement: Statement, programs: Programs, model: ExactModel) -> 
         statement.model_root,
         programs.tree_root,
         TEXT_HASH,
-        tokens_hash(statement.prompt),
+        statement.prompt_hash,
         statement.sampling,
         len(statement.prompt),
         len(statement.answer),
@@ -220,20 +190,6 @@ class _LocalChain:
         context = BlockContext(Fork.OSAKA, 1, 1, self.now, gas_limit=4 * GAS_LIMIT, coinbase=bytes(20))
         data = DISPUTE.encode_call(function, *arguments)
         return self._executor.call(self._state, context, CallRequest(sender, DISPUTE_ADDRESS, GAS_LIMIT, 0, data))
-
-
-def _read(file: Path) -> tuple[Statement, bytes]:
-    """An answer file's statement and trace root. Raises InvalidInput for a file that is none."""
-    try:
-        content = json.loads(file.read_bytes())
-        hashes = [bytes.fromhex(content[name]) for name in ("model", "request_hash", "trace_root")]
-        tokens = [tuple(int(token) for token in content[name]) for name in ("sampling", "prompt", "answer")]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InvalidInput(f"{file} is no answer file: {error}") from error
-    words: Any = tokens[0]
-    if len(words) != 5:
-        raise InvalidInput(f"{file}: sampling has five integers")
-    return Statement(hashes[0], hashes[1], words, tokens[1], tokens[2]), hashes[2]
 
 
 def _engine(

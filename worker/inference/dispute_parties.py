@@ -5,6 +5,7 @@ A run is a prefill of tokens that are known, or an answer made anew; nothing of 
 
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 
 import numpy as np
 
@@ -34,7 +35,7 @@ class DisputeParties:
         """The order with the model's own answer of exactly so many tokens, beyond any end token."""
         with closing(self._engine(len(order.prompt) + tokens)) as engine:
             answer = engine.generate(order.prompt, Sampling(*order.sampling), tokens)
-        return Statement(order.model_root, order.request_hash, order.sampling, order.prompt, answer)
+        return replace(order, answer=answer)
 
     def run(self, statement: Statement) -> tuple[Trace, CommittedRows]:
         """The honest trace of a statement's tokens, with its rows."""

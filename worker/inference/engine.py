@@ -68,13 +68,14 @@ class Engine(Protocol):
         """What is loaded."""
 
     def generate(
-        self, request: JobRequest, request_hash: bytes | None = None, expected: Sequence[int] = ()
+        self, request: JobRequest, salt: bytes | None = None, expected: Sequence[int] = ()
     ) -> AsyncGenerator[Piece | Completion, None]:
         """Answer one request: pieces as they are made, then exactly one Completion.
 
-        With `request_hash` an exact engine commits to what it computes, under that name. `expected` is an answer that
-        somebody else gave: an exact engine computes it like a prompt and goes its own way from the first token that it
-        would not have chosen, so the outcome is the same, and known at the price of a prompt if it was right.
+        With the request's `salt` an exact engine commits to what it computes, under the request's hash. `expected` is
+        an answer that somebody else gave: an exact engine computes it like a prompt and goes its own way from the first
+        token that it would not have chosen, so the outcome is the same, and known at the price of a prompt if it was
+        right.
 
         The caller has matched model and tier. The same request to the same model gives the same answer on the same
         machine and build; on an exact engine, on every machine. Closing the generator (or cancelling the task that

@@ -112,7 +112,7 @@ class LlamaEngine:
         return self._model
 
     async def generate(
-        self, request: JobRequest, request_hash: bytes | None = None, expected: Sequence[int] = ()
+        self, request: JobRequest, salt: bytes | None = None, expected: Sequence[int] = ()
     ) -> AsyncGenerator[Piece | Completion, None]:
         """See `Engine.generate`. A prompt that is being read cannot be interrupted, only what is made from it."""
         if self._closed:

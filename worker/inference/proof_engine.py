@@ -13,6 +13,7 @@ from worker.inference.exact.devices import DeviceChoice, open_executor
 from worker.inference.exact.native import PAGE_POSITIONS, sequence_rows
 from worker.inference.exact.reference import Weights
 from worker.inference.exact.sampling import Sampling
+from worker.inference.exact.tracing import Tracing
 from zk.arithmetic import trace_shape
 from zk.audit import CommittedRows
 from zk.replay import PrefillRows
@@ -64,7 +65,7 @@ class ProofEngine:
         for start in range(0, len(tokens), self._chunk_rows):
             chunk = tokens[start : start + self._chunk_rows]
             logits_from = min(max(first - start, 0), len(chunk))
-            result = self._engine.forward(sequence_rows(chunk, start, self._pages, logits_from), trace=True)
+            result = self._engine.forward(sequence_rows(chunk, start, self._pages, logits_from), trace=Tracing.ROWS)
             assert result.boundaries is not None
             assert result.kv_rows is not None
             chosen = [-1] * logits_from
@@ -86,7 +87,8 @@ class ProofEngine:
         while True:
             for offset in range(0, len(pending), self._chunk_rows):
                 chunk = pending[offset : offset + self._chunk_rows]
-                result = self._engine.forward(sequence_rows(chunk, start, self._pages), trace=watch is not None)
+                wanted = Tracing.OFF if watch is None else Tracing.ROWS
+                result = self._engine.forward(sequence_rows(chunk, start, self._pages), trace=wanted)
                 if watch is not None:
                     assert result.boundaries is not None
                     assert result.kv_rows is not None

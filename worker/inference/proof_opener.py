@@ -28,14 +28,14 @@ class AnswerOpener:
         self._arithmetic = ProofArithmetic(model)
 
     async def open(
-        self, request: JobRequest, request_hash: bytes, answer: Sequence[int], units: Sequence[Unit]
+        self, request: JobRequest, salt: bytes, answer: Sequence[int], units: Sequence[Unit]
     ) -> tuple[Digests, list[AuditOpening]]:
         """The roots of all positions, and the openings. Raises RequestError when the model gives another answer to
         this request, and OpeningInvalid for units that the answer has not.
         """
         sampling = sampling_of(request.sampling, self._model.header.vocabulary)
-        recorder = RowRecorder(self._model, request_hash, sampling)
-        async with aclosing(self._engine.run(request, recorder, answer)) as parts:
+        recorder = RowRecorder(self._model, request, salt, sampling)
+        async with aclosing(self._engine.run(request, salt, recorder, answer)) as parts:
             ended = [part async for part in parts if isinstance(part, Completion)]
         if not ended or ended[0].tokens != tuple(answer):
             raise RequestError("this is not the answer that the model gives to this request")

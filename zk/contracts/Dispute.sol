@@ -45,6 +45,7 @@ contract Dispute {
     bytes32 private constant TRACE_TAG = keccak256("warpgrid trace 1");
     uint256 private constant LEVELS_PER_ROUND = 4;
     uint256 private constant SLOTS_LOG2 = 6;
+    uint256 private constant PREFIX_BYTES = 32;
     // Words of a model's header leaf.
     uint256 private constant HEADER_CONTEXT_MAX = 8;
     uint256 private constant HEADER_END_TOKENS = 22;
@@ -190,13 +191,16 @@ contract Dispute {
         }
     }
 
-    /// @notice A disputed token of the prompt is settled by the prompt.
+    /// @notice A disputed token of the prompt is settled by the prompt, which this shows to everybody.
+    /// @param prompt its prefix (32 bytes) and its tokens
     function provePrompt(Terms calldata terms, bytes calldata prompt) external {
         Game storage game = _turn(terms, Turn.WorkerPostsTape, terms.worker);
         (uint256 position, uint256 inner) = _place(terms, game.leaf);
         require(inner == 0 && position < terms.promptTokens, NotAsCommitted());
-        require(prompt.length == 4 * terms.promptTokens && keccak256(prompt) == terms.promptHash, NotAsCommitted());
-        bytes32 computed = sha256(prompt[4 * position:4 * position + 4]);
+        uint256 start = PREFIX_BYTES + 4 * position;
+        require(prompt.length == PREFIX_BYTES + 4 * terms.promptTokens, NotAsCommitted());
+        require(keccak256(prompt) == terms.promptHash, NotAsCommitted());
+        bytes32 computed = sha256(prompt[start:start + 4]);
         require(computed == game.node, CellNotProven(game.node, computed));
         _decide(terms, game, terms.worker);
     }

@@ -6,7 +6,7 @@ pragma solidity ^0.8.30;
 /// @param modelRoot        root of the weights (docs/exact-inference.md, section 6)
 /// @param programTree      root of the tree of programs; follows from the model's header (zk/program.py)
 /// @param textHash         salted hash of the request's text; nothing here looks into it
-/// @param promptHash       keccak-256 of the prompt's tokens (u32, little-endian)
+/// @param promptHash       keccak-256 of the prompt's prefix, 32 bytes that hide it, and its tokens (u32, little-endian)
 /// @param sampling         temperature_q16, top_k, top_p_q16, seed, choice
 /// @param promptTokens     tokens of the prompt
 /// @param answerTokens     tokens of the answer

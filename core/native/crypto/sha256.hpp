@@ -36,30 +36,42 @@ WG_FN void sha256_round(u32 (&s)[8], u32 word_plus_constant) {
     s[0] = t + sum0 + majority;
 }
 
+WG_FN void sha256_begin(u32 (&state)[8]) {
+    constexpr u32 INITIAL[8] = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
+    WG_UNROLL
+    for (u32 i = 0; i < 8; ++i) state[i] = INITIAL[i];
+}
+
+// Rounds first .. first + 15 with the words w of the schedule, which become the next sixteen.
+WG_FN void sha256_sixteen_rounds(u32 (&s)[8], u32 (&w)[16], u32 first) {
+    WG_UNROLL
+    for (u32 i = 0; i < 16; ++i) {
+        sha256_round(s, w[i] + SHA256_ROUND_CONSTANTS[first + i]);
+        const u32 w1 = w[(i + 1) % 16], w14 = w[(i + 14) % 16];
+        w[i] += (rotate_right32(w1, 7) ^ rotate_right32(w1, 18) ^ (w1 >> 3)) + w[(i + 9) % 16] +
+                (rotate_right32(w14, 17) ^ rotate_right32(w14, 19) ^ (w14 >> 10));
+    }
+}
+
 WG_FN void sha256_compress(u32 (&state)[8], const u8* block) {
     u32 w[16], s[8];
     WG_UNROLL
     for (u32 i = 0; i < 16; ++i) w[i] = load_big32(block + 4 * i);
     WG_UNROLL
     for (u32 i = 0; i < 8; ++i) s[i] = state[i];
-    for (u32 group = 0; group < 64; group += 16) {
-        WG_UNROLL
-        for (u32 i = 0; i < 16; ++i) {
-            sha256_round(s, w[i] + SHA256_ROUND_CONSTANTS[group + i]);
-            const u32 w1 = w[(i + 1) % 16], w14 = w[(i + 14) % 16];
-            w[i] += (rotate_right32(w1, 7) ^ rotate_right32(w1, 18) ^ (w1 >> 3)) + w[(i + 9) % 16] +
-                    (rotate_right32(w14, 17) ^ rotate_right32(w14, 19) ^ (w14 >> 10));
-        }
-    }
+    for (u32 first = 0; first < 64; first += 16) sha256_sixteen_rounds(s, w, first);
     WG_UNROLL
     for (u32 i = 0; i < 8; ++i) state[i] += s[i];
 }
 
-WG_FN void sha256_compress_all(u32 (&state)[8], const u8* blocks, u64 count) {
+// The next `count` blocks of N messages.
+template <u32 N>
+WG_FN void sha256_compress_all(u32 (&states)[N][8], const u8* const (&messages)[N], u64 count) {
 #if WG_X86
-    if (PROCESSOR.sha) return sha256_compress_x86(state, blocks, count, SHA256_ROUND_CONSTANTS);
+    if (PROCESSOR.sha) return sha256_compress_x86<N>(states, messages, count, SHA256_ROUND_CONSTANTS);
 #endif
-    for (u64 i = 0; i < count; ++i) sha256_compress(state, blocks + 64 * i);
+    for (u32 n = 0; n < N; ++n)
+        for (u64 i = 0; i < count; ++i) sha256_compress(states[n], messages[n] + 64 * i);
 }
 
 // Pads `tail` (fewer than 64 bytes) after `size` bytes in total into one or two blocks; returns how many. Shared by
@@ -73,16 +85,27 @@ WG_FN u32 merkle_damgard_pad(u8 (&blocks)[128], const u8* tail, u64 size) {
     return count;
 }
 
-// digest[32] = SHA-256(data[0..size)).
-WG_NOINLINE inline void sha256(u8* digest, const u8* data, u64 size) {
-    u32 state[8] = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
+// Digests of N messages of one size: digests[n][32] = SHA-256(messages[n][0..size)).
+template <u32 N>
+WG_NOINLINE inline void sha256_together(u8* const (&digests)[N], const u8* const (&messages)[N], u64 size) {
+    u32 states[N][8];
+    for (u32 n = 0; n < N; ++n) sha256_begin(states[n]);
     const u64 whole_blocks = size / 64;
-    sha256_compress_all(state, data, whole_blocks);
-    u8 last[128];
-    const u32 count = merkle_damgard_pad(last, data + 64 * whole_blocks, size);
-    store_big64(last + 64 * count - 8, size * 8);
-    sha256_compress_all(state, last, count);
-    for (u32 i = 0; i < 8; ++i) store_big32(digest + 4 * i, state[i]);
+    sha256_compress_all<N>(states, messages, whole_blocks);
+    u8 last[N][128];
+    const u8* ends[N];
+    u32 count = 0;
+    for (u32 n = 0; n < N; ++n) {
+        count = merkle_damgard_pad(last[n], messages[n] + 64 * whole_blocks, size);
+        store_big64(last[n] + 64 * count - 8, size * 8);
+        ends[n] = last[n];
+    }
+    sha256_compress_all<N>(states, ends, count);
+    for (u32 n = 0; n < N; ++n)
+        for (u32 i = 0; i < 8; ++i) store_big32(digests[n] + 4 * i, states[n][i]);
 }
+
+// digest[32] = SHA-256(data[0..size)).
+WG_FN void sha256(u8* digest, const u8* data, u64 size) { sha256_together<1>({digest}, {data}, size); }
 
 }  // namespace warpgrid

@@ -11,10 +11,13 @@ from pathlib import Path
 import numpy as np
 
 from core.hashing import keccak256
+from core.jobs.exact import prompt_prefix
 from core.jobs.request import JobRequest, Message, Role, Sampling, Tier, request_hash
 from node.auditing import ModelAuditor
 from protos.messages import AssignJob, JobFinished, Model, SignedReceipt, SubmitJob
+from sequencer.coordinator.escrow import MarketChain
 from sequencer.coordinator.fleet import DUTY_INFERENCE, DUTY_REPLICA
+from sequencer.coordinator.job_table import Job
 from sequencer.coordinator.jobs import JobsConfig
 from tests.sim.network.jobs import INPUT_WEI, OUTPUT_WEI, JobWorld
 from tests.sim.network.world import SimulatedWorker
@@ -67,7 +70,7 @@ class SimulatedEngine:
     weights: Weights | None = None
     forge: Forge = as_it_is
     claims: dict[bytes, Claim] = field(default_factory=dict)
-    """What was claimed for each request hash: shared by workers that collude."""
+    """What was claimed for each request, by its salt: shared by workers that collude."""
 
     def __post_init__(self) -> None:
         self.tokenizer = ChatTokenizer(self.exact.tokenizer, self.exact.chat_template)
@@ -78,23 +81,24 @@ class SimulatedEngine:
         self.model = ModelDescription("bytes", name, Tier.EXACT, context, weights_bytes)
 
     async def generate(
-        self, request: JobRequest, request_hash: bytes | None = None, expected: Sequence[int] = ()
+        self, request: JobRequest, salt: bytes | None = None, expected: Sequence[int] = ()
     ) -> AsyncGenerator[Piece | Completion, None]:
-        assert request_hash is not None, "a job's answer is committed to"
-        claim = self.claims.get(request_hash) or self.forge(self, self.compute(request, request_hash))
-        self.claims[request_hash] = claim
+        assert salt is not None, "a job's answer is committed to"
+        claim = self.claims.get(salt) or self.forge(self, self.compute(request, salt))
+        self.claims[salt] = claim
         statement = claim.statement
         yield Piece(self.text(request, statement.answer))
         used = (len(statement.prompt), len(statement.answer))
         yield Completion(FinishReason.LENGTH, *used, claim.trace.root, statement.answer)
 
-    def compute(self, request: JobRequest, request_hash: bytes) -> Claim:
+    def compute(self, request: JobRequest, salt: bytes) -> Claim:
         prompt = tuple(self.tokenizer.encode_chat(request.messages))
         sampling = sampling_of(request.sampling, self.exact.header.vocabulary)
         tokens_max, end = request.sampling.tokens_max, self.exact.header.end_tokens
         with closing(self._engine(len(prompt) + tokens_max)) as engine:
             answer = engine.generate(prompt, sampling, tokens_max, end)
-            statement = Statement(self.exact.root, request_hash, sampling_words(sampling), prompt, answer)
+            order = (self.exact.root, request_hash(request, salt), sampling_words(sampling))
+            statement = Statement(*order, prompt, answer, prompt_prefix(salt))
             return self.committed(statement, run_rows(engine, statement))
 
     def committed(self, statement: Statement, rows: CommittedRows) -> Claim:
@@ -111,10 +115,10 @@ class SimulatedEngine:
         return ProofEngine(self.weights or self.exact, self.exact.root, tokens_max=tokens_max)
 
     async def open(
-        self, request: JobRequest, request_hash: bytes, answer: Sequence[int], units: Sequence[Unit]
+        self, request: JobRequest, salt: bytes, answer: Sequence[int], units: Sequence[Unit]
     ) -> tuple[Digests, list[AuditOpening]]:
         """With the arithmetic of the model that was ordered, whatever was run."""
-        claim = self.claims[request_hash]
+        claim = self.claims[salt]
         openings = [open_unit(self.arithmetic, claim.trace, claim.rows, unit) for unit in units]
         return claim.trace.position_roots, openings
 
@@ -137,10 +141,19 @@ class GrindingRunner(JobRunner):
 class ExactWorld(JobWorld):
     """A JobWorld whose coordinator audits every answer of one exact model."""
 
-    def __init__(self, folder: Path, model: ExactModel, *, units: int, audit_percent: int = 100) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        model: ExactModel,
+        *,
+        units: int,
+        audit_percent: int = 100,
+        market: MarketChain | None = None,
+        would_win: Callable[[Job], bool] = lambda job: False,
+    ) -> None:
         self.exact, self.model_hash = model, model_hash(model.root, model.header)
         config = JobsConfig(audit_percent=audit_percent, audit_timeout_ms=20_000, stall_timeout_ms=10_000)
-        super().__init__(folder, config, auditor=ModelAuditor([model], units))
+        super().__init__(folder, config, market, ModelAuditor([model], units), would_win)
 
     def exact_worker(
         self, number: int, engine: SimulatedEngine, *, runner: type[JobRunner] = JobRunner, opener: object = None

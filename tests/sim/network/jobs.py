@@ -1,9 +1,10 @@
 """What jobs need beyond the bare network: an escrow in a dictionary, engines that answer as told, and their wiring."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from core.hashing import keccak256
 from core.jobs.receipt import ReceiptDomain
@@ -12,9 +13,10 @@ from core.store.identity import ChainIdentity
 from market.contracts import JOB_ESCROW
 from protos.messages import JobEvent, Model, SubmitJob
 from sequencer.coordinator.challenges import Auditor
-from sequencer.coordinator.escrow import CallFailed, EscrowStatus, JobTerms, Standing
+from sequencer.coordinator.escrow import CallFailed, EscrowStatus, JobTerms, MarketChain, Settled, Standing
 from sequencer.coordinator.fleet import DUTY_INFERENCE, DUTY_REPLICA
 from sequencer.coordinator.job_log import JobLog
+from sequencer.coordinator.job_table import Job
 from sequencer.coordinator.jobs import JobCoordinator, JobsConfig
 from tests.sim.network.world import SimulatedWorker, World, identity
 from tests.unit.sequencer.fakes import CHAIN_ID
@@ -23,12 +25,22 @@ from worker.job_files import JobFiles
 from worker.jobs import JobRunner, OfferedModel
 from worker.jobs import JobsConfig as RunnerConfig
 
-__all__ = ["FakeMarket", "JobWorld", "ScriptedEngine", "request"]
+__all__ = ["FakeMarket", "JobWorld", "ScriptedEngine", "jobs_in", "request"]
 
 MODEL_HASH = keccak256(b"the model")
 OPERATOR_KEY = identity(1000)
 OPERATOR = OPERATOR_KEY.address
 INPUT_WEI, OUTPUT_WEI = 1, 2
+
+
+def jobs_in(payments: bytes) -> list[bytes]:
+    """The jobs that a batch pays (`settleBatch`)."""
+    jobs, at = [], 0
+    while at < len(payments):
+        end = at + 22 + 48 * int.from_bytes(payments[at + 20 : at + 22], "big")
+        jobs += [payments[start : start + 32] for start in range(at + 22, end, 48)]
+        at = end
+    return jobs
 
 
 def request(prompt: str = "What?", tokens_max: int = 16) -> JobRequest:
@@ -44,7 +56,7 @@ class FakeMarket:
         self.jobs: dict[bytes, JobTerms] = {}
         self.unbonded: set[bytes] = set()
         self.unpayable: set[bytes] = set()
-        self.challenge_s = 0
+        self.release_at_s = 0
 
     def terms(self, job_id: bytes) -> JobTerms | None:
         return self.jobs.get(job_id)
@@ -52,12 +64,12 @@ class FakeMarket:
     def standing(self, worker: bytes) -> Standing:
         return Standing(worker, 0 if worker in self.unbonded else 2**62)
 
-    def challenge_seconds(self, tier: Tier) -> int:
-        return self.challenge_s
+    def settled(self, job_id: bytes) -> Settled:
+        return Settled(7, self.release_at_s)
 
     def check(self, sender: bytes, data: bytes) -> int:
         function, arguments = JOB_ESCROW.decode_call(data)
-        named = [arguments["jobId"]] if function == "refund" else [one[0] for one in arguments["receipts"]]
+        named = [arguments["jobId"]] if function == "refund" else jobs_in(arguments["payments"])
         if self.unpayable & set(named):
             raise CallFailed("JobEscrow", None)
         return 100_000
@@ -80,7 +92,7 @@ class ScriptedEngine:
     )
 
     async def generate(
-        self, request: JobRequest, request_hash: bytes | None = None, expected: Sequence[int] = ()
+        self, request: JobRequest, salt: bytes | None = None, expected: Sequence[int] = ()
     ) -> AsyncGenerator[Piece | Completion, None]:
         self.served += 1
         if self.error is not None:
@@ -103,11 +115,12 @@ class JobWorld(World):
         self,
         folder: Path,
         config: JobsConfig | None = None,
-        market: FakeMarket | None = None,
+        market: MarketChain | None = None,
         auditor: Auditor | None = None,
+        would_win: Callable[[Job], bool] = lambda job: False,
     ) -> None:
         super().__init__(folder)
-        self.market = market or FakeMarket()
+        self.market: Any = market or FakeMarket()
         self.log = JobLog(folder / "jobs", ChainIdentity.of(self.genesis), self.threads)
         self.coordinator = JobCoordinator(
             self.fleet,
@@ -119,6 +132,7 @@ class JobWorld(World):
             audit_seed=b"seed",
             now_ms=self.now_ms,
             auditor=auditor,
+            would_win=would_win,
         )
 
     def job_worker(self, number: int, engine: ScriptedEngine, folder: Path | None = None) -> SimulatedWorker:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from core.hashing import keccak256
-from core.jobs.exact import ExactTerms, ExactTermsInvalid, exact_model_hash, exact_request_hash
+from core.jobs.exact import ExactTerms, ExactTermsInvalid, exact_model_hash, exact_request_hash, prompt_prefix
 from core.jobs.request import JobRequest, Message, RequestInvalid, Role, Sampling, Tier, request_hash
 from core.jobs.request import request_text_hash as text_hash
 from protos.rpc import decode, encode
@@ -33,6 +33,11 @@ def test_the_text_can_stay_closed() -> None:
     """Whoever has only the hash of the text can compute the hash of the whole."""
     known = exact_request_hash(text_hash(REQUEST, SALT), TERMS, answer_tokens_max=30, ends_by_text=True)
     assert request_hash(REQUEST, SALT) == known
+
+
+def test_a_prompts_prefix_hides_the_salt_and_follows_from_it() -> None:
+    assert prompt_prefix(SALT) == keccak256(keccak256(b"warpgrid prompt prefix 1") + SALT)
+    assert len({prompt_prefix(SALT), prompt_prefix(b"\x08" * 32), SALT}) == 3
 
 
 def test_a_request_travels_with_its_terms() -> None:

@@ -71,7 +71,7 @@ class Ledger:
     def send(self, sender: bytes, to: bytes, function: str, *arguments: object, value: int = 0) -> Sent:
         """Call a contract and keep what it changed; raises Reverted, and then nothing changed."""
         artifact = self._artifacts[to]
-        outcome = self._call(sender, to, artifact.encode_call(function, *arguments), value)
+        outcome = self.call(sender, to, artifact.encode_call(function, *arguments), value)
         if not outcome.succeeded:
             raise Reverted(artifact.decode_error(outcome.output))
         self._state = self._state.apply(outcome.difference)
@@ -82,7 +82,7 @@ class Ledger:
     def read(self, to: bytes, function: str, *arguments: object) -> Any:
         """What a view function returns."""
         artifact = self._artifacts[to]
-        outcome = self._call(bytes(20), to, artifact.encode_call(function, *arguments), 0)
+        outcome = self.call(bytes(20), to, artifact.encode_call(function, *arguments))
         assert outcome.succeeded, f"{function} failed: {outcome.halt}"
         return artifact.decode_result(function, outcome.output)
 
@@ -93,7 +93,8 @@ class Ledger:
             slot = int.from_bytes(keccak256(key.rjust(32, b"\0") + slot.to_bytes(32, "big")), "big")
         return self._state.storage(contract, slot)
 
-    def _call(self, sender: bytes, to: bytes, data: bytes, value: int) -> CallResult:
+    def call(self, sender: bytes, to: bytes, data: bytes, value: int = 0) -> CallResult:
+        """The outcome of a call; nothing of it is kept."""
         context = BlockContext(Fork.OSAKA, CHAIN_ID, 1, self.now, gas_limit=60_000_000, coinbase=b"\xfe" * 20)
         outcome = self._executor.call(self._state, context, CallRequest(sender, to, GAS_LIMIT, value, data))
         assert outcome.rejection is None, outcome.rejection

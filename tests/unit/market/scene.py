@@ -1,5 +1,6 @@
 """A market with its contracts in place, a bonded worker, and short ways to say what the tests are about."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from eth_account import Account as EthAccount
@@ -9,6 +10,7 @@ from core.contract import Artifact
 from core.jobs.receipt import Receipt, ReceiptDomain, sign_receipt
 from core.jobs.request import Tier
 from core.memory_state import AccountContents
+from market.batches import Batch
 from market.contracts import (
     ESCROW_ADDRESS,
     JOB_ESCROW,
@@ -116,16 +118,21 @@ def identity_of(worker: str, endpoint: str = "grpc://127.0.0.1:7000") -> tuple[o
 class Scene:
     """A fresh chain with both contracts and funded accounts; `worker` and `second worker` are bonded."""
 
-    def __init__(self, parameters: MarketParameters = PARAMETERS, attacker: Artifact | None = None) -> None:
-        """An `attacker` contract, if there is one, stands at ATTACKER_ADDRESS."""
+    def __init__(
+        self,
+        parameters: MarketParameters = PARAMETERS,
+        attacker: Artifact | None = None,
+        accounts: Sequence[str] = ACCOUNTS,
+    ) -> None:
+        """An `attacker` contract, if there is one, stands at ATTACKER_ADDRESS; `accounts` have money."""
         artifacts = {REGISTRY_ADDRESS: WORKER_REGISTRY, ESCROW_ADDRESS: JOB_ESCROW}
-        accounts = {address_of(name): AccountContents(balance=FUNDED_WEI) for name in ACCOUNTS}
+        contents = {address_of(name): AccountContents(balance=FUNDED_WEI) for name in accounts}
         for address, predeploy in predeploys(parameters).items():
-            accounts[address] = AccountContents(1, predeploy.balance_wei, predeploy.code, predeploy.storage)
+            contents[address] = AccountContents(1, predeploy.balance_wei, predeploy.code, predeploy.storage)
         if attacker:
             artifacts[ATTACKER_ADDRESS] = attacker
-            accounts[ATTACKER_ADDRESS] = AccountContents(1, code=attacker.deployed_code)
-        self.ledger = Ledger(ReferenceExecutor(), accounts, artifacts)
+            contents[ATTACKER_ADDRESS] = AccountContents(1, code=attacker.deployed_code)
+        self.ledger = Ledger(ReferenceExecutor(), contents, artifacts)
         self.register("worker")
         self.register("second worker")
 
@@ -150,9 +157,21 @@ class Scene:
         signatures = [sign_receipt(receipt, DOMAIN, key_of(signer)) for receipt in receipts]
         return self.escrow(sender, "settle", [receipt.solidity() for receipt in receipts], signatures)
 
+    def settle_batch(self, *receipts: Receipt, sender: str = "coordinator") -> tuple[Batch, int]:
+        """Settle receipts by their root; the batch, and its number."""
+        batch = Batch.of(DOMAIN, receipts)
+        sent = self.escrow(sender, "settleBatch", int(batch.tier), batch.root, batch.payments)
+        return batch, sent.result
+
+    def show(self, batch: Batch, receipt: Receipt, sender: str = "finder", signer: str = "worker signer") -> Sent:
+        """Show a receipt of a settled batch."""
+        signature = sign_receipt(receipt, DOMAIN, key_of(signer))
+        proof = batch.inclusion(0, receipt.job_id).proof
+        return self.escrow(sender, "show", receipt.solidity(), signature, list(proof))
+
     def status(self, job_id: bytes) -> str:
         number = self.ledger.read(ESCROW_ADDRESS, "jobOf", job_id)[3]
-        return ("unknown", "funded", "settling", "paid", "refunded", "expired", "rejected")[number]
+        return ("unknown", "funded", "settling", "paid", "refunded", "expired", "rejected", "demanded")[number]
 
     def credit(self, name: str, contract: bytes = ESCROW_ADDRESS) -> int:
         return self.ledger.variable(contract, "creditWei", address_of(name))

@@ -10,7 +10,7 @@ from core.jobs.receipt import ReceiptDomain, sign_receipt
 from core.jobs.request import Tier
 from core.native import SOURCE_ROOT
 from market.contracts import ESCROW_ADDRESS, REGISTRY_ADDRESS, SETTLE_RECEIPTS_MAX
-from market.receipt_tree import leaf_of, proof_of, root_of
+from market.receipt_tree import leaf_of, root_of
 from tests.unit.market.ledger import CHAIN_ID, ETHER, GAS_LIMIT, GENESIS_TIME, Reverted, address_of, key_of
 from tests.unit.market.scene import (
     ATTACKER_ADDRESS,
@@ -90,41 +90,6 @@ def test_without_a_challenge_window_payment_is_at_once() -> None:
     assert scene.status(job) == "paid"
 
 
-def test_a_claim_needs_its_place_in_a_committed_batch(scene: Scene) -> None:
-    receipts = [receipt_for(scene.open(nonce=nonce)) for nonce in range(3)]
-    leaves = [leaf_of(receipt.digest(DOMAIN)) for receipt in receipts]
-    batch = scene.escrow("coordinator", "commit", root_of(leaves), 3).result
-
-    def claim(index: int, place: int, proof: tuple[bytes, ...], batch_id: int = batch) -> object:
-        receipt = receipts[index]
-        signature = sign_receipt(receipt, DOMAIN, key_of("worker signer"))
-        return scene.escrow("worker", "claim", batch_id, place, receipt.solidity(), signature, list(proof))
-
-    assert refusal(lambda: claim(0, 1, proof_of(leaves, 0))) == "RootMismatch"
-    assert refusal(lambda: claim(0, 0, proof_of(leaves, 1))) == "RootMismatch"
-    assert refusal(lambda: claim(0, 0, proof_of(leaves, 0)[:1])) == "ProofInvalid"
-    assert refusal(lambda: claim(0, 0, (*proof_of(leaves, 0), bytes(32)))) == "ProofInvalid"
-    assert refusal(lambda: claim(0, 3, proof_of(leaves, 0))) == "ProofInvalid"
-    assert refusal(lambda: claim(0, 0, proof_of(leaves, 0), batch + 1)) == "BatchUnknown"
-    for index in (2, 0, 1):
-        claim(index, index, proof_of(leaves, index))
-        assert scene.status(receipts[index].job_id) == "settling"
-    assert refusal(lambda: claim(0, 0, proof_of(leaves, 0))) == "JobNotFunded"
-
-
-@pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 7, 8, 11])
-def test_proofs_agree_for_every_place_in_batches_of(size: int) -> None:
-    scene = Scene(replace(PARAMETERS, challenge_seconds=0))
-    receipts = [receipt_for(scene.open(nonce=nonce)) for nonce in range(size)]
-    leaves = [leaf_of(receipt.digest(DOMAIN)) for receipt in receipts]
-    batch = scene.escrow("coordinator", "commit", root_of(leaves), size).result
-    for index, receipt in enumerate(receipts):
-        signature = sign_receipt(receipt, DOMAIN, key_of("worker signer"))
-        proof = list(proof_of(leaves, index))
-        scene.escrow("client", "claim", batch, index, receipt.solidity(), signature, proof)
-        assert scene.status(receipt.job_id) == "paid"
-
-
 @pytest.mark.parametrize(
     ("change", "error"),
     [
@@ -165,7 +130,6 @@ def test_the_contract_checks_what_python_would_not_even_build(scene: Scene) -> N
     assert refusal(lambda: scene.escrow("coordinator", "settle", [], [])) == "BatchSizeInvalid"
     many = [tuple(good)] * (SETTLE_RECEIPTS_MAX + 1)
     assert refusal(lambda: scene.escrow("coordinator", "settle", many, [b""] * len(many))) == "BatchSizeInvalid"
-    assert refusal(lambda: scene.escrow("coordinator", "commit", bytes(32), 65_537)) == "BatchSizeInvalid"
 
 
 def test_a_signature_counts_once_here_and_nowhere_else(scene: Scene) -> None:

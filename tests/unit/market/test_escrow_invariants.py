@@ -5,13 +5,14 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
+from market.batches import Batch
 from market.contracts import ESCROW_ADDRESS, REGISTRY_ADDRESS
 from tests.unit.market.ledger import ETHER, Reverted, address_of
 from tests.unit.market.scene import ACCOUNTS, FUNDED_WEI, PARAMETERS, Scene, receipt_for
 
 WORKERS = ("worker", "second worker")
 CLIENTS = ("client", "other client")
-STATUSES_HELD = ("funded", "settling")
+STATUSES_HELD = ("funded", "settling", "demanded")
 SETTLEMENT_OUTCOMES = (
     "none",
     "JobNotFunded",
@@ -20,6 +21,7 @@ SETTLEMENT_OUTCOMES = (
     "PriceAboveMaximum",
     "WorkerNotBonded",
 )
+SHOWING_OUTCOMES = ("none", "TimesInvalid", "NotInBatch", "ChallengeClosed", "RootMismatch", "ProofInvalid")
 
 
 class Market(RuleBasedStateMachine):
@@ -30,6 +32,7 @@ class Market(RuleBasedStateMachine):
         self.scene = Scene()
         self.jobs: dict[bytes, int] = {}
         self.ended: set[bytes] = set()
+        self.batches: list[Batch] = []
         self.withdrawn: dict[str, int] = dict.fromkeys(ACCOUNTS, 0)
         self.deposited_wei = 0
 
@@ -66,6 +69,46 @@ class Market(RuleBasedStateMachine):
         assert refusal in SETTLEMENT_OUTCOMES
 
     @precondition(lambda self: self.jobs)
+    @rule(data=st.data(), workers=st.lists(st.sampled_from(WORKERS), min_size=1, max_size=4))
+    def settle_batch(self, data: st.DataObject, workers: list[str]) -> None:
+        now_ms = self.scene.ledger.now * 1000
+        times = {"started_at_ms": now_ms, "finished_at_ms": now_ms}
+        jobs = dict.fromkeys(self.pick(data) for _ in workers)
+        receipts = [receipt_for(job, worker, **times) for job, worker in zip(jobs, workers, strict=False)]
+        refusal: str | None = "none"
+        try:
+            self.batches.append(self.scene.settle_batch(*receipts)[0])
+        except Reverted as refused:
+            refusal = refused.name
+        assert refusal in SETTLEMENT_OUTCOMES
+
+    @precondition(lambda self: self.batches)
+    @rule(
+        data=st.data(),
+        function=st.sampled_from(("show", "demand", "hold", "unhold")),
+        sender=st.sampled_from((*CLIENTS, "arbiter")),
+    )
+    def single_out(self, data: st.DataObject, function: str, sender: str) -> None:
+        batch = data.draw(st.sampled_from(self.batches))
+        receipt = data.draw(st.sampled_from(batch.receipts))
+        if function != "show":
+            self.attempt(sender, function, receipt.job_id)
+            return
+        worker = next(name for name in WORKERS if address_of(name) == receipt.worker)
+        refusal: str | None = "none"
+        try:
+            self.scene.show(batch, receipt, signer=worker + " signer")
+        except Reverted as refused:
+            refusal = refused.name
+        assert refusal in SHOWING_OUTCOMES
+
+    @precondition(lambda self: self.batches)
+    @rule(data=st.data(), names=st.lists(st.sampled_from(ACCOUNTS)))
+    def collect(self, data: st.DataObject, names: list[str]) -> None:
+        number = data.draw(st.integers(0, self.scene.ledger.variable(ESCROW_ADDRESS, "batchCount")))
+        self.attempt("finder", "collect", number, [address_of(name) for name in names])
+
+    @precondition(lambda self: self.jobs)
     @rule(
         data=st.data(),
         function=st.sampled_from(("expire", "refund")),
@@ -100,9 +143,16 @@ class Market(RuleBasedStateMachine):
             if self.scene.status(job) not in STATUSES_HELD:
                 self.ended.add(job)
         held = sum(price for job, price in self.jobs.items() if job not in self.ended)
-        owed = sum(self.scene.credit(name) for name in ACCOUNTS)
+        owed = sum(self.scene.credit(name) for name in ACCOUNTS) + self.uncollected()
         assert self.deposited_wei == held + owed + sum(self.withdrawn.values())
         assert self.scene.ledger.balance(ESCROW_ADDRESS) == held + owed
+
+    def uncollected(self) -> int:
+        """What is to be collected from batches that are due; of the others it belongs to jobs that are held."""
+        read, now = self.scene.ledger.read, self.scene.ledger.now
+        numbers = range(self.scene.ledger.variable(ESCROW_ADDRESS, "batchCount"))
+        due = [number for number in numbers if 0 < read(ESCROW_ADDRESS, "batches", number)[3] <= now]
+        return sum(read(ESCROW_ADDRESS, "shares", number, address_of(name))[0] for number in due for name in ACCOUNTS)
 
     @invariant()
     def stakes_are_bonded_owed_or_burned(self) -> None:

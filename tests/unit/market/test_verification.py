@@ -9,11 +9,13 @@ from core.contract import Event
 from core.jobs.receipt import Receipt, ReceiptDomain, sign_receipt
 from core.jobs.request import JobRequest, Message, Role, Tier, output_hash, request_hash
 from core.receipts import Log
-from market.contracts import ESCROW_ADDRESS
+from market.batches import Batch
+from market.contracts import ESCROW_ADDRESS, EscrowStatus
 from market.receipt_tree import leaf_of, root_of
 from market.verification import (
     ChainRecord,
     ClientSide,
+    JobState,
     Recomputed,
     Verdict,
     batch_topics,
@@ -21,6 +23,7 @@ from market.verification import (
     read_record,
     verify,
 )
+from protos.messages import SignedReceipt
 from tests.unit.market.ledger import address_of, key_of
 from tests.unit.market.scene import DOMAIN, PARAMETERS, Scene, receipt_for
 
@@ -38,20 +41,36 @@ def changed(event: Event, **arguments: object) -> Event:
 
 @pytest.fixture(scope="module")
 def honest() -> ChainRecord:
-    """Three jobs settled and paid in one batch; the record of the middle one, from the chain's own logs."""
-    scene = Scene()
+    """Three jobs settled one by one and paid; the record of the middle one, from the chain's own logs."""
+    return record_of(Scene(), lambda scene, jobs, receipts: scene.settle(*receipts))[0]
+
+
+@pytest.fixture(scope="module")
+def batched() -> tuple[ChainRecord, ClientSide]:
+    """The same, settled by their root; with what the client was handed."""
+    record, receipts = record_of(Scene(), lambda scene, jobs, receipts: scene.settle_batch(*receipts))
+    receipt = receipts[1]
+    signed = SignedReceipt(receipt, sign_receipt(receipt, DOMAIN, key_of("worker signer")))
+    return record, replace(CLIENT, signed=signed, inclusion=Batch.of(DOMAIN, receipts).inclusion(0, receipt.job_id))
+
+
+def record_of(
+    scene: Scene, settle: Callable[[Scene, list[bytes], list[Receipt]], object]
+) -> tuple[ChainRecord, list[Receipt]]:
     asked = request_hash(REQUEST, SALT)
     jobs = [scene.open(nonce=nonce, request_hash=asked) for nonce in range(3)]
     hashes = {"request_hash": asked, "output_hash": output_hash(OUTPUT, SALT)}
-    scene.settle(*[receipt_for(job, **hashes) for job in jobs])
+    receipts = [receipt_for(job, **hashes) for job in jobs]
+    settle(scene, jobs, receipts)
     scene.ledger.now += PARAMETERS.challenge_seconds
     scene.escrow("finder", "release", jobs)
     filters = [job_topics(jobs[1]), *batch_topics(0)]
     found = [log for log in scene.ledger.logs if any(_matches(topics, log) for topics in filters)]
     assert 0 < len(found) < len(scene.ledger.logs)
-    record = read_record(DOMAIN, jobs[1], found + found)
+    state = JobState.from_solidity(scene.ledger.read(ESCROW_ADDRESS, "jobOf", jobs[1]))
+    record = read_record(DOMAIN, jobs[1], state, found + found)
     assert record is not None
-    return record
+    return record, receipts
 
 
 def _matches(topics: tuple[bytes | None, ...], log: Log) -> bool:
@@ -74,13 +93,57 @@ def test_who_knows_less_checks_less(honest: ChainRecord) -> None:
     unchecked = {name for name, verdict in found.items() if verdict == Verdict.UNCHECKED}
     assert unchecked == {"request", "output", "execution"}
     assert verdicts(honest, signer=bytes(20))["signature"] == Verdict.UNCHECKED
-    assert verdicts(replace(honest, outcome=None))["payment"] == Verdict.UNCHECKED
+    unpaid = replace(honest, outcome=None, state=replace(honest.state, status=EscrowStatus.SETTLING))
+    assert verdicts(unpaid)["payment"] == Verdict.UNCHECKED
     assert verdicts(replace(honest, batch=honest.batch[1:]))["inclusion"] == Verdict.UNCHECKED
     assert [check.verdict for check in verify(replace(honest, accepted=None), SIGNER, CLIENT)] == [Verdict.UNCHECKED]
 
 
 def test_an_unknown_job_has_no_record() -> None:
-    assert read_record(DOMAIN, bytes(32), []) is None
+    state = JobState(EscrowStatus.UNKNOWN, bytes(20), 0, 0, 0)
+    assert read_record(DOMAIN, bytes(32), state, []) is None
+
+
+def test_a_batched_job_passes_with_what_its_client_has(batched: tuple[ChainRecord, ClientSide]) -> None:
+    record, client = batched
+    assert record.accepted is None
+    assert record.outcome is None
+    found = verdicts(record, client=client)
+    assert list(found) == NAMES
+    assert {name for name, verdict in found.items() if verdict != Verdict.PASSED} == {"execution"}
+    assert verdicts(record) == {"receipt": Verdict.UNCHECKED}, "the chain does not have the receipt"
+    assert verdicts(replace(record, state=replace(record.state, status=EscrowStatus.FUNDED)), client=client) == {
+        "receipt": Verdict.UNCHECKED
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "seen_by"),
+    [
+        ({"payment_wei": 171}, "payment"),
+        ({"worker": b"\1" * 20}, "payment"),
+        ({"index": 0}, "inclusion"),
+        ({"index": 3}, "inclusion"),
+    ],
+)
+def test_what_was_settled_must_be_what_the_receipt_says(
+    batched: tuple[ChainRecord, ClientSide], change: dict[str, object], seen_by: str
+) -> None:
+    record, client = batched
+    state = replace(record.state, **change)  # type: ignore[arg-type]
+    assert verdicts(replace(record, state=state), client=client)[seen_by] == Verdict.FAILED
+
+
+def test_a_forged_proof_or_receipt_is_seen(batched: tuple[ChainRecord, ClientSide]) -> None:
+    record, client = batched
+    assert client.inclusion is not None
+    assert client.signed is not None
+    for proof in (client.inclusion.proof[:1], (bytes(32), *client.inclusion.proof[1:])):
+        forged = replace(client, inclusion=replace(client.inclusion, proof=proof))
+        assert verdicts(record, client=forged)["inclusion"] == Verdict.FAILED
+    other = replace(client.signed, receipt=replace(client.signed.receipt, output_hash=b"\1" * 32))
+    found = verdicts(record, client=replace(client, signed=other))
+    assert (found["inclusion"], found["signature"], found["output"]) == (Verdict.FAILED,) * 3
 
 
 def with_receipt(record: ChainRecord, **changes: object) -> ChainRecord:

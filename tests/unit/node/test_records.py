@@ -8,6 +8,8 @@ import pytest
 from core.jobs.request import JobRequest, Message, Role, Sampling
 from node.errors import ServiceError
 from node.jobs.records import ClientJob, JobRecords
+from protos.messages import Inclusion, SignedReceipt
+from tests.unit.market.scene import receipt_for
 
 REQUEST = JobRequest(
     "smollm2",
@@ -26,6 +28,10 @@ def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
     answered = replace(JOB, output="Paris. \N{GRINNING FACE}")
     records.save(answered)
     assert records.load(JOB.job_id) == answered
+    signed = SignedReceipt(receipt_for(JOB.job_id), b"\x03" * 65)
+    settled = replace(answered, signed=signed, inclusion=Inclusion(2**40, 3, (b"\x04" * 32, b"\x05" * 32)))
+    records.save(settled)
+    assert records.load(JOB.job_id) == settled
     records.save(replace(JOB, job_id=b"\xff" * 32))
     assert records.ids() == [JOB.job_id, b"\xff" * 32]
     files = list((tmp_path / "jobs").iterdir())

@@ -19,7 +19,7 @@ from zk.dispute import EVIDENCE_TYPE, Challenger, Terms, Worker, play
 from zk.instruction import Instruction
 from zk.program import Programs
 from zk.tape import Tape, fill
-from zk.trace import Statement, tokens_hash
+from zk.trace import Statement
 
 __all__ = ["CHALLENGER", "MOVE_SECONDS", "WORKER", "Arena", "DisputeScene", "evidence_of", "new_ledger", "recompute"]
 
@@ -75,7 +75,7 @@ class DisputeScene(Scene):
             order.model_root,
             self.programs.tree_root,
             TEXT_HASH,
-            tokens_hash(order.prompt),
+            order.prompt_hash,
             order.sampling,
             len(order.prompt),
             1,

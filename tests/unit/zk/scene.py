@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from core.hashing import keccak256
+from core.jobs.exact import prompt_prefix
 from tests.unit.worker.inference.random_models import RandomModel, random_model
 from worker.inference.exact.sampling import Sampling
 from worker.inference.proof_arithmetic import ProofArithmetic
@@ -16,6 +17,7 @@ from zk.trace import Statement, Trace
 __all__ = ["SAMPLED", "TOKENS_MAX", "Claim", "Scene", "claim_rows", "open_engine"]
 
 TOKENS_MAX = 64
+PREFIX = prompt_prefix(b"\x0b" * 32)
 SAMPLED = Sampling(temperature_q16=52_000, top_k=50, top_p_q16=60_000, seed=77, choice=1)
 
 
@@ -66,9 +68,9 @@ class Scene:
         return tuple(self.generator.integers(0, self.model.header.vocabulary, length).tolist())
 
     def order(self, prompt: tuple[int, ...], sampling: Sampling = SAMPLED) -> Statement:
-        """An order; its answer of one token is a placeholder."""
+        """An order; a statement needs an answer, and whoever answers replaces this one of one token."""
         request_hash = keccak256(np.array(prompt, "<u4").tobytes())
-        return Statement(self.model_root, request_hash, words_of(sampling), prompt, (0,))
+        return Statement(self.model_root, request_hash, words_of(sampling), prompt, (0,), PREFIX)
 
     def answer(self, order: Statement, tokens: int, engine: ProofEngine | None = None) -> Claim:
         """The claim of a worker that ran `engine` (the honest one by default) as if it were the ordered model."""

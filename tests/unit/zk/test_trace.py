@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from core.hashing import keccak256
+from core.jobs.exact import prompt_prefix
 from tests.unit.zk.scene import Claim, Scene
 from zk.errors import TraceInvalid
 from zk.trace import (
@@ -73,7 +74,8 @@ def test_the_tree_by_hand() -> None:
     root = keccak256(keccak256(positions[0] + positions[1]) + keccak256(last + empty))
     assert trace.rows_root == root
     numbers = b"".join(number.to_bytes(32, "big") for number in (*statement.sampling, 2, 1))
-    tokens = keccak256((300).to_bytes(4, "little") + (5).to_bytes(4, "little")) + keccak256((9).to_bytes(4, "little"))
+    prompt = statement.prompt_prefix + (300).to_bytes(4, "little") + (5).to_bytes(4, "little")
+    tokens = keccak256(prompt) + keccak256((9).to_bytes(4, "little"))
     assert trace.root == keccak256(
         keccak256(b"warpgrid trace 1") + statement.model_root + statement.request_hash + numbers + tokens + root
     )
@@ -103,6 +105,7 @@ def test_the_root_binds_everything(claim: Claim) -> None:
     others = [
         replace(statement, model_root=bytes(32)),
         replace(statement, request_hash=bytes(32)),
+        replace(statement, prompt_prefix=bytes(32)),
         *(
             replace(statement, sampling=tuple(word + (i == j) for j, word in enumerate(statement.sampling)))
             for i in range(5)
@@ -112,6 +115,22 @@ def test_the_root_binds_everything(claim: Claim) -> None:
     ]
     roots = {one.root(rows_root) for one in others} | {statement.root(rows_root), statement.root(bytes(32))}
     assert len(roots) == len(others) + 2
+
+
+def test_a_guessed_prompt_is_confirmed_by_the_salt_and_by_nothing_else(scene: Scene) -> None:
+    """A short prompt can be guessed, and then everything but the prefix is known: model, request hash, sampling and
+    root are public, and rows and answer follow from the guess."""
+    salts = (b"\x01" * 32, b"\x02" * 32)
+    order = scene.order(scene.prompt(2))
+    orders = [replace(order, prompt_prefix=prompt_prefix(salt)) for salt in salts]
+    public = [scene.answer(one, 3).trace.root for one in orders]
+    assert public[0] != public[1]
+    guess = scene.answer(order, 3)
+    known = (bytes(32), order.model_root, order.request_hash, *public, prompt_prefix(bytes(32)), *salts)
+    for prefix in known:
+        assert replace(guess.statement, prompt_prefix=prefix).root(guess.trace.rows_root) not in public
+    with_salt = [replace(guess.statement, prompt_prefix=one.prompt_prefix) for one in orders]
+    assert [one.root(guess.trace.rows_root) for one in with_salt] == public
 
 
 def test_rows_that_do_not_fit_are_refused(scene: Scene, claim: Claim) -> None:

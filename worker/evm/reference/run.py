@@ -13,10 +13,10 @@ from ethereum_types.bytes import Bytes20, Bytes32
 from ethereum_types.numeric import Uint
 
 from core.errors import BlockError
-from core.execution import BlockContext, CallRequest, Halt, RejectionReason
+from core.execution import BlockContext, CallRequest, Halt, RejectionReason, unsigned_transaction
 from core.fork import Fork
 from core.receipts import Log
-from core.state import EMPTY_ACCOUNT, StateReader
+from core.state import StateReader
 from core.transaction import AccessListEntry, Transaction, TransactionType
 from worker.evm.reference.accesses import Accesses
 from worker.evm.reference.rules import ForkRules, Refused, halt_of, logs_of, rebind
@@ -112,7 +112,7 @@ class BlockRun:
 
     def call(self, request: CallRequest) -> Effect:
         """Run an unsigned message as a transaction; raises Refused like `transact`."""
-        tx = self._unsigned(request)
+        tx = unsigned_transaction(self._reader, self._context, request)
         if tx.nonce == _NONCE_MAX and request.to is None and not request.validate:
             raise Refused(RejectionReason.NONCE_OVERFLOW, "an account of nonce 2^64 - 1 cannot create a contract")
         return self._process(tx, **self._call_rules(request, Bytes20(request.sender)))
@@ -229,40 +229,6 @@ class BlockRun:
         if tx.chain_id != self._context.chain_id:
             detail = f"signed for chain {tx.chain_id}, this is chain {self._context.chain_id}"
             raise Refused(RejectionReason.CHAIN_ID_MISMATCH, detail)
-
-    def _unsigned(self, request: CallRequest) -> Transaction:
-        """A transaction with the request's fields; its signature is never looked at."""
-        nonce = request.nonce
-        if nonce is None or not request.validate:
-            nonce = (self._reader.account(request.sender) or EMPTY_ACCOUNT).nonce
-        kind = self._type(request)
-        return Transaction(
-            type=kind,
-            chain_id=None if kind == TransactionType.LEGACY else self._context.chain_id,
-            nonce=nonce,
-            gas_limit=request.gas_limit,
-            max_fee_per_gas=request.max_fee_per_gas,
-            max_priority_fee_per_gas=request.max_priority_fee_per_gas,
-            to=request.to,
-            value=request.value,
-            data=request.data,
-            y_parity=0,
-            r=0,
-            s=0,
-            access_list=request.access_list,
-            max_fee_per_blob_gas=request.max_fee_per_blob_gas,
-            blob_versioned_hashes=request.blob_versioned_hashes,
-            authorizations=request.authorizations,
-        )
-
-    def _type(self, request: CallRequest) -> TransactionType:
-        if request.authorizations:
-            return TransactionType.SET_CODE
-        if request.blob_versioned_hashes:
-            return TransactionType.BLOB
-        if self.rules.number >= Fork.LONDON:
-            return TransactionType.FEE_MARKET
-        return TransactionType.ACCESS_LIST if request.access_list else TransactionType.LEGACY
 
     def _system_call(self, target: Bytes20, data: bytes) -> None:
         call = self.rules.fork.process_unchecked_system_transaction

@@ -7,12 +7,10 @@ the engine's thread, so that an answer, its token count and its trace end at the
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 
-import numpy as np
-from numpy.typing import NDArray
-
 from worker.inference.engine import Completion, FinishReason, Piece
 from worker.inference.exact.tokenizer import ChatTokenizer, TokenStream
 from worker.inference.exact.trace_sink import TraceSink
+from worker.inference.exact.tracing import TracedRows, Tracing
 from worker.inference.stop_strings import StopStrings
 
 __all__ = ["Answer", "AnswerText", "whole_text"]
@@ -92,12 +90,12 @@ class Answer:
         return self._cancelled or self._loop.is_closed()
 
     @property
-    def traced(self) -> bool:
-        return self._trace is not None
+    def tracing(self) -> Tracing:
+        return Tracing.OFF if self._trace is None else self._trace.tracing
 
-    def computed(self, first_position: int, boundaries: NDArray[np.int32], kv_rows: NDArray[np.uint8]) -> None:
+    def computed(self, rows: TracedRows) -> None:
         assert self._trace is not None
-        self._trace.rows(first_position, boundaries, kv_rows)
+        self._trace.computed(rows)
 
     def take(self, token: int, last: bool) -> bool:
         self._tokens.append(token)

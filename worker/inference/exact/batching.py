@@ -19,12 +19,16 @@ from worker.inference.errors import ContextExceeded, EngineBusy, TokenOutOfRange
 from worker.inference.exact.native import PAGE_POSITIONS, Rows
 from worker.inference.exact.sampling import Sampling
 from worker.inference.exact.specification import Header
+from worker.inference.exact.tracing import PositionRoots, TracedRows, Tracing
 
 __all__ = ["Batcher", "Consumer", "Executor", "Outcome", "PageAllocator", "Sequence", "pages_for"]
 
 
 class Outcome(Protocol):
     """What a forward pass computed: `worker.inference.exact.native.Forward`, or the GPU's."""
+
+    @property
+    def roots(self) -> PositionRoots | None: ...
 
     @property
     def boundaries(self) -> NDArray[np.int32] | None: ...
@@ -50,8 +54,8 @@ class Executor(Protocol):
     def pages(self) -> int:
         """Pages of PAGE_POSITIONS positions in the key-value cache."""
 
-    def forward(self, rows: Rows, *, trace: bool = False) -> Outcome:
-        """Run one batch; with `trace`, its residual and key-value rows are kept."""
+    def forward(self, rows: Rows, *, trace: Tracing = Tracing.OFF) -> Outcome:
+        """Run one batch; `trace` says what of it is kept for commitments."""
 
     def close(self) -> None: ...
 
@@ -64,12 +68,11 @@ class Consumer(Protocol):
         """Whether the answer is no longer wanted; the sequence is dropped before the next step."""
 
     @property
-    def traced(self) -> bool:
-        """Whether `computed` wants to be called."""
+    def tracing(self) -> Tracing:
+        """What `computed` wants to be told, if anything."""
 
-    def computed(self, first_position: int, boundaries: NDArray[np.int32], kv_rows: NDArray[np.uint8]) -> None:
-        """Trace rows of the next positions, in order, each position once (`Forward`'s shapes), before the token that
-        the last of them chooses is taken."""
+    def computed(self, rows: TracedRows) -> None:
+        """The next positions, in order, each once, before the token that the last of them chooses is taken."""
 
     def take(self, token: int, last: bool) -> bool:
         """The next token of the answer; `last` when no further one is allowed. True when the answer is complete."""
@@ -197,7 +200,7 @@ class Batcher:
             return False
         plan = self._plan()
         rows = self._rows(plan)
-        forward = self._executor.forward(rows, trace=any(sequence.consumer.traced for sequence, _ in plan))
+        forward = self._executor.forward(rows, trace=max(sequence.consumer.tracing for sequence, _ in plan))
         first, answered = 0, 0
         for sequence, count in plan:
             choices = sequence.choices(count)
@@ -224,10 +227,10 @@ class Batcher:
             self._computed(sequence, outcome, slice(first, rows.stop))
 
     def _computed(self, sequence: Sequence, outcome: Outcome, rows: slice) -> None:
-        if sequence.consumer.traced:
-            assert outcome.boundaries is not None
-            assert outcome.kv_rows is not None
-            sequence.consumer.computed(sequence.computed, outcome.boundaries[rows], outcome.kv_rows[rows])
+        if sequence.consumer.tracing:
+            assert outcome.roots is not None
+            kept = (outcome.roots, outcome.boundaries, outcome.kv_rows)
+            sequence.consumer.computed(TracedRows(sequence.computed, rows, *kept))
         sequence.computed += rows.stop - rows.start
 
     def _admit(self) -> None:

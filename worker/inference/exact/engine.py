@@ -115,17 +115,17 @@ class ExactEngine:
         return self._batcher.free_pages
 
     def generate(
-        self, request: JobRequest, request_hash: bytes | None = None, expected: Tokens[int] = ()
+        self, request: JobRequest, salt: bytes | None = None, expected: Tokens[int] = ()
     ) -> AsyncGenerator[Piece | Completion, None]:
         """See `Engine.generate`. Sampling in thousandths becomes the specification's integers by `sampling_of`. Exact
         terms that are not those of the request are refused with TermsMismatch."""
         trace = None
-        if request_hash is not None and self._traces is not None:
-            trace = self._traces(request_hash, sampling_of(request.sampling, self._header.vocabulary))
-        return self.run(request, trace, expected)
+        if salt is not None and self._traces is not None:
+            trace = self._traces(request, salt, sampling_of(request.sampling, self._header.vocabulary))
+        return self.run(request, salt, trace, expected)
 
     async def run(
-        self, request: JobRequest, trace: TraceSink | None, expected: Tokens[int] = ()
+        self, request: JobRequest, salt: bytes | None, trace: TraceSink | None, expected: Tokens[int] = ()
     ) -> AsyncGenerator[Piece | Completion, None]:
         """`generate`, with the trace going to a sink of the caller's."""
         prompt = await asyncio.to_thread(self._encode, request)
@@ -138,8 +138,8 @@ class ExactEngine:
         if any(not 0 <= token < self._header.vocabulary for token in expected):
             raise TokenOutOfRange(f"the expected answer has tokens beyond the vocabulary's {self._header.vocabulary}")
         sampling = sampling_of(request.sampling, self._header.vocabulary)
-        if request.exact is not None and request.exact != terms_of(prompt, sampling):
-            raise TermsMismatch("the order's tokens or sampling are not those of its text for this model")
+        if request.exact is not None and (salt is None or request.exact != terms_of(prompt, sampling, salt)):
+            raise TermsMismatch("the order's tokens or sampling are not those of its text for this model and salt")
         answer = Answer(
             asyncio.get_running_loop(),
             self._tokenizer,

@@ -28,10 +28,12 @@ from worker.inference.exact.gpu_pass import (
     shape_of,
     sums_needed,
 )
+from worker.inference.exact.gpu_trace import DeviceRoots, TraceHasher, TraceSlot
 from worker.inference.exact.native import PAGE_POSITIONS, Rows, native_choose
 from worker.inference.exact.reference import Weights
 from worker.inference.exact.sampling import Sampling
 from worker.inference.exact.specification import Header, Role, exp2_table, sigmoid_table
+from worker.inference.exact.tracing import Tracing
 
 __all__ = ["GpuEngine", "GpuForward"]
 
@@ -42,7 +44,7 @@ _K_BLOCK: Final = 128  # layout.cuh
 _WEIGHT_ROWS: Final = 16
 _PACK_THREADS: Final = 128
 _LOGIT_ROWS_MAX: Final = 512
-_GRAPHS_MAX: Final = 64
+_GRAPHS_MAX: Final = 128
 _SHARED_BYTES_ALLOWED: Final = 32 * 1024  # to any kernel; more has to be asked for
 
 
@@ -53,6 +55,7 @@ class GpuForward:
 
     logits: Any
     greedy: NDArray[np.uint64]
+    roots: DeviceRoots | None
     boundaries: NDArray[np.int32] | None
     kv_rows: NDArray[np.uint8] | None
 
@@ -84,13 +87,13 @@ class GpuEngine:
             ) from error
         self._processors = int(cupy.cuda.Device(device.index).attributes["MultiProcessorCount"])
         self._logit_rows_max = min(rows_max, _LOGIT_ROWS_MAX)
-        self._kv_row_bytes = self.header.key_value_heads * (2 * self.header.head_width + 8)
         self._kernels: dict[str, Any] = {}
         self._allowed_bytes: dict[str, int] = {}
         self._stream = cupy.cuda.Stream(non_blocking=True)
         self._launcher = Launcher(self._stream.ptr)
-        self._graphs: OrderedDict[Shape, Any] = OrderedDict()
+        self._graphs: OrderedDict[tuple[Shape, int], Any] = OrderedDict()
         try:
+            self._hasher = TraceHasher(self.header, device, rows_max)
             with self._stream:
                 self._model: DeviceModel | None = self._load(weights, self._processors)
                 self._buffers = self._allocate()
@@ -101,18 +104,22 @@ class GpuEngine:
     def close(self) -> None:
         """Free the device's memory. Safe to call twice."""
         self._graphs.clear()
+        self._hasher.close()
         self._buffers = {}
         self._model = None
         self._cupy.get_default_memory_pool().free_all_blocks()
 
-    def forward(self, rows: Rows, *, trace: bool = False) -> GpuForward:
+    def forward(self, rows: Rows, *, trace: Tracing = Tracing.OFF) -> GpuForward:
         """Run one batch; the cache then holds the keys and values of these rows."""
         self._check(rows)
-        shape, tile_rows = shape_of(self.header, rows, traced=trace)
+        shape, tile_rows = shape_of(self.header, rows, traced=trace > Tracing.OFF)
+        slot = self._hasher.take() if shape.traced else self._hasher.slots[0]
+        slot.hashed.synchronize()  # here and not on the stream: copies of pageable memory want an idle one
         with self._stream:
-            self._upload(rows, shape, tile_rows)
-            self._run(shape)
-            return self._outcome(shape)
+            self._upload(rows, shape, tile_rows, slot)
+            self._run(shape, slot)
+            roots = self._hasher.start(slot, shape.rows, self._stream) if shape.traced else None
+            return self._outcome(shape, slot, roots, trace)
 
     # Memory
 
@@ -196,10 +203,7 @@ class GpuEngine:
             "logits": empty((self._logit_rows_max, header.vocabulary), np.int32),
             "best": empty(rows, np.uint64),
             "cache": empty(self.pages * PAGE_POSITIONS * position_bytes, np.uint8),
-            "inputs": empty((5, rows + 1), np.int32),
             "page_table": empty(1, np.int32),
-            "boundaries": empty(1, np.int32),
-            "kv_rows": empty(1, np.uint8),
         }
 
     def _grow(self, name: str, count: int, dtype: type) -> Any:
@@ -221,37 +225,37 @@ class GpuEngine:
         assert 0 <= rows.positions.min() <= rows.positions.max() < positions
         assert 0 <= rows.pages.min() <= rows.pages.max() < self.pages
 
-    def _upload(self, rows: Rows, shape: Shape, tile_rows: NDArray[np.int32]) -> None:
+    def _upload(self, rows: Rows, shape: Shape, tile_rows: NDArray[np.int32], slot: TraceSlot) -> None:
         inputs = np.zeros((5, self.rows_max + 1), np.int32)
         for line, array in zip(
             inputs, (rows.tokens, rows.positions, rows.sequences, rows.logit_rows, tile_rows), strict=True
         ):
             line[: len(array)] = array
-        self._buffers["inputs"].set(inputs)
+        slot.inputs.set(inputs)
         table = np.zeros((shape.sequences, shape.pages_per_sequence), np.int32)
         table[:, : rows.pages.shape[1]] = rows.pages
         self._grow("page_table", table.size, np.int32)[: table.size].set(table.ravel())
         header = self.header
         self._grow("scores", shape.rows * header.heads * shape.pages_per_sequence * PAGE_POSITIONS, np.int32)
         self._grow("sums", sums_needed(self._loaded, shape), np.int32)
-        if shape.traced:
-            self._grow("boundaries", shape.rows * (header.layers + 1) * header.model_width, np.int32)
-            self._grow("kv_rows", shape.rows * header.layers * self._kv_row_bytes, np.uint8)
+        if shape.traced and self._hasher.grow(slot, shape.rows):
+            self._graphs.clear()
 
-    def _run(self, shape: Shape) -> None:
+    def _run(self, shape: Shape, slot: TraceSlot) -> None:
         """Launch the batch: as a graph where it is one of answers alone, else kernel by kernel."""
         if shape.rows_of_tile > 1:
-            self._launch_all(self._launches(shape))
+            self._launch_all(self._launches(shape, slot))
             return
-        if shape not in self._graphs:
-            launches = self._launches(shape)
+        key = (shape, slot.index)
+        if key not in self._graphs:
+            launches = self._launches(shape, slot)
             self._stream.begin_capture()
             kept = self._launch_all(launches)
-            self._graphs[shape] = (self._stream.end_capture(), kept)  # what keeps their arguments alive
+            self._graphs[key] = (self._stream.end_capture(), kept)  # what keeps their arguments alive
             if len(self._graphs) > _GRAPHS_MAX:
                 self._graphs.popitem(last=False)
-        self._graphs.move_to_end(shape)
-        self._graphs[shape][0].launch(self._stream)
+        self._graphs.move_to_end(key)
+        self._graphs[key][0].launch(self._stream)
 
     def _launch_all(self, launches: list[Launch]) -> list[DependentLaunch]:
         prepared = [self._launcher.prepare(*one) for one in launches]
@@ -259,20 +263,21 @@ class GpuEngine:
             self._launcher.launch(one)
         return prepared
 
-    def _outcome(self, shape: Shape) -> GpuForward:
+    def _outcome(self, shape: Shape, slot: TraceSlot, roots: DeviceRoots | None, trace: Tracing) -> GpuForward:
         header, wanted = self.header, shape.logit_rows
         best = self._buffers["best"][:wanted].get()
         logits = self._buffers["logits"][:wanted]
         greedy = (best ^ np.uint64(0xFFFFFFFF)) & np.uint64(0xFFFFFFFF)
-        if not shape.traced:
-            return GpuForward(logits, greedy, None, None)
+        if trace < Tracing.ROWS:
+            return GpuForward(logits, greedy, roots, None, None)
         boundaries = (shape.rows, header.layers + 1, header.model_width)
-        kv_rows = (shape.rows, header.layers, self._kv_row_bytes)
+        kv_rows = (shape.rows, header.layers, self._hasher.kv_row_bytes)
         return GpuForward(
             logits,
             greedy,
-            self._buffers["boundaries"][: np.prod(boundaries)].get().reshape(boundaries),
-            self._buffers["kv_rows"][: np.prod(kv_rows)].get().reshape(kv_rows),
+            roots,
+            slot.boundaries[: np.prod(boundaries)].get().reshape(boundaries),
+            slot.kv_rows[: np.prod(kv_rows)].get().reshape(kv_rows),
         )
 
     @property
@@ -280,8 +285,9 @@ class GpuEngine:
         assert self._model is not None, "the engine is closed"
         return self._model
 
-    def _launches(self, shape: Shape) -> list[Launch]:
-        return launches(self._loaded, self._buffers, self._kernel, shape)
+    def _launches(self, shape: Shape, slot: TraceSlot) -> list[Launch]:
+        own = {"inputs": slot.inputs, "boundaries": slot.boundaries, "kv_rows": slot.kv_rows}
+        return launches(self._loaded, {**self._buffers, **own}, self._kernel, shape)
 
     def _kernel(self, name: str, shared_bytes: int) -> Any:
         """A kernel by name, allowed as much shared memory as it needs."""

@@ -20,6 +20,7 @@ from worker.inference.errors import EngineUnavailable, TokenOutOfRange
 from worker.inference.exact.reference import Weights
 from worker.inference.exact.sampling import Sampling
 from worker.inference.exact.specification import Header, Role, exp2_table, sigmoid_table
+from worker.inference.exact.tracing import HashedPositions, Tracing
 
 __all__ = ["PAGE_POSITIONS", "Forward", "NativeEngine", "Rows", "instruction_sets", "native_choose", "sequence_rows"]
 
@@ -86,7 +87,7 @@ class _Batch(ctypes.Structure):
         ("pages_per_sequence", _U32),
         *((name, _POINTER) for name in ("token", "position", "sequence", "page_table", "logit_rows")),
         ("logit_count", _U32),
-        *((name, _POINTER) for name in ("logits", "boundaries", "kv_rows")),
+        *((name, _POINTER) for name in ("logits", "roots", "boundaries", "kv_rows")),
     ]
 
 
@@ -144,10 +145,11 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class Forward:
-    """Logits int32[wanted, vocabulary]; with tracing, residual rows int32[n, layers + 1, width] and canonical key-value
-    rows uint8[n, layers, bytes] (section 4)."""
+    """Logits int32[wanted, vocabulary]; with tracing, the roots of all positions, or residual rows
+    int32[n, layers + 1, width] and canonical key-value rows uint8[n, layers, bytes] (section 4) too."""
 
     logits: NDArray[np.int32]
+    roots: HashedPositions | None
     boundaries: NDArray[np.int32] | None
     kv_rows: NDArray[np.uint8] | None
 
@@ -184,28 +186,30 @@ class NativeEngine:
             _library().warpgrid_exact_close(self._handle)
             self._handle = None
 
-    def forward(self, rows: Rows, *, trace: bool = False) -> Forward:
+    def forward(self, rows: Rows, *, trace: Tracing = Tracing.OFF) -> Forward:
         """Run one batch; the cache then holds the keys and values of these rows. Raises TokenOutOfRange."""
         header, count = self.header, len(rows.tokens)
         assert 0 < count <= self.rows_max, f"{count} rows; this engine takes {self.rows_max}"
         logits = np.empty((len(rows.logit_rows), header.vocabulary), np.int32)
-        boundaries = np.empty((count, header.layers + 1, header.model_width), np.int32) if trace else None
+        kept = trace == Tracing.ROWS
+        roots = np.empty((count, 32), np.uint8) if trace else None
+        boundaries = np.empty((count, header.layers + 1, header.model_width), np.int32) if kept else None
         row_bytes = header.key_value_heads * (2 * header.head_width + 8)
-        kv_rows = np.empty((count, header.layers, row_bytes), np.uint8) if trace else None
+        kv_rows = np.empty((count, header.layers, row_bytes), np.uint8) if kept else None
         arrays = [
             np.ascontiguousarray(one, np.int32)
             for one in (rows.tokens, rows.positions, rows.sequences, rows.pages, rows.logit_rows)
         ]
         batch = _Batch(count, rows.pages.shape[1], *map(_address, arrays), len(logits))
         batch.logits = _address(logits) if len(logits) else None
-        batch.boundaries, batch.kv_rows = _address(boundaries), _address(kv_rows)
+        batch.roots, batch.boundaries, batch.kv_rows = _address(roots), _address(boundaries), _address(kv_rows)
         failed = _library().warpgrid_exact_forward(self._handle, ctypes.byref(batch))
         if failed:
             token = int(rows.tokens[failed - 1])
             if not 0 <= token < header.vocabulary:
                 raise TokenOutOfRange(f"token {token} is outside the vocabulary of {header.vocabulary}")
             raise AssertionError(f"row {failed - 1} has a position or page out of range")
-        return Forward(logits, boundaries, kv_rows)
+        return Forward(logits, None if roots is None else HashedPositions(roots), boundaries, kv_rows)
 
     def _source(self, weights: Weights) -> _ModelSource:
         header = weights.header

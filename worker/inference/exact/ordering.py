@@ -1,9 +1,6 @@
 """How an order names an exact model and a request to it, so that the answer can be disputed on chain."""
 
-import numpy as np
-
-from core.hashing import keccak256
-from core.jobs.exact import ExactTerms, exact_model_hash
+from core.jobs.exact import ExactTerms, exact_model_hash, prompt_prefix
 from core.jobs.request import JobRequest
 from core.jobs.request import Sampling as RequestedSampling
 from worker.inference.errors import ModelNotFound
@@ -12,6 +9,7 @@ from worker.inference.exact.sampling import Q16_ONE, TEMPERATURE_Q16_MIN, Sampli
 from worker.inference.exact.specification import Header
 from worker.inference.exact.tokenizer import ChatTokenizer
 from zk.program import Programs
+from zk.trace import tokens_hash
 
 __all__ = ["exact_terms", "find_ordered", "model_hash", "sampling_of", "sampling_words", "terms_of"]
 
@@ -46,12 +44,13 @@ def sampling_words(sampling: Sampling) -> tuple[int, int, int, int, int]:
     return (sampling.temperature_q16, sampling.top_k, sampling.top_p_q16, sampling.seed, sampling.choice)
 
 
-def terms_of(prompt: list[int], sampling: Sampling) -> ExactTerms:
+def terms_of(prompt: list[int], sampling: Sampling, salt: bytes) -> ExactTerms:
     """What an order says of a prompt's tokens and their sampling."""
-    return ExactTerms(keccak256(np.array(prompt, "<u4").tobytes()), len(prompt), sampling_words(sampling))
+    return ExactTerms(tokens_hash(prompt, prompt_prefix(salt)), len(prompt), sampling_words(sampling))
 
 
-def exact_terms(model: ExactModel, request: JobRequest) -> ExactTerms:
-    """The terms of a request to a model, for whoever orders. Raises what the tokenizer raises for a hopeless prompt."""
+def exact_terms(model: ExactModel, request: JobRequest, salt: bytes) -> ExactTerms:
+    """The terms of a request to a model under its salt, for whoever orders. Raises what the tokenizer raises for a
+    hopeless prompt."""
     prompt = ChatTokenizer(model.tokenizer, model.chat_template).encode_chat(request.messages)
-    return terms_of(prompt, sampling_of(request.sampling, model.header.vocabulary))
+    return terms_of(prompt, sampling_of(request.sampling, model.header.vocabulary), salt)

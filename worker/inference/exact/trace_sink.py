@@ -1,24 +1,24 @@
-"""What the engine tells whoever commits to a computation: rows in, a root out. The trees themselves live in `zk/`."""
+"""What an engine tells whoever commits to an answer: positions in, a root out. The tree over them lives in `zk/`."""
 
 from collections.abc import Callable
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
+from core.jobs.request import JobRequest
 from worker.inference.exact.sampling import Sampling
+from worker.inference.exact.tracing import TracedRows, Tracing
 
 __all__ = ["TraceFactory", "TraceSink"]
 
 
 class TraceSink(Protocol):
-    """Receives the trace of one answer as it is computed, on the engine's thread. It must not keep the arrays."""
+    """Receives the trace of one answer as it is computed, on the engine's thread."""
 
-    def rows(self, first_position: int, boundaries: NDArray[np.int32], kv_rows: NDArray[np.uint8]) -> None:
-        """Positions from first_position on: residual rows int32[n, layers + 1, width], key-value rows
-        uint8[n, layers, bytes].
+    @property
+    def tracing(self) -> Tracing:
+        """ROOTS or ROWS: what it wants to be told."""
 
-        Every position of prompt and answer comes once and in order, except the answer's last token, which the model
+    def computed(self, rows: TracedRows) -> None:
+        """Every position of prompt and answer comes once and in order, except the answer's last token, which the model
         never reads.
         """
 
@@ -26,5 +26,5 @@ class TraceSink(Protocol):
         """The 32-byte commitment, once the answer is complete; `tokens` are prompt and answer."""
 
 
-TraceFactory = Callable[[bytes, Sampling], TraceSink]
-"""Makes the sink of an answer, from the hash (32 bytes) that its request goes by and its sampling."""
+TraceFactory = Callable[[JobRequest, bytes, Sampling], TraceSink]
+"""Makes the sink of an answer, from its request, the request's salt (32 bytes), and its sampling."""

@@ -12,6 +12,8 @@
 #include <utility>
 #include <vector>
 
+#include "core/native/crypto/hash_batches.hpp"
+
 #define WG_EXACT_NAMESPACE warpgrid::exact_host
 #include "worker/inference/native/cpu/engine.hpp"
 #include "worker/inference/native/cpu/isa.hpp"
@@ -216,6 +218,13 @@ struct OutputColumns {
     }
 };
 
+// TraceHashes::roots.
+void hash_positions(u8* roots, u8* nodes, const u8* leaves, u64 leaves_each, u64 count) {
+    const u8* below = leaves;
+    for (u64 each = leaves_each; each > 1; each /= 2, below = nodes) keccak256_equal(nodes, below, 2 * DIGEST_BYTES, count * each / 2);
+    std::memcpy(roots, nodes, count * DIGEST_BYTES);
+}
+
 struct Engine {
     Engine(u32 threads, exact_isa::Forward* isa_forward) : crew(threads), forward(isa_forward) {}
 
@@ -275,6 +284,11 @@ struct Engine {
         work.query_scale = buffer<Mantissa>(1ull * rows * model.heads);
         work.scores = buffer<i32>(1ull * crew.size() * QUERIES_MAX * context);
         work.cache = buffer<u8>(cache_pages * model.layers * model.kv_heads * page_head_bytes(model.head_width));
+        const u64 leaves = leaves_each(model.layers);
+        work.kv_rows = buffer<u8>(1ull * rows * kv_row_bytes(model));
+        work.leaves = buffer<u8>(rows * leaves * DIGEST_BYTES);
+        work.nodes = buffer<u8>(rows * leaves / 2 * DIGEST_BYTES);
+        work.hashes = {sha256_rows, hash_positions};
         return std::all_of(buffers.begin(), buffers.end(), [](const Memory& one) { return one.base() != nullptr; });
     }
 

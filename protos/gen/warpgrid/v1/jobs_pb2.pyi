@@ -385,6 +385,7 @@ class JobRecord(_message.Message):
     SUBMITTED_AT_MS_FIELD_NUMBER: _builtins.int
     DEADLINE_MS_FIELD_NUMBER: _builtins.int
     ANSWER_FIELD_NUMBER: _builtins.int
+    INCLUSION_FIELD_NUMBER: _builtins.int
     job_id: _builtins.bytes
     state: _builtins.str
     attempt: _builtins.int
@@ -409,6 +410,10 @@ class JobRecord(_message.Message):
 
     @_builtins.property
     def receipt(self) -> Global___SignedReceipt: ...
+    @_builtins.property
+    def inclusion(self) -> Global___Inclusion:
+        """of the receipt, once it is settled"""
+
     def __init__(
         self,
         *,
@@ -425,16 +430,49 @@ class JobRecord(_message.Message):
         submitted_at_ms: _builtins.int = ...,
         deadline_ms: _builtins.int = ...,
         answer: _builtins.bytes = ...,
+        inclusion: Global___Inclusion | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_output", b"_output", "output", b"output", "receipt", b"receipt", "request", b"request"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_output", b"_output", "inclusion", b"inclusion", "output", b"output", "receipt", b"receipt", "request", b"request"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_output", b"_output", "answer", b"answer", "attempt", b"attempt", "audit", b"audit", "deadline_ms", b"deadline_ms", "detail", b"detail", "job_id", b"job_id", "output", b"output", "receipt", b"receipt", "request", b"request", "settlement", b"settlement", "state", b"state", "submitted_at_ms", b"submitted_at_ms", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_output", b"_output", "answer", b"answer", "attempt", b"attempt", "audit", b"audit", "deadline_ms", b"deadline_ms", "detail", b"detail", "inclusion", b"inclusion", "job_id", b"job_id", "output", b"output", "receipt", b"receipt", "request", b"request", "settlement", b"settlement", "state", b"state", "submitted_at_ms", b"submitted_at_ms", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__output: _TypeAlias = _typing.Literal["output"]  # noqa: Y015
     _WhichOneofArgType__output: _TypeAlias = _typing.Literal["_output", b"_output"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__output) -> _WhichOneofReturnType__output | None: ...
 
 Global___JobRecord: _TypeAlias = JobRecord  # noqa: Y015
+
+@_typing.final
+class Inclusion(_message.Message):
+    """Where a receipt is among those that were settled together (market/batches.py)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BATCH_ID_FIELD_NUMBER: _builtins.int
+    INDEX_FIELD_NUMBER: _builtins.int
+    PROOF_FIELD_NUMBER: _builtins.int
+    batch_id: _builtins.int
+    """the escrow's number"""
+    index: _builtins.int
+    """place in the batch"""
+    @_builtins.property
+    def proof(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """siblings from the receipt's leaf up to the batch's root, 32 bytes each"""
+
+    def __init__(
+        self,
+        *,
+        batch_id: _builtins.int = ...,
+        index: _builtins.int = ...,
+        proof: _abc.Iterable[_builtins.bytes] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_id", b"batch_id", "index", b"index", "proof", b"proof"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Inclusion: _TypeAlias = Inclusion  # noqa: Y015
 
 @_typing.final
 class JobList(_message.Message):

@@ -21,7 +21,7 @@ from sequencer.coordinator.job_log import (
     Submitted,
     Unpayable,
 )
-from sequencer.coordinator.job_table import JobTable
+from sequencer.coordinator.job_table import JobTable, SettledBatch
 from tests.sim.network.jobs import request
 from tests.unit.market.scene import receipt_for
 
@@ -47,7 +47,9 @@ RECORDS: list[JobLogRecord] = [
     Ended(OTHER, "failed", "too late", 7),
     Unpayable(OTHER, "refund", "nothing there", 8),
     BatchSent("settle", b"\x09" * 32, b"raw", (JOB,), 9),
-    BatchDone(b"\x09" * 32, "succeeded", 10),
+    BatchDone(b"\x09" * 32, "succeeded", 10, 2**50, 3),
+    BatchSent("collect", b"\x0a" * 32, b"raw", (JOB,), 11),
+    BatchDone(b"\x0a" * 32, "succeeded", 12),
 ]
 
 
@@ -78,6 +80,7 @@ async def test_every_record_comes_back(tmp_path: Path, thread: ThreadPoolExecuto
     for record in RECORDS:
         table.apply(record)
     assert {job.state for job in table.jobs.values()} == {"settled", "failed"}
+    assert table.jobs[JOB].batch == SettledBatch(3, (receipt_for(JOB),))
     assert table.open == {}
     assert table.jobs[JOB].transaction_hash == b"\x09" * 32
 

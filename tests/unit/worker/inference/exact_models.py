@@ -4,11 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.unit.worker.inference.random_models import random_model
+from worker.inference.answer_file import AnswerFile
 from worker.inference.exact.model import ExactModel, ModelWriter
+from worker.inference.exact.sampling import Sampling
 from worker.inference.exact.specification import tensor_specs
 from worker.inference.exact.tokenizer import byte_pair_tokenizer
+from worker.inference.proof_engine import ProofEngine
 
-__all__ = ["END_TOKEN", "write_model"]
+__all__ = ["END_TOKEN", "write_answer", "write_model"]
 
 END_TOKEN = 1
 TEMPLATE = "{% for message in messages %}<s>{{ message.role }}\n{{ message.content }}<e>{% endfor %}<s>assistant\n"
@@ -36,3 +39,12 @@ def write_model(folder: Path, seed: int, merges: Sequence[tuple[str, str]] = (),
         writer.tensor(spec.name, model.tensor(spec.name))
     writer.finish(tokenizer, TEMPLATE, {"name": "bytes"})
     return ExactModel(folder)
+
+
+def write_answer(model: ExactModel, file: Path, prompt: tuple[int, ...], tokens_max: int) -> Path:
+    """The model's greedy answer to a prompt, as a file."""
+    engine = ProofEngine(model, model.root, tokens_max=len(prompt) + tokens_max)
+    statement, trace = engine.answer(prompt, Sampling(), tokens_max, bytes(32))
+    engine.close()
+    AnswerFile(statement, trace.root).write(file)
+    return file

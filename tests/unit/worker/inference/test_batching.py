@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from tests.unit.worker.inference.random_models import BASE_HEADER
 from worker.inference.errors import ContextExceeded, EngineBusy, EngineFailed
 from worker.inference.exact.batching import Batcher, PageAllocator, Sequence
 from worker.inference.exact.native import PAGE_POSITIONS, Forward, Rows
 from worker.inference.exact.sampling import GREEDY
+from worker.inference.exact.tracing import HashedPositions, TracedRows, Tracing
 
 
 class FakeExecutor:
@@ -19,7 +19,7 @@ class FakeExecutor:
         self.cache = np.full((pages, PAGE_POSITIONS), -1, np.int64)
         self.broken = False
 
-    def forward(self, rows: Rows, *, trace: bool = False) -> Forward:
+    def forward(self, rows: Rows, *, trace: Tracing = Tracing.OFF) -> Forward:
         assert len(rows.tokens) <= self.rows_max
         if self.broken:
             raise EngineFailed("broken on purpose")
@@ -30,9 +30,10 @@ class FakeExecutor:
         for index, row in enumerate(rows.logit_rows):
             held = self.cache[rows.pages[rows.sequences[row]]].reshape(-1)[: rows.positions[row] + 1]
             logits[index, next_token(held.tolist())] = 1
-        shape = (len(rows.tokens), self.header.layers + 1, 1)
-        boundaries = np.broadcast_to(rows.tokens[:, None, None], shape) if trace else None
-        return Forward(logits, boundaries, np.zeros((len(rows.tokens), 1, 1), np.uint8) if trace else None)
+        if not trace:
+            return Forward(logits, None, None, None)
+        digests = np.repeat(rows.tokens.astype(np.uint8)[:, None], 32, axis=1)
+        return Forward(logits, HashedPositions(digests), None, None)
 
     def close(self) -> None:
         """Nothing is held."""
@@ -43,19 +44,18 @@ def next_token(held: list[int]) -> int:
 
 
 class Listener:
-    def __init__(self, stop_after: int | None = None, traced: bool = False) -> None:
+    def __init__(self, stop_after: int | None = None, tracing: Tracing = Tracing.OFF) -> None:
         self.tokens: list[int] = []
-        self.traced = traced
+        self.tracing = tracing
         self.trace: list[int] = []
         self.cancelled = False
         self.done = False
         self.error: Exception | None = None
         self._stop_after = stop_after
 
-    def computed(self, first_position: int, boundaries: NDArray[np.int32], kv_rows: NDArray[np.uint8]) -> None:
-        assert first_position == len(self.trace)
-        assert len(boundaries) == len(kv_rows)
-        self.trace += boundaries[:, 0, 0].tolist()
+    def computed(self, rows: TracedRows) -> None:
+        assert rows.first_position == len(self.trace)
+        self.trace += rows.roots()[:, 0].tolist()
 
     def take(self, token: int, last: bool) -> bool:
         assert not self.done
@@ -81,7 +81,7 @@ def test_ragged_sequences_get_what_they_would_get_alone() -> None:
     for length in (1, 70, 3, 16, 130, 2, 64, 65, 9, 33):
         prompt = generator.integers(0, BASE_HEADER.vocabulary, length).tolist()
         count = int(generator.integers(1, 60))
-        listener = Listener(traced=length % 2 == 0)
+        listener = Listener(tracing=Tracing.OFF if length % 2 else Tracing.ROOTS)
         batcher.submit(Sequence(list(prompt), length + count, GREEDY, listener))
         jobs.append((prompt, count, listener))
     while batcher.step():
@@ -89,8 +89,8 @@ def test_ragged_sequences_get_what_they_would_get_alone() -> None:
     for prompt, count, listener in jobs:
         assert listener.done
         assert listener.tokens == expected(prompt, count)
-        if listener.traced:
-            assert listener.trace == [*prompt, *listener.tokens[:-1]]
+        if listener.tracing:
+            assert listener.trace == [token % 256 for token in [*prompt, *listener.tokens[:-1]]]
     assert batcher.free_pages == 9
 
 

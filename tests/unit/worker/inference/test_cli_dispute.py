@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from tests.unit.worker.inference.exact_models import write_model
+from tests.unit.worker.inference.exact_models import write_answer, write_model
 from worker.inference.cli_proofs import app
 from zk.dispute import MOVES_MAX
 
@@ -15,8 +15,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of models with one model, and an answer of it in `answer.json`."""
     models = tmp_path_factory.mktemp("models")
     model = write_model(models / "model", 5, head_width=48, qk_norm=1)
+    write_answer(model, models / "answer.json", (60, 61, 62, 63, 64), 6)
     model.directory.rename(models / model.root.hex())
-    run("commit", model.root.hex(), "60,61,62,63,64", models / "answer.json", "--tokens", 6, "--models-dir", models)
     return models
 
 

@@ -1,4 +1,4 @@
-"""`warpgrid inference commit|replay|audit` on a small model: what they say, and the status they end with."""
+"""`warpgrid inference replay|audit` on a small model: what they say, and the status they end with."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from core.errors import InvalidInput
-from tests.unit.worker.inference.exact_models import write_model
+from tests.unit.worker.inference.exact_models import write_answer, write_model
 from worker.inference.cli_proofs import app
 from worker.inference.errors import ModelNotFound
 from worker.inference.exact.model import ExactModel
@@ -25,11 +25,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> ExactModel:
 
 @pytest.fixture
 def answer(model: ExactModel, tmp_path: Path) -> Path:
-    file = tmp_path / "answer.json"
-    said = run(model, "commit", "bytes", "5,6,7,8,9", str(file), "--tokens", "6")
-    assert said[0] == 0
-    assert "trace root" in said[1]
-    return file
+    return write_answer(model, tmp_path / "answer.json", (5, 6, 7, 8, 9), 6)
 
 
 def run(model: ExactModel, *arguments: str) -> tuple[int, str]:
@@ -78,6 +74,7 @@ def test_another_root_or_request_is_refused(model: ExactModel, answer: Path) -> 
     ("change", "problem"),
     [
         ({"model": "zz"}, "no answer file"),
+        ({"prompt_prefix": "00"}, "32 bytes"),
         ({"prompt": "abc"}, "no answer file"),
         ({"prompt": []}, "at least one token"),
         ({"answer": [2**32]}, "out of range"),

@@ -14,6 +14,7 @@ from worker.inference.exact.devices import CPU_ROWS_MAX, DeviceChoice, open_exec
 from worker.inference.exact.gpu import GpuEngine
 from worker.inference.exact.native import NativeEngine, sequence_rows
 from worker.inference.exact.sampling import Sampling
+from worker.inference.exact.tracing import Tracing
 from worker.inference.proof_engine import ProofEngine
 from zk.replay import replay
 
@@ -79,10 +80,13 @@ def test_gpu_and_cpu_give_the_same_bytes(hopper: Device, shape: str) -> None:
         start = 0
         for count in (100, 1, 1, 3, 1, 40, 1):
             rows = sequence_rows(generator.integers(0, model.header.vocabulary, count).tolist(), start, range(4))
-            ours, theirs = gpu.forward(rows, trace=True), cpu.forward(rows, trace=True)
+            ours, theirs = gpu.forward(rows, trace=Tracing.ROWS), cpu.forward(rows, trace=Tracing.ROWS)
             assert np.array_equal(ours.logits.get(), theirs.logits)
             for name in ("boundaries", "kv_rows"):
                 assert np.array_equal(getattr(ours, name), getattr(theirs, name)), name
+            assert ours.roots is not None
+            assert theirs.roots is not None
+            assert np.array_equal(ours.roots.wait(), theirs.roots.wait())
             start += count
 
 

@@ -30,9 +30,11 @@ from worker.inference.exact.sampling import GREEDY, choose
 from worker.inference.exact.sampling import Sampling as ExactSampling
 from worker.inference.exact.tokenizer import ChatTokenizer
 from worker.inference.exact.trace_sink import TraceSink
+from worker.inference.exact.tracing import TracedRows, Tracing
 from worker.inference.proof_trace import recording
 
 GIB = 2**30
+SALT = b"\x07" * 32
 
 
 @pytest.fixture(scope="module")
@@ -58,9 +60,9 @@ def ask(question: str, **sampling: object) -> JobRequest:
 
 
 async def answer(
-    engine: Engine, request: JobRequest, request_hash: bytes | None = None, tokens: Sequence[int] = ()
+    engine: Engine, request: JobRequest, salt: bytes | None = None, tokens: Sequence[int] = ()
 ) -> tuple[str, Completion]:
-    *pieces, completion = [part async for part in engine.generate(request, request_hash, tokens)]
+    *pieces, completion = [part async for part in engine.generate(request, salt, tokens)]
     assert isinstance(completion, Completion)
     return "".join(piece.text for piece in pieces if isinstance(piece, Piece)), completion
 
@@ -109,15 +111,18 @@ async def test_describes_itself(model: ExactModel, engine: ExactEngine) -> None:
 
 async def test_an_order_in_tokens_must_be_that_of_its_text(model: ExactModel, engine: ExactEngine) -> None:
     request = ask("short", temperature_milli=900, seed=7)
-    terms = exact_terms(model, request)
-    assert await answer(engine, replace(request, exact=terms)) == await answer(engine, request)
+    terms = exact_terms(model, request, SALT)
+    assert await answer(engine, replace(request, exact=terms), SALT) == await answer(engine, request)
+    for salt in (None, b"\x06" * 32):
+        with pytest.raises(TermsMismatch):
+            await answer(engine, replace(request, exact=terms), salt)
     for wrong in (
         replace(terms, prompt_hash=bytes(32)),
         replace(terms, prompt_tokens=terms.prompt_tokens + 1),
         replace(terms, sampling=(0, 0, 65_536, 7, 0)),
     ):
         with pytest.raises(TermsMismatch):
-            await answer(engine, replace(request, exact=wrong))
+            await answer(engine, replace(request, exact=wrong), SALT)
 
 
 async def test_context(engine: ExactEngine) -> None:
@@ -173,15 +178,17 @@ async def test_waiting_is_bounded_and_closing_refuses(model: ExactModel) -> None
 
 
 class KeptTrace(TraceSink):
+    tracing = Tracing.ROWS
+
     def __init__(self) -> None:
         self.boundaries: list[NDArray[np.int32]] = []
         self.kv_rows: list[bytes] = []
         self.tokens: list[int] = []
 
-    def rows(self, first_position: int, boundaries: NDArray[np.int32], kv_rows: NDArray[np.uint8]) -> None:
-        assert first_position == len(self.boundaries)
-        self.boundaries += list(boundaries.copy())
-        self.kv_rows += [row.tobytes() for row in kv_rows]
+    def computed(self, rows: TracedRows) -> None:
+        assert rows.first_position == len(self.boundaries)
+        self.boundaries += list(rows.boundaries)
+        self.kv_rows += [row.tobytes() for row in rows.kv_rows]
 
     def root(self, tokens: list[int], prompt_tokens: int) -> bytes:
         self.tokens = tokens
@@ -190,14 +197,15 @@ class KeptTrace(TraceSink):
 
 async def test_the_trace_is_complete_and_the_references(model: ExactModel) -> None:
     kept: list[KeptTrace] = []
+    asked = ask("traced " * 12)
 
-    def make(request_hash: bytes, sampling: ExactSampling) -> TraceSink:
-        assert (request_hash, sampling) == (b"\x07" * 32, GREEDY)
+    def make(request: JobRequest, salt: bytes, sampling: ExactSampling) -> TraceSink:
+        assert (request, salt, sampling) == (asked, SALT, GREEDY)
         kept.append(KeptTrace())
         return kept[-1]
 
     engine = await load_exact(settings(model), make)
-    _, completion = await answer(engine, ask("traced " * 12), b"\x07" * 32)
+    _, completion = await answer(engine, asked, SALT)
     await engine.close()
     (trace,) = kept
     assert completion.trace_root == bytes([completion.input_tokens]) * 32

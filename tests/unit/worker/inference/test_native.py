@@ -9,6 +9,9 @@ import pytest
 from tests.unit.worker.inference.random_models import RandomModel, random_model
 from worker.inference.exact import reference
 from worker.inference.exact.native import NativeEngine, Rows, instruction_sets, sequence_rows
+from worker.inference.exact.tracing import Tracing
+from zk.arithmetic import trace_shape
+from zk.trace import PositionsBuilder, Statement, TraceBuilder
 
 SHAPES: dict[str, dict[str, int]] = {
     "plain": {},
@@ -39,7 +42,7 @@ def test_equals_the_reference(name: str) -> None:
     for isa in instruction_sets():
         for threads in (1, 2):
             with opened(model, isa, threads) as engine:
-                whole = engine.forward(sequence_rows(tokens, 0, [3, 7, 1], 0), trace=True)
+                whole = engine.forward(sequence_rows(tokens, 0, [3, 7, 1], 0), trace=Tracing.ROWS)
                 assert np.array_equal(whole.logits, expected.logits), (isa, threads)
                 assert whole.boundaries is not None
                 assert whole.kv_rows is not None
@@ -54,6 +57,33 @@ def test_equals_the_reference(name: str) -> None:
                     )
                     start += chunk
                 assert np.array_equal(np.concatenate(parts), expected.logits), (isa, threads)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_positions_are_hashed_as_the_trace_wants(name: str) -> None:
+    """Position roots of batches of any size, for every instruction set and thread count, against zk's own hashing."""
+    model = random_model(1, **SHAPES[name])
+    shape = trace_shape(model.header)
+    tokens = np.random.default_rng(2).integers(0, model.header.vocabulary, TOKEN_COUNT + 1).tolist()
+    statement = Statement(bytes(32), bytes(32), (0, 0, 65_536, 0, 0), tuple(tokens[:-1]), tuple(tokens[-1:]))
+    for isa in instruction_sets():
+        for threads in (1, 2):
+            with opened(model, isa, threads) as engine:
+                whole = engine.forward(sequence_rows(tokens[:-1], 0, [3, 7, 1]), trace=Tracing.ROWS)
+                assert whole.boundaries is not None
+                assert whole.kv_rows is not None
+                builder, positions, start = TraceBuilder(shape), PositionsBuilder(shape), 0
+                builder.add(0, whole.boundaries, whole.kv_rows)
+                for chunk in (1, 2, 60, 1, 86):
+                    rows = sequence_rows(tokens[start : start + chunk], start, [9, 0, 2])
+                    roots = engine.forward(rows, trace=Tracing.ROOTS).roots
+                    assert roots is not None
+                    positions.add(start, roots.wait())
+                    start += chunk
+                assert whole.roots is not None
+                trace = builder.finish(statement)
+                assert np.array_equal(whole.roots.wait(), trace.position_roots[:-1]), (isa, threads)
+                assert positions.finish(statement) == trace.root, (isa, threads)
 
 
 def test_sequences_in_one_batch_do_not_touch_each_other() -> None:

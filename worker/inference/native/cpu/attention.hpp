@@ -5,7 +5,7 @@
 // maxima over all keys are found first and the sums formed after; positions past a query's own get a score below all.
 #pragma once
 
-#include "worker/inference/native/cpu/rows.hpp"
+#include "worker/inference/native/cpu/trace.hpp"
 
 namespace WG_EXACT_NAMESPACE {
 
@@ -76,9 +76,8 @@ inline void prepare_heads(const Model& model, const Layer& layer, u32 layer_inde
     prepare_queries(model, batch, work, row, y);
     const i32* pages = batch.page_table + static_cast<u64>(batch.sequence[row]) * batch.pages_per_sequence;
     const u64 page = static_cast<u64>(pages[position / PAGE_POSITIONS]);
-    const u64 row_bytes = static_cast<u64>(model.kv_heads) * (2 * h + 8);
-    u8* canonical = batch.kv_rows;
-    if (canonical) canonical += (static_cast<u64>(row) * model.layers + layer_index) * row_bytes;
+    u8* canonical = canonical_rows(model, layer_index, batch, work);
+    if (canonical) canonical += row * canonical_stride(model, batch);
     for (u32 head = 0; head < model.kv_heads; ++head) {
         const i32* key = y + (model.heads + head) * h;
         store_head(model, page_view(work.cache, model, page, layer_index, head), position % PAGE_POSITIONS, key,

@@ -42,17 +42,6 @@ inline void linear(const Crew& crew, const Matrix& matrix, i32* out, u64 out_str
     }
 }
 
-// Residual rows at one boundary, for the trace.
-inline void keep_boundary(const Crew& crew, const Model& model, const Batch& batch, const Workspace& work,
-                          u32 boundary) {
-    if (!batch.boundaries) return;
-    for (u32 row = 0; row < batch.rows; ++row) {
-        if (!mine(crew, row)) continue;
-        const u64 at = (static_cast<u64>(row) * (model.layers + 1) + boundary) * model.width;
-        __builtin_memcpy(batch.boundaries + at, work.residual + static_cast<u64>(row) * model.width, 4ull * model.width);
-    }
-}
-
 inline void normed_rows(const Crew& crew, const Model& model, const Matrix& matrix, const Workspace& work, u32 rows) {
     for (u32 row = 0; row < rows; ++row) {
         if (!mine(crew, row)) continue;
@@ -75,6 +64,7 @@ inline void attention(const Crew& crew, const Model& model, u32 index, const Bat
     for (u32 row = 0; row < batch.rows; ++row)
         if (mine(crew, row)) prepare_heads(model, layer, index, batch, work, row);
     meet(crew);
+    trace_kv_rows(crew, model, index, batch, work);
     attend_all(model, batch, work, crew, index);
     meet(crew);
     for (u32 row = 0; row < batch.rows; ++row) {
@@ -125,11 +115,12 @@ inline void forward(const Crew& crew, const Model& model, const Batch& batch, Wo
             embed(model, work.residual + static_cast<u64>(row) * model.width, static_cast<u64>(batch.token[row]));
     meet(crew);
     for (u32 layer = 0; layer < model.layers; ++layer) {
-        keep_boundary(crew, model, batch, work, layer);
+        trace_boundary(crew, model, layer, batch, work);
         attention(crew, model, layer, batch, work);
         feed_forward(crew, model, model.layer[layer], batch, work);
     }
-    keep_boundary(crew, model, batch, work, model.layers);
+    trace_boundary(crew, model, model.layers, batch, work);
+    trace_positions(crew, model, batch, work);
     if (batch.logits) head(crew, model, batch, work);
 }
 

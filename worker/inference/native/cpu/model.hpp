@@ -61,8 +61,9 @@ struct Batch {
     const i32* logit_rows;  // rows whose logits are wanted
     u32 logit_count;
     i32* logits;       // [logit_count][vocabulary], or null
+    u8* roots;         // [rows][32]: of each position's part of the trace, or null. Must be there where the next two are
     i32* boundaries;   // [rows][layers + 1][width]: the residual at every boundary, or null
-    u8* kv_rows;       // [rows][layers][kv_heads * (2 * head_width + 8)], canonical bytes, or null
+    u8* kv_rows;       // [rows][layers][kv_row_bytes], canonical bytes, or null
 };
 
 // One key-value page of one head, as two blocks of cpu/matmul.hpp and five columns of PAGE_POSITIONS numbers:
@@ -89,6 +90,21 @@ WG_FN PageView page_view(u8* cache, const Model& model, u64 page, u32 layer, u32
             column + 3 * PAGE_POSITIONS, column + 4 * PAGE_POSITIONS};
 }
 
+WG_FN u32 kv_row_bytes(const Model& model) { return model.kv_heads * (2 * model.head_width + 8); }
+
+// The trace's hashes, of whose instruction sets the host knows.
+struct TraceHashes {
+    // Digests of `count` rows of `size` bytes; rows and digests are so many bytes apart.
+    void (*rows)(u8* digests, u64 digest_stride, const u8* rows, u64 row_stride, u64 size, u64 count);
+    // roots[count][32] from leaves[count][leaves_each][32]; `nodes` is room for half as many digests.
+    void (*roots)(u8* roots, u8* nodes, const u8* leaves, u64 leaves_each, u64 count);
+};
+
+constexpr u64 DIGEST_BYTES = 32;
+
+// Leaves of one position (docs/trace.md, section 1).
+WG_FN u64 leaves_each(u32 layers) { return 1ull << bit_length(2ull * layers + 1); }
+
 // Buffers shared by all threads, sized by the host for `rows_max` rows. Queries are in the order in which attention takes
 // them: those of one key-value head side by side, row after row.
 struct Workspace {
@@ -101,6 +117,10 @@ struct Workspace {
     Mantissa* query_scale;  // the same without head_width: mant(a_q * Cm), its exponent increased by Ce
     i32* scores;       // [threads][QUERIES_MAX][context_max, in whole pages]
     u8* cache;
+    u8* kv_rows;       // [rows][kv_row_bytes] of one layer, for the trace
+    u8* leaves;        // [rows][leaves_each][32]; those that are no row's are zero
+    u8* nodes;         // half as many
+    TraceHashes hashes;
 };
 
 // Where all threads wait for each other. A hook of the host, so that it may spin or sleep.
@@ -119,5 +139,15 @@ WG_FN void meet(const Crew& crew) {
 }
 
 WG_FN bool mine(const Crew& crew, u32 item) { return item % crew.size == crew.index; }
+
+// Rows begin .. end - 1. One row alone is the last thread's, since what is dealt out one by one begins with the first.
+struct Share {
+    u32 begin, end;
+};
+
+WG_FN Share share_of(const Crew& crew, u32 rows) {
+    const u64 count = rows;
+    return {static_cast<u32>(count * crew.index / crew.size), static_cast<u32>(count * (crew.index + 1) / crew.size)};
+}
 
 }  // namespace WG_EXACT_NAMESPACE

@@ -3,6 +3,8 @@
 // lanes.
 #pragma once
 
+#include <utility>
+
 #include "worker/inference/native/cpu/model.hpp"
 
 namespace WG_EXACT_NAMESPACE {
@@ -112,25 +114,22 @@ inline void rotate(i32* z, const i16* cosines, const i16* sines, u32 half) {
 }
 
 // One step of the Walsh-Hadamard transform among the lanes of a vector.
-template <u32 STEP>
-WG_FN Lanes butterfly(Lanes x) {
-    Lanes partner, sign;
-    for (u32 i = 0; i < LANES; ++i) {
-        partner[i] = i ^ STEP;
-        sign[i] = i & STEP ? -1 : 0;
-    }
-    return __builtin_shuffle(x, partner) + ((x ^ sign) - sign);
+template <u32 STEP, u32... LANE>
+WG_FN Lanes butterfly(Lanes x, std::integer_sequence<u32, LANE...> /*lanes*/) {
+    const Lanes sign = {(LANE & STEP ? -1 : 0)...};
+    return __builtin_shufflevector(x, x, (LANE ^ STEP)...) + ((x ^ sign) - sign);
 }
 
 // `width` is a power of two.
 inline void hadamard(i32* z, u32 width) {
     Lanes sums[HEAD_WIDTH_MAX / LANES];
     const u32 count = width / LANES;
+    const std::make_integer_sequence<u32, LANES> lanes{};
     for (u32 i = 0; i < count; ++i) {
         Lanes x = load_lanes(z + LANES * i);
-        if constexpr (LANES > 1) x = butterfly<1>(x);
-        if constexpr (LANES > 2) x = butterfly<2>(x);
-        if constexpr (LANES > 4) x = butterfly<4>(x);
+        if constexpr (LANES > 1) x = butterfly<1>(x, lanes);
+        if constexpr (LANES > 2) x = butterfly<2>(x, lanes);
+        if constexpr (LANES > 4) x = butterfly<4>(x, lanes);
         sums[i] = x;
     }
     for (u32 step = 1; step < count; step *= 2) {
