@@ -9,14 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.inference.errors import ContextExceeded, TokenOutOfRange
+from worker.inference.exact.batching import Outcome
 from worker.inference.exact.devices import DeviceChoice, open_executor
 from worker.inference.exact.native import PAGE_POSITIONS, sequence_rows
 from worker.inference.exact.reference import Weights
 from worker.inference.exact.sampling import Sampling
-from worker.inference.exact.tracing import Tracing
+from worker.inference.exact.tracing import PositionRoots, Tracing
 from zk.arithmetic import trace_shape
 from zk.audit import CommittedRows
-from zk.replay import PrefillRows
+from zk.replay import PrefillRoots, PrefillRows
 from zk.trace import Statement, Trace, TraceBuilder, TraceShape
 
 __all__ = ["ProofEngine"]
@@ -56,6 +57,24 @@ class ProofEngine:
     def prefill(self, statement: Statement) -> Iterator[PrefillRows]:
         """See `PrefillEngine.prefill`. Raises TokenOutOfRange, ContextExceeded or SamplingInvalid for a statement that
         this model has not."""
+        for result, chosen in self._chunks(statement, Tracing.ROWS):
+            assert result.boundaries is not None
+            assert result.kv_rows is not None
+            yield PrefillRows(result.boundaries, result.kv_rows, chosen)
+
+    def prefill_roots(self, statement: Statement) -> Iterator[PrefillRoots]:
+        """See `PrefillEngine.prefill_roots`; raises as `prefill` does. A chunk is hashed while the next one runs."""
+        before: tuple[PositionRoots, list[int]] | None = None
+        for result, chosen in self._chunks(statement, Tracing.ROOTS):
+            if before is not None:
+                yield PrefillRoots(before[0].wait(), before[1])
+            assert result.roots is not None
+            before = (result.roots, chosen)
+        if before is not None:
+            yield PrefillRoots(before[0].wait(), before[1])
+
+    def _chunks(self, statement: Statement, trace: Tracing) -> Iterator[tuple[Outcome, list[int]]]:
+        """Passes over all tokens but the last, each with what its positions choose."""
         tokens, sampling = statement.tokens[:-1], Sampling(*statement.sampling)
         if any(token >= self._header.vocabulary for token in statement.tokens):
             raise TokenOutOfRange(f"the vocabulary has {self._header.vocabulary} tokens; the statement has others")
@@ -65,13 +84,10 @@ class ProofEngine:
         for start in range(0, len(tokens), self._chunk_rows):
             chunk = tokens[start : start + self._chunk_rows]
             logits_from = min(max(first - start, 0), len(chunk))
-            result = self._engine.forward(sequence_rows(chunk, start, self._pages, logits_from), trace=Tracing.ROWS)
-            assert result.boundaries is not None
-            assert result.kv_rows is not None
-            chosen = [-1] * logits_from
+            result = self._engine.forward(sequence_rows(chunk, start, self._pages, logits_from), trace=trace)
             wanted = len(chunk) - logits_from
-            chosen += [result.choose(i, sampling, start + logits_from + i + 1) for i in range(wanted)]
-            yield PrefillRows(result.boundaries, result.kv_rows, chosen)
+            chosen = [result.choose(i, sampling, start + logits_from + i + 1) for i in range(wanted)]
+            yield result, [-1] * logits_from + chosen
 
     def generate(
         self,

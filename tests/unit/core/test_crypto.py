@@ -47,6 +47,19 @@ def test_keccak_matches_the_library_at_every_boundary() -> None:
     assert [digest.tobytes() for digest in digests] == [keccak256(item) for item in items]
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 8, 9, 17])
+def test_messages_of_one_size_are_hashed_together_as_alone(count: int) -> None:
+    """Runs of equal sizes, which the processor may take several at a time, with another size before and after."""
+    random = np.random.default_rng(7)
+    for size in SIZES:
+        items = [random.bytes(size + 1), *(random.bytes(size) for _ in range(count)), random.bytes(3)]
+        offsets = np.cumsum([0, *map(len, items)], dtype=np.uint64)
+        joined = np.frombuffer(b"".join(items), dtype=np.uint8)
+        keccaks, shas = crypto.keccak256_batch(joined, offsets), crypto.sha256_batch(joined, offsets)
+        assert [digest.tobytes() for digest in keccaks] == [keccak256(item) for item in items], size
+        assert [digest.tobytes() for digest in shas] == [hashlib.sha256(item).digest() for item in items], size
+
+
 def test_keccak_over_threads_equals_one_thread() -> None:
     items = np.random.default_rng(2).integers(0, 256, 40_000, dtype=np.uint8)
     offsets = np.arange(2001, dtype=np.uint64) * 20

@@ -91,6 +91,22 @@ def test_gpu_and_cpu_give_the_same_bytes(hopper: Device, shape: str) -> None:
 
 
 @pytest.mark.gpu
+def test_roots_that_nobody_waits_for_disturb_nothing(hopper: Device) -> None:
+    """Their memory is that of copies to the device, once it is free."""
+    model = random_model(3, head_width=64)
+    with closing(open_executor(model, DeviceChoice.GPU, pages=4, rows_max=64, device=hopper)) as gpu:
+        rows = sequence_rows([1, 2, 3], 0, range(4))
+        first = gpu.forward(rows, trace=Tracing.ROOTS).roots
+        assert first is not None
+        expected = first.wait().copy()
+        for count in range(1, 40):
+            gpu.forward(sequence_rows([5] * count, 3, range(4)), trace=Tracing.ROOTS)
+            again = gpu.forward(rows, trace=Tracing.ROOTS).roots
+        assert again is not None
+        assert np.array_equal(again.wait(), expected)
+
+
+@pytest.mark.gpu
 def test_a_gpu_replays_what_a_cpu_answered(hopper: Device) -> None:
     model, root = random_model(5, head_width=64), bytes(range(32))
     cpu = ProofEngine(model, root, tokens_max=96)

@@ -8,16 +8,30 @@
 
 namespace WG_EXACT_NAMESPACE {
 
+// Blocks of a matrix that a thread works on.
+WG_FN Share blocks_of(const Crew& crew, const Matrix& matrix) {
+    return share_of(crew, (matrix.rows + BLOCK_OUTPUTS - 1) / BLOCK_OUTPUTS);
+}
+
+// Called before the crew meets for a product: who has no row to prepare fetches the beginning of its weights. With one
+// row, which one thread prepares, memory would be idle for a tenth of the time, and memory is what binds.
+inline void read_ahead(const Crew& crew, const Matrix& matrix, u32 rows) {
+    constexpr u64 BYTES_MAX = 96 << 10, LINE_BYTES = 64;
+    if (crew.index < rows) return;
+    const Share blocks = blocks_of(crew, matrix);
+    const u64 block_bytes = static_cast<u64>(BLOCK_OUTPUTS) * matrix.columns, bytes = (blocks.end - blocks.begin) * block_bytes;
+    const i8* from = matrix.weights + blocks.begin * block_bytes;
+    for (u64 at = 0; at < bytes && at < BYTES_MAX; at += LINE_BYTES) __builtin_prefetch(from + at, 0, 2);
+}
+
 // out[row][n] for every row; `activations` holds one or two limbs a row. Blocks of outputs are dealt out to the crew.
 template <Target target, u32 LIMBS>
 inline void linear_blocks(const Crew& crew, const Matrix& matrix, i32* out, u64 out_stride, const u8* activations,
                           const Scale* scales, u32 rows) {
     constexpr u32 ROWS = TILE_ROWS / LIMBS;
-    const u32 blocks = (matrix.rows + BLOCK_OUTPUTS - 1) / BLOCK_OUTPUTS;
-    const u32 begin = static_cast<u32>(static_cast<u64>(blocks) * crew.index / crew.size);
-    const u32 end = static_cast<u32>(static_cast<u64>(blocks) * (crew.index + 1) / crew.size);
+    const Share blocks = blocks_of(crew, matrix);
     alignas(64) i32 sums[TILE_ROWS * BLOCK_OUTPUTS];
-    for (u32 index = begin; index < end; ++index) {
+    for (u32 index = blocks.begin; index < blocks.end; ++index) {
         const u32 first = index * BLOCK_OUTPUTS;
         const Block block = {matrix.weights + static_cast<u64>(first) * matrix.columns, BLOCK_OUTPUTS * STEP_INPUTS};
         const u32 count = matrix.rows - first < BLOCK_OUTPUTS ? matrix.rows - first : BLOCK_OUTPUTS;
@@ -54,6 +68,7 @@ inline void attention(const Crew& crew, const Model& model, u32 index, const Bat
     const Layer& layer = model.layer[index];
     const u32 attended = model.heads * model.head_width;
     normed_rows(crew, model, layer.qkv, work, batch.rows);
+    read_ahead(crew, layer.qkv, batch.rows);
     meet(crew);
     if (layer.qkv.bias) {
         linear<Target::BIASED>(crew, layer.qkv, work.wide, layer.qkv.rows, work, batch.rows);
@@ -63,6 +78,7 @@ inline void attention(const Crew& crew, const Model& model, u32 index, const Bat
     meet(crew);
     for (u32 row = 0; row < batch.rows; ++row)
         if (mine(crew, row)) prepare_heads(model, layer, index, batch, work, row);
+    read_ahead(crew, layer.o, batch.rows);
     meet(crew);
     trace_kv_rows(crew, model, index, batch, work);
     attend_all(model, batch, work, crew, index);
@@ -81,6 +97,7 @@ inline void attention(const Crew& crew, const Model& model, u32 index, const Bat
 inline void feed_forward(const Crew& crew, const Model& model, const Layer& layer, const Batch& batch, Workspace& work) {
     const u64 f = model.feed_forward;
     normed_rows(crew, model, layer.gate_up, work, batch.rows);
+    read_ahead(crew, layer.gate_up, batch.rows);
     meet(crew);
     linear<Target::VALUES>(crew, layer.gate_up, work.wide, 2 * f, work, batch.rows);
     meet(crew);
@@ -91,6 +108,7 @@ inline void feed_forward(const Crew& crew, const Model& model, const Layer& laye
         work.scale[row] = plain_row(work.quantised + row * limbs_of(layer.down) * f, gate, model.feed_forward,
                                     layer.down.bits, model.hidden_fraction);
     }
+    read_ahead(crew, layer.down, batch.rows);
     meet(crew);
     linear<Target::RESIDUAL>(crew, layer.down, work.residual, model.width, work, batch.rows);
     meet(crew);
@@ -104,6 +122,7 @@ inline void head(const Crew& crew, const Model& model, const Batch& batch, Works
         const i32* x = work.residual + static_cast<u64>(batch.logit_rows[i]) * model.width;
         work.scale[i] = normed_row(model, q, x, model.head.bits);
     }
+    read_ahead(crew, model.head, batch.logit_count);
     meet(crew);
     linear<Target::VALUES>(crew, model.head, batch.logits, model.vocabulary, work, batch.logit_count);
     meet(crew);
