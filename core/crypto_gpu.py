@@ -66,7 +66,7 @@ class GpuCrypto:
 
     @cached_property
     def _kernels(self) -> Kernels:
-        return self.device.kernels(CRYPTO_KERNELS)
+        return self.device.kernels(CRYPTO_KERNELS, library="warpgrid_core")
 
     @cached_property
     def _comb(self) -> Any:
@@ -131,7 +131,7 @@ class GpuCrypto:
         count = len(inputs)
         outputs = cupy.zeros(max(1, int(output_offsets[-1])), dtype=np.uint8)
         sizes, status = cupy.zeros(count, dtype=np.uint64), cupy.zeros(count, dtype=np.uint32)
-        self.device.kernels(PRECOMPILE_KERNELS).launch(
+        self.device.kernels(PRECOMPILE_KERNELS, library="warpgrid_core").launch(
             "run_precompile_batch",
             count,
             number,

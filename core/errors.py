@@ -13,7 +13,8 @@
     │   └── StatePruned           the state of that block is no longer kept
     ├── NativeLibraryMissing      the native library was not built
     └── GpuError                  a kernel could not be compiled or run
-        └── GpuUnavailable        there is no usable GPU; the message says what is missing
+        ├── GpuUnavailable        there is no usable GPU; the message says what is missing
+        └── SourcesDiffer         kernels and the native CPU library come from different sources
 
 Three kinds of failure are never mixed: an EVM outcome is a status value (`core.execution`), bad input is one of these,
 and a bug is an `assert`.
@@ -28,6 +29,7 @@ __all__ = [
     "NativeLibraryMissing",
     "ProofError",
     "RlpError",
+    "SourcesDiffer",
     "StatePruned",
     "StoreCorrupt",
     "StoreError",
@@ -93,3 +95,7 @@ class GpuError(WarpgridError):
 
 class GpuUnavailable(GpuError):
     code = "gpu_unavailable"
+
+
+class SourcesDiffer(GpuError):
+    code = "sources_differ"

@@ -288,6 +288,17 @@ class Executor(Protocol):
     ) -> tuple[TransactionTrace, ...]:
         """Run the block as `execute_block` does and tell what the transactions of `rows` did."""
 
+    def trace_transactions(
+        self,
+        state: StateReader,
+        context: BlockContext,
+        transactions: TransactionColumns,
+        rows: Sequence[int],
+        *,
+        struct_logs: bool,
+    ) -> tuple[TransactionTrace, ...]:
+        """`trace`, but as `execute_transactions` runs them: without the system calls that open a block."""
+
     def trace_call(
         self, state: StateReader, context: BlockContext, request: CallRequest, *, struct_logs: bool
     ) -> TransactionTrace:

@@ -3,13 +3,14 @@
 A kernel source is a .cu file of entry points that includes headers from the source tree. Its cubin is looked for among
 those built ahead of time (`build_ahead`, shipped in wheels), then in the caller's cache, and is else compiled by NVRTC,
 which needs no CUDA toolkit. The name of a cubin holds a hash of the source with everything it includes, so a stale one
-is never loaded. cupy is imported only when a device is asked for.
+is never loaded; and kernels are loaded only beside a CPU library that was built from the same headers. cupy is imported
+only when a device is asked for.
 """
 
 import hashlib
 import re
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,10 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from core.errors import GpuError, GpuUnavailable
-from core.native import LIBRARY_DIR, SOURCE_ROOT
+from core.errors import GpuError, GpuUnavailable, SourcesDiffer
+from core.native import LIBRARY_DIR, SOURCE_ROOT, built_from
 
-__all__ = ["ARCHITECTURES", "CUBIN_DIR", "Device", "Kernels", "build_ahead", "kernel_hash"]
+__all__ = ["ARCHITECTURES", "CUBIN_DIR", "Device", "Kernels", "build_ahead", "check_same_sources", "kernel_hash"]
 
 ARCHITECTURES = ("sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
 """What is compiled ahead of time; any other architecture compiles at first use."""
@@ -39,6 +40,34 @@ _INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.MULTILINE)
 def kernel_hash(source: Path, definitions: Sequence[str] = ()) -> str:
     """Hash of a kernel source, all files that it includes (by paths from the source root), and -D definitions."""
     digest = hashlib.sha256()
+    for path in _files_of(source):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    digest.update("\0".join(definitions).encode())
+    return digest.hexdigest()[:16]
+
+
+def check_same_sources(source: Path, library: str, built: Mapping[str, str]) -> None:
+    """Raise SourcesDiffer unless each header that a kernel shares with a native library is the one this was built from.
+
+    `built` holds the library's headers (`core.native.built_from`). What the two exchange in memory has no other
+    witness: a pair of different sources gives wrong results, or reads where it must not.
+    """
+    hashes = {
+        path.relative_to(SOURCE_ROOT).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in _files_of(source)
+    }
+    shared = hashes.keys() & built.keys()
+    different = sorted(path for path in shared if hashes[path] != built[path])
+    if different or not shared:
+        named = ", ".join(different[:3]) or "headers that it does not tell"
+        raise SourcesDiffer(
+            f"the native library {library} was built from other sources than the GPU kernels of {source.name} "
+            f"({named}): run `make native`, and `make cubins` where kernels are compiled ahead"
+        )
+
+
+def _files_of(source: Path) -> list[Path]:
+    """A source and all files that it includes, sorted."""
     pending, seen = [source.resolve()], set()
     while pending:
         path = pending.pop()
@@ -46,10 +75,7 @@ def kernel_hash(source: Path, definitions: Sequence[str] = ()) -> str:
             continue
         seen.add(path)
         pending += [(SOURCE_ROOT / name).resolve() for name in _INCLUDE.findall(path.read_text())]
-    for path in sorted(seen):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
-    digest.update("\0".join(definitions).encode())
-    return digest.hexdigest()[:16]
+    return sorted(seen)
 
 
 def build_ahead(source: Path, architectures: Sequence[str] = ARCHITECTURES, *, nvcc: str = "nvcc") -> list[Path]:
@@ -68,6 +94,9 @@ def build_ahead(source: Path, architectures: Sequence[str] = ARCHITECTURES, *, n
             raise GpuError(f"{nvcc} is not installed: leave the kernels to be compiled at first use") from error
         if run.returncode != 0:
             raise GpuError(f"{nvcc} could not compile {source.name} for {architecture}:\n{run.stderr}")
+        if target.name != _cubin_name(source, architecture, ()):
+            target.unlink()
+            raise GpuError(f"{source.name}, or what it includes, changed while {nvcc} compiled it: run it again")
         built.append(target)
     return built
 
@@ -130,13 +159,18 @@ class Device:
         """As the driver names it."""
         return str(self.cupy.cuda.runtime.getDeviceProperties(self.index)["name"].decode())
 
-    def kernels(self, source: Path, definitions: Sequence[str] = (), *, architecture: str = "") -> Kernels:
+    def kernels(
+        self, source: Path, definitions: Sequence[str] = (), *, library: str, architecture: str = ""
+    ) -> Kernels:
         """The kernels of a source file, from a cubin where there is one, compiled (seconds to minutes) where not.
 
-        `architecture` is the device's if left out; sm_90a, for one, allows instructions that sm_90 does not.
+        `library` names the native library that computes the same on the CPU; raises SourcesDiffer unless both come from
+        the same sources. `architecture` is the device's if left out; sm_90a, for one, allows instructions that sm_90
+        does not.
         """
         key = f"{source}:{kernel_hash(source, definitions)}"
         if key not in self._loaded:
+            check_same_sources(source, library, built_from(library))
             cubin = self._cubin(source, definitions, architecture or self.architecture)
             self._loaded[key] = Kernels(self, self.cupy.RawModule(path=str(cubin)))
         return self._loaded[key]

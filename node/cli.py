@@ -65,6 +65,10 @@ _group(
             "node.jobs.dispute_command:dispute",
             "Compute an exact answer anew and, if the receipt is wrong, prove it on chain.",
         ),
+        "demand": (
+            "node.jobs.demand_command:demand",
+            "Have a settled job's receipt shown on chain, or take the money back.",
+        ),
         "verify": (
             "node.jobs.verify_command:verify",
             "Check a job again from chain data alone: order, signature, stake, inclusion, payment, and the hashes.",

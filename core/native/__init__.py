@@ -5,12 +5,13 @@ Python ABI: callers declare argument types with ctypes and pass numpy arrays by 
 """
 
 import ctypes
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
 from core.errors import NativeLibraryMissing
 
-__all__ = ["LIBRARY_DIR", "SOURCE_ROOT", "load"]
+__all__ = ["LIBRARY_DIR", "SOURCE_ROOT", "built_from", "load"]
 
 SOURCE_ROOT = Path(__file__).resolve().parents[2]
 LIBRARY_DIR = Path(__file__).resolve().parent / "lib"
@@ -29,6 +30,21 @@ def load(name: str) -> ctypes.CDLL:
     if not path.exists():
         raise NativeLibraryMissing(f"{path} is missing: run `make native` in a checkout, or reinstall the wheel")
     return ctypes.CDLL(str(path))
+
+
+@cache
+def built_from(name: str) -> Mapping[str, str]:
+    """SHA-256, as hex, of each header of the rooms that a library was built from, by its path from the source root.
+
+    Empty for a library that does not tell. Raises NativeLibraryMissing as `load` does.
+    """
+    try:
+        told = load(name).warpgrid_sources
+    except AttributeError:
+        return {}
+    told.restype = ctypes.c_char_p
+    lines = told().decode().splitlines()
+    return {path: digest for path, digest in (line.split(" ") for line in lines)}
 
 
 @cache

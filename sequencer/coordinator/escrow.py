@@ -11,6 +11,7 @@ from core.chain_rules import context_of
 from core.contract import Artifact, ContractError
 from core.errors import WarpgridError
 from core.execution import CallRequest, CallResult, Executor
+from core.hashing import keccak256
 from core.jobs.receipt import ReceiptDomain
 from core.jobs.request import Tier
 from market.contracts import ESCROW_ADDRESS, JOB_ESCROW, REGISTRY_ADDRESS, WORKER_REGISTRY, EscrowStatus
@@ -18,6 +19,8 @@ from market.contracts import ESCROW_ADDRESS, JOB_ESCROW, REGISTRY_ADDRESS, WORKE
 __all__ = ["CallFailed", "EscrowReader", "EscrowStatus", "JobTerms", "MarketChain", "Settled", "Standing"]
 
 _CALL_GAS = 30_000_000
+_STATUS_SHIFT = 8 * (20 + 8 + 1)
+"""JobEscrow.Job begins with client, deadline and tier; the status is the next byte."""
 
 
 class CallFailed(WarpgridError):
@@ -77,6 +80,9 @@ class MarketChain(Protocol):
     def settled(self, job_id: bytes) -> Settled:
         """The batch that a settled job is paid with."""
 
+    def is_demanded(self, job_id: bytes) -> bool:
+        """Whether the client of a settled job waits for its receipt to be shown."""
+
     def check(self, sender: bytes, data: bytes) -> int:
         """The gas that a call of the escrow would use now. Raises CallFailed when it would revert."""
 
@@ -115,6 +121,12 @@ class EscrowReader:
     def settled(self, job_id: bytes) -> Settled:
         _, _, _, _, _, release_at, _, _, batch_id, *_ = self._read(JOB_ESCROW, ESCROW_ADDRESS, "jobOf", job_id)
         return Settled(batch_id, release_at)
+
+    def is_demanded(self, job_id: bytes) -> bool:
+        head = self._chain.head()
+        slot = int.from_bytes(keccak256(job_id + JOB_ESCROW.storage["_jobs"][0].to_bytes(32, "big")), "big")
+        word = self._chain.state(head.number).storage(ESCROW_ADDRESS, slot)  # looked at for every job: no EVM call
+        return word >> _STATUS_SHIFT & 0xFF == EscrowStatus.DEMANDED
 
     def check(self, sender: bytes, data: bytes) -> int:
         result = self._call(sender, ESCROW_ADDRESS, data)

@@ -124,7 +124,7 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class BatchSent:
-    """A transaction for these jobs was signed: `purpose` is "settle", "collect" or "refund"."""
+    """A transaction for these jobs was signed: `purpose` is "settle", "collect", "show", "release" or "refund"."""
 
     purpose: str
     transaction_hash: bytes
@@ -149,7 +149,7 @@ class BatchDone:
 
 @dataclass(frozen=True, slots=True)
 class Unpayable:
-    """The escrow would not accept the transaction of this `purpose` ("settle" or "refund") for this job."""
+    """The escrow would not accept the transaction of this `purpose` ("settle", "show" or "refund") for this job."""
 
     job_id: bytes
     purpose: str

@@ -89,6 +89,8 @@ class Job:
     transaction_hash: bytes = b""
     release_at_ms: int = 0
     batch: SettledBatch | None = None
+    is_demanded: bool = False
+    is_shown: bool = False
     events: list[JobEvent] = field(default_factory=list)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -189,15 +191,31 @@ class JobTable:
 
     def to_collect(self, now_ms: int) -> list[Job]:
         """The jobs of one settled batch whose payments have waited out their challenge window."""
+        due = [job for job in self._payable(now_ms) if not job.is_demanded and not job.is_shown]
+        return [job for job in due if job.batch is due[0].batch]
+
+    def to_show(self) -> list[Job]:
+        """Settled jobs whose client waits for the receipt."""
         waiting = self._in_batches()
-        settled = (job for job in self.open.values() if job.state == "settled" and job.audit != "disputed")
-        due = [job for job in settled if job.release_at_ms <= now_ms]
-        free = [job for job in due if job.terms.job_id not in waiting]
-        return [job for job in free if job.batch is free[0].batch]
+        asked = (job for job in self.settled() if job.is_demanded and not job.is_shown)
+        return [job for job in asked if job.terms.job_id not in waiting]
+
+    def to_release(self, now_ms: int) -> list[Job]:
+        """Jobs whose receipt was shown, and then waited out a challenge window of its own."""
+        return [job for job in self._payable(now_ms) if job.is_shown]
+
+    def settled(self) -> Iterator[Job]:
+        """Jobs that are settled and not yet paid for good."""
+        return (job for job in self.open.values() if job.state == "settled")
+
+    def _payable(self, now_ms: int) -> list[Job]:
+        waiting = self._in_batches()
+        due = (job for job in self.settled() if job.audit != "disputed" and job.release_at_ms <= now_ms)
+        return [job for job in due if job.terms.job_id not in waiting]
 
     def to_dispute(self) -> list[Job]:
         """Jobs whose receipt was settled to be disputed."""
-        return [job for job in self.open.values() if job.state == "settled" and job.audit == "disputed"]
+        return [job for job in self.settled() if job.audit == "disputed"]
 
     def to_refund(self) -> list[Job]:
         """Jobs whose money is to go back and is in no batch."""
@@ -292,7 +310,10 @@ class JobTable:
         if record.outcome == "lost":
             return
         jobs = [self.jobs[job_id] for job_id in sent.job_ids]
-        if sent.purpose == "collect":
+        if sent.purpose == "show" and record.outcome == "succeeded":
+            jobs[0].is_shown, jobs[0].release_at_ms = True, record.release_at_ms
+            return
+        if sent.purpose in ("collect", "release"):
             for job in jobs if record.outcome == "succeeded" else []:
                 self._close(job)
             return

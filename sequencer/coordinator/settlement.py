@@ -17,6 +17,7 @@ import structlog
 from core.chain import ChainReader
 from core.chain_rules import next_base_fee
 from core.errors import WarpgridError
+from core.gas import TRANSACTION_GAS_MAX
 from core.jobs.request import Tier
 from core.signature import attach_signature
 from core.transaction import (
@@ -38,8 +39,10 @@ from sequencer.coordinator.jobs import JobCoordinator
 __all__ = ["Settlement", "SettlementConfig"]
 
 _GAS_MARGIN = 30_000
-_COLLECT_GAS = 60_000
-"""An owner. Not measured on the head's state: there, the challenge window may not be over yet."""
+_GAS_MAX = 15_000_000
+"""What a call may be measured to use: the rest, up to a transaction's limit, is for a state that has changed."""
+_PAY_GAS = 60_000
+"""An account that is credited. Not measured on the head's state: there, the challenge window may not be over yet."""
 _BLOCK_TIME_MARGIN_MS = 1_000
 """Blocks carry whole seconds: one made now may be this far behind the clock."""
 
@@ -106,13 +109,30 @@ class Settlement:
             if due:
                 await self._begin("settle", due)
                 return
-        payable = table.to_collect(self._now_ms() - _BLOCK_TIME_MARGIN_MS)
+        await self._in_thread(self._notice_demands)
+        for job in table.to_show()[:1]:
+            await self._begin("show", [job])
+            return
+        if not await self._pay():
+            for job in table.to_refund()[:1]:
+                await self._begin("refund", [job])
+
+    async def _pay(self) -> bool:
+        """Send one transaction for what may be paid now, if there is anything."""
+        table, due_ms = self._coordinator.table, self._now_ms() - _BLOCK_TIME_MARGIN_MS
+        payable = table.to_collect(due_ms)
         if payable:
             owners = sorted({job.terms.client for job in payable} | {job.worker for job in payable})
-            await self._sign_and_send("collect", payable, _collect_call(payable, owners), _COLLECT_GAS * len(owners))
-            return
-        for job in table.to_refund()[:1]:
-            await self._begin("refund", [job])
+            await self._sign_and_send("collect", payable, _collect_call(payable, owners), _PAY_GAS * len(owners))
+            return True
+        shown = table.to_release(due_ms)[: self._config.batch_max]
+        if shown:
+            await self._sign_and_send("release", shown, _release_call(shown), 2 * _PAY_GAS * len(shown))
+        return bool(shown)
+
+    def _notice_demands(self) -> None:
+        for job in list(self._coordinator.table.settled()):
+            job.is_demanded = job.is_demanded or self._market.is_demanded(job.terms.job_id)
 
     def _due(self, finished: Sequence[Job], tier: Tier) -> list[Job]:
         """The next batch, in its order; none while it is worth waiting for more."""
@@ -127,7 +147,7 @@ class Settlement:
 
     async def _begin(self, purpose: str, jobs: Sequence[Job]) -> None:
         """Send one transaction for these jobs; where it would revert, for each of them alone, or end that job."""
-        data = self._settle_call(jobs) if purpose == "settle" else _refund_call(jobs[0])
+        data = self._call(purpose, jobs)
         try:
             gas = await self._in_thread(lambda: self._market.check(self._operator.address, data))
         except CallFailed as error:
@@ -137,6 +157,9 @@ class Settlement:
                         await self._begin(purpose, [job])
             else:
                 await self._give_up(purpose, jobs[0], str(error))
+            return
+        if gas > _GAS_MAX and len(jobs) > 1:  # every job another client's, say: the others come with the next batch
+            await self._begin(purpose, jobs[: len(jobs) // 2])
             return
         await self._sign_and_send(purpose, jobs, data, gas)
 
@@ -173,7 +196,7 @@ class Settlement:
             return BatchDone(name, "lost", now_ms) if is_nonce_used else None
         if not self._chain.receipts(place.number).succeeded[place.row]:
             return BatchDone(name, "reverted", now_ms)
-        if sent.purpose != "settle":
+        if sent.purpose not in ("settle", "show"):
             return BatchDone(name, "succeeded", now_ms)
         settled = self._market.settled(sent.job_ids[0])
         return BatchDone(name, "succeeded", now_ms, 1000 * settled.release_at_s, settled.batch_id)
@@ -192,7 +215,7 @@ class Settlement:
             type=TransactionType.FEE_MARKET,
             chain_id=self._chain.config.chain_id,
             nonce=self._account_nonce(),
-            gas_limit=gas + gas // 4 + _GAS_MARGIN,
+            gas_limit=min(gas + gas // 4 + _GAS_MARGIN, TRANSACTION_GAS_MAX),
             max_fee_per_gas=16 * next_base_fee(header) + self._config.priority_fee_wei,
             max_priority_fee_per_gas=self._config.priority_fee_wei,
             to=ESCROW_ADDRESS,
@@ -204,6 +227,18 @@ class Settlement:
         )
         signed = attach_signature(tx, self._operator.sign(signing_hash(tx)))
         return encode_transaction(signed), transaction_hash(signed)
+
+    def _call(self, purpose: str, jobs: Sequence[Job]) -> bytes:
+        if purpose == "settle":
+            return self._settle_call(jobs)
+        return self._show_call(jobs[0]) if purpose == "show" else _refund_call(jobs[0])
+
+    def _show_call(self, job: Job) -> bytes:
+        inclusion = self._coordinator.inclusion(job)
+        assert inclusion is not None, "a demanded receipt was settled"
+        assert job.signed is not None, "a settled job has a receipt"
+        signed = (job.signed.receipt.solidity(), job.signed.signature)
+        return JOB_ESCROW.encode_call("show", *signed, list(inclusion.proof))
 
     def _settle_call(self, jobs: Sequence[Job]) -> bytes:
         receipts = tuple(job.signed.receipt for job in jobs if job.signed is not None)
@@ -223,6 +258,10 @@ def _collect_call(jobs: Sequence[Job], owners: Sequence[bytes]) -> bytes:
     batch = jobs[0].batch
     assert batch is not None, "a settled job has its batch"
     return JOB_ESCROW.encode_call("collect", batch.batch_id, owners)
+
+
+def _release_call(jobs: Sequence[Job]) -> bytes:
+    return JOB_ESCROW.encode_call("release", [job.terms.job_id for job in jobs])
 
 
 def _refund_call(job: Job) -> bytes:

@@ -13,6 +13,7 @@ from core.errors import GpuUnavailable
 from core.fork import Fork
 from core.gpu import Device
 from tests.conformance.vectors import VECTORS, needs_vectors, read
+from tests.unit.core.instructions import newer_instructions
 
 pytestmark = needs_vectors
 
@@ -56,6 +57,14 @@ def fork_of(stem: str) -> Fork:
     return Fork.PRAGUE if stem in (BYZANTIUM_PRICES, "modexp_eip2565") else Fork.OSAKA
 
 
+@pytest.fixture(params=[True, False], ids=["this processor", "any processor"])
+def instructions(request: pytest.FixtureRequest) -> Iterator[None]:
+    """All that this processor can do, then only what the build assumes."""
+    with newer_instructions(request.param):
+        yield
+
+
+@pytest.mark.usefixtures("instructions")
 @pytest.mark.parametrize("stem", [stem for stem, _ in files()])
 def test_vectors_on_the_cpu(stem: str) -> None:
     cases = dict(files())[stem]

@@ -38,7 +38,7 @@ from market.contracts import (
 )
 from market.contracts import predeploys as market_predeploys
 from node.client import RpcClient
-from node.disputes.challenge import accepted, challenge_job, dispute_of, prepare
+from node.disputes.challenge import Showing, accepted, challenge_job, dispute_of, prepare, show_receipt
 from node.disputes.defence import DefenceState, Defender
 from node.disputes.game import RpcGame, game_id, play_seat
 from node.disputes.prosecution import LadderProsecutor
@@ -331,6 +331,18 @@ def test_the_coordinator_disputes_what_it_settled_by_its_root(chain: Chain, head
     assert prosecutor.prosecute(case, heads.wait), "again, as after a crash: it knows how it ended"
 
 
+def warpgrid(chain: Chain, folder: Path, account: int, command: str, job: ClientJob, *options: str) -> Any:
+    """A `warpgrid job` command in a process of its own, with the key of an account and a home of its own."""
+    key = folder / f"key-{account}"
+    key.write_text(chain.keys[account].secret.hex() + "\n")
+    key.chmod(0o600)
+    named = ["--rpc", chain.rpc.url, "--grpc", "127.0.0.1:1", "--key-file", str(key)]
+    program = str(Path(sys.executable).with_name("warpgrid"))
+    called = [program, "job", command, "0x" + job.job_id.hex(), *named, *options]
+    home = {**os.environ, "HOME": str(folder)}
+    return subprocess.run(called, capture_output=True, text=True, timeout=120, env=home)
+
+
 def test_job_dispute_from_the_command_line(chain: Chain, tmp_path: Path) -> None:
     """`warpgrid job dispute` in a process of its own, with nothing but the client's file of the job."""
     job, statement = chain.ordered()
@@ -338,30 +350,37 @@ def test_job_dispute_from_the_command_line(chain: Chain, tmp_path: Path) -> None
     before = credits_of(chain)
     known = chain.batched(job, statement, lie.root)
     JobRecords(tmp_path / ".warpgrid" / "jobs").save(known)
-    key = tmp_path / "key"
-    key.write_text(chain.keys[2].secret.hex() + "\n")
-    key.chmod(0o600)
     terms = prepare(chain.rpc, chain.challenger, known, chain.models_dir).terms
     stake = chain.stake()
     defending = chain.play_liar(job, terms, liar)
-    warpgrid = Path(sys.executable).with_name("warpgrid")
-    named = ["--rpc", chain.rpc.url, "--grpc", "127.0.0.1:1", "--models-dir", str(chain.models_dir)]
-    command = [str(warpgrid), "job", "dispute", "0x" + job.job_id.hex(), "--key-file", str(key), *named]
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=120, env={**os.environ, "HOME": str(tmp_path)}
-    )
+    models = ("--models-dir", str(chain.models_dir))
+    done = warpgrid(chain, tmp_path, 2, "dispute", job, *models)
     assert done.returncode == 0, done.stderr
     assert "where the receipt was settled is not asked" in done.stderr
     assert "showed the receipt" in done.stderr
     assert "the receipt was wrong: it is rejected" in done.stderr
     defending.thread.join(timeout=60)
     assert_cheat_paid(chain, job, stake, before)
-    again = subprocess.run(
-        command, capture_output=True, text=True, timeout=120, env={**os.environ, "HOME": str(tmp_path)}
-    )
+    again = warpgrid(chain, tmp_path, 2, "dispute", job, *models)
     assert (again.returncode, again.stdout) == (0, "")
     assert "challenged" not in again.stderr, "it has ended, and is not begun again"
     assert_cheat_paid(chain, job, stake, before)
+
+
+def test_a_client_demands_the_receipt_behind_a_payment(chain: Chain, tmp_path: Path) -> None:
+    job, statement = chain.ordered()
+    settled = chain.batched(job, statement, chain.parties.run(statement)[0].root)
+    assert warpgrid(chain, tmp_path, 2, "demand", job).returncode != 0, "it is the client's to demand"
+    done = warpgrid(chain, tmp_path, 0, "demand", job)
+    assert done.returncode == 0, done.stderr
+    assert chain.status(job) == EscrowStatus.DEMANDED
+    again = warpgrid(chain, tmp_path, 0, "demand", job)
+    assert again.returncode != 0
+    assert "demanded already" in again.stderr
+    assert settled.signed is not None
+    assert settled.inclusion is not None
+    show_receipt(chain.worker, Showing(settled.signed, settled.inclusion.proof), lambda line: None)
+    assert chain.status(job) == EscrowStatus.SETTLING
 
 
 @pytest.mark.parametrize("service", [RpcClient, FailingRpc])

@@ -6,7 +6,9 @@ Everything is real but the language model: keys and TLS, gRPC, the stores, the c
 import asyncio
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from prometheus_client import CollectorRegistry
 from core.chain_rules import context_of
 from core.execution import CallRequest
 from core.genesis import Genesis, Predeploy, dev_genesis
+from core.jobs.receipt import ReceiptDomain
 from core.jobs.request import JobRequest, Message, Role, Sampling, Tier, decode_tokens, request_hash
 from core.store import Replica
 from core.transaction import Transaction, TransactionType
@@ -28,14 +31,17 @@ from market.contracts import (
     JOB_ESCROW,
     REGISTRY_ADDRESS,
     WORKER_REGISTRY,
+    EscrowStatus,
     MarketParameters,
     predeploys,
 )
+from market.receipt_tree import leaf_of, root_from_proof
 from node.auditing import ModelAuditor
 from node.keys import CertificateAuthority, IdentityKey, SequencerPin, WorkerTls
 from protos.messages import AnswerOpened, JobEvent, JobQuery, JobRecord, SubmitJob
 from protos.rpc import decode, encode
 from sequencer.coordinator.challenges import Answered, Auditor
+from sequencer.coordinator.disputes import Case, Prosecutor
 from sequencer.coordinator.fleet import DUTY_INFERENCE, FleetConfig
 from sequencer.coordinator.job_table import Job
 from sequencer.coordinator.jobs import JobsConfig
@@ -52,8 +58,9 @@ from tests.unit.sequencer.fakes import CHAIN_ID, GWEI, Wallet
 from tests.unit.worker.inference.exact_models import write_model
 from worker.client import ClientConfig
 from worker.evm.reference import ReferenceExecutor
-from worker.inference.engine import Completion
-from worker.inference.exact.engine import ExactSettings, load_exact
+from worker.inference.engine import Completion, ModelDescription, Piece
+from worker.inference.exact.engine import ExactEngine, ExactSettings, load_exact
+from worker.inference.exact.ordering import exact_terms
 from worker.inference.proof_opener import AnswerOpener
 from worker.inference.proof_trace import recording
 from worker.jobs import OfferedModel
@@ -90,7 +97,13 @@ class KeyWallet(Wallet):
 class PaidNetwork:
     """Sequencer, two workers with engines (`offered` each), and a client with money. Every answer is audited."""
 
-    def __init__(self, folder: Path, offered: Sequence[OfferedModel], auditor: Auditor | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        offered: Sequence[OfferedModel],
+        auditor: Auditor | None = None,
+        prosecutor: Prosecutor | None = None,
+    ) -> None:
         self.folder = folder
         self.offered = offered
         self.client = Wallet(0)
@@ -111,7 +124,14 @@ class PaidNetwork:
             settlement=SettlementConfig(interval_s=0.05),
         )
         self.coordinator = Coordinator(
-            config, self.chain, self.authority, self.operator, ReferenceExecutor(), self._submit, auditor=auditor
+            config,
+            self.chain,
+            self.authority,
+            self.operator,
+            ReferenceExecutor(),
+            self._submit,
+            auditor=auditor,
+            prosecutor=prosecutor,
         )
         self.events = FleetEvents(self.coordinator.fleet)
         settings = ProductionSettings(coinbase=b"\x0c" * 20, interval_s=0.05, empty_interval_s=60.0)
@@ -261,8 +281,9 @@ async def test_an_exact_job_is_opened_checked_again_and_paid(tmp_path: Path) -> 
     assert (again.trace_root, again.tokens) == (receipt.trace_root, tokens)
 
 
-async def run_one_job(network: PaidNetwork, asked: JobRequest) -> Job:
-    """From the workers' start to the payment; the coordinator's record of the job."""
+@asynccontextmanager
+async def working(network: PaidNetwork) -> AsyncIterator[aio.Channel]:
+    """The network with its workers attached and bonded, and a channel to its coordinator; ended in good order."""
     await network.coordinator.start()
     workers = [network.worker(number) for number in range(2)]
     running = [
@@ -277,22 +298,8 @@ async def run_one_job(network: PaidNetwork, asked: JobRequest) -> Job:
         await network.events.until(lambda: len(network.coordinator.fleet.members(DUTY_INFERENCE)) == 2)
         for identity in network.identities:
             await network.stake(identity)
-        submit = await network.open(1, asked)
         async with aio.secure_channel(target, credentials, options=options) as channel:
-            stream = channel.unary_stream("/warpgrid.v1.Jobs/Submit")(encode(submit), timeout=60)
-            events = [decode(JobEvent, raw) async for raw in stream]
-            job = network.coordinator.jobs.table.jobs[submit.job_id]
-            assert "".join(event.text for event in events) == job.output
-            assert (events[-1].state, events[-1].answer) == ("finished", job.answer)
-            await network.events.until(lambda: job.state == "settled", timeout_s=60)
-            raw = await channel.unary_unary("/warpgrid.v1.Jobs/Status")(encode(JobQuery(submit.job_id, b"")))
-            record = decode(JobRecord, raw)
-        assert (record.state, record.audit, record.output) == ("settled", "agreed", None)
-        assert record.receipt is not None
-        paid_wei = record.receipt.receipt.total_wei
-        await network.events.until(lambda: network.read("creditWei", record.worker), timeout_s=60)
-        assert network.read("creditWei", record.worker) == paid_wei
-        assert network.read("creditWei", network.client.address) == 10_000 - paid_wei
+            yield channel
         head = network.chain.head().number
         await network.events.until(lambda: all(worker.replica.head.number >= head for worker in workers))
         assert not network.coordinator.fleet.refusals
@@ -305,4 +312,87 @@ async def run_one_job(network: PaidNetwork, asked: JobRequest) -> Job:
             task.cancel()
         results = await asyncio.gather(*running, return_exceptions=True)
     assert [one for one in results[1:] if one is not None] == []
+
+
+async def answered(network: PaidNetwork, channel: aio.Channel, asked: JobRequest) -> Job:
+    """Order and hand in one job; the coordinator's record once it is answered."""
+    submit = await network.open(1, asked)
+    stream = channel.unary_stream("/warpgrid.v1.Jobs/Submit")(encode(submit), timeout=60)
+    events = [decode(JobEvent, raw) async for raw in stream]
+    job = network.coordinator.jobs.table.jobs[submit.job_id]
+    assert "".join(event.text for event in events) == job.output
+    assert (events[-1].state, events[-1].answer) == ("finished", job.answer)
     return job
+
+
+async def run_one_job(network: PaidNetwork, asked: JobRequest) -> Job:
+    """From the workers' start to the payment; the coordinator's record of the job."""
+    async with working(network) as channel:
+        job = await answered(network, channel, asked)
+        await network.events.until(lambda: job.state == "settled", timeout_s=60)
+        query = encode(JobQuery(job.terms.job_id, b""))
+        record = decode(JobRecord, await channel.unary_unary("/warpgrid.v1.Jobs/Status")(query))
+        assert (record.state, record.audit, record.output) == ("settled", "agreed", None)
+        assert record.receipt is not None
+        paid_wei = record.receipt.receipt.total_wei
+        await network.events.until(lambda: network.read("creditWei", record.worker), timeout_s=60)
+        assert network.read("creditWei", record.worker) == paid_wei
+        assert network.read("creditWei", network.client.address) == 10_000 - paid_wei
+    return job
+
+
+@dataclass
+class LyingEngine:
+    """An exact engine's answers, under a trace root that is not theirs."""
+
+    honest: ExactEngine
+
+    @property
+    def model(self) -> ModelDescription:
+        return self.honest.model
+
+    async def generate(
+        self, request: JobRequest, salt: bytes | None = None, expected: Sequence[int] = ()
+    ) -> AsyncGenerator[Piece | Completion, None]:
+        async for part in self.honest.generate(request, salt, expected):
+            yield replace(part, trace_root=b"\x0b" * 32) if isinstance(part, Completion) else part
+
+    async def close(self) -> None:
+        await self.honest.close()
+
+
+class RecordingProsecutor:
+    """Takes every case, and says that it won."""
+
+    def __init__(self) -> None:
+        self.cases: list[Case] = []
+
+    def would_win(self, case: Case) -> bool:
+        return True
+
+    def prosecute(self, case: Case, wait: Callable[[float], None]) -> bool:
+        self.cases.append(case)
+        return True
+
+
+async def test_a_wrong_exact_answer_is_settled_to_be_disputed(tmp_path: Path) -> None:
+    """The coordinator's own way, over gRPC: openings that do not fit the root, a verdict, a settled receipt, a case
+    whose receipt and proof are those on chain. The dispute itself is played in test_dispute.py."""
+    model = write_model(tmp_path / "model", 5)
+    settings = ExactSettings(model.directory, "bytes", 2**30, cache_tokens=1024, rows_max=32, running_max=8, threads=1)
+    engines = [await load_exact(settings, recording(model)) for _ in range(2)]
+    prosecutor = RecordingProsecutor()
+    offered = [OfferedModel(LyingEngine(one), 3, 5, AnswerOpener(model, one)) for one in engines]
+    network = PaidNetwork(tmp_path, offered, ModelAuditor([model], 8), prosecutor)
+    asked = JobRequest("bytes", (Message(Role.USER, "What?"),), Sampling(tokens_max=6), Tier.EXACT)
+    asked = replace(asked, exact=exact_terms(model, asked, b"\x01" * 32))
+    async with working(network) as channel:
+        job = await answered(network, channel, asked)
+        await network.events.until(lambda: job.state == "refunded", timeout_s=60)
+        ((case,), read) = prosecutor.cases, network.read
+        assert case.inclusion is not None
+        leaf = leaf_of(case.signed.receipt.digest(ReceiptDomain(CHAIN_ID, ESCROW_ADDRESS)))
+        root, _, size, _ = read("batches", case.inclusion.batch_id)
+        assert root_from_proof(leaf, case.inclusion.index, size, case.inclusion.proof) == root
+        assert read("jobOf", job.terms.job_id)[3] in (EscrowStatus.SETTLING, EscrowStatus.PAID)
+        assert (job.audit, network.coordinator.jobs.table.reliability[job.worker].contradicted) == ("disagreed", 1)

@@ -37,6 +37,7 @@ from zk.audit import (
 from zk.merkle import Digests
 
 SEEDS = range(3)
+SEEDS_SOAK = range(3, 33)
 JOBS = 4
 LIAR, HONEST = 1, (2, 3)
 
@@ -163,11 +164,7 @@ def assert_sound(world: ExactWorld, submitted: Sequence[SubmitJob], blameless: S
             assert table.reliability[worker].contradicted == 0
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("strategy", STRATEGIES)
-def test_a_liar_is_not_paid_and_nobody_else_is_blamed(
-    tmp_path: Path, model: ExactModel, strategy: str, seed: int
-) -> None:
+def lie(tmp_path: Path, model: ExactModel, strategy: str, seed: int) -> None:
     async def scene() -> None:
         world = ExactWorld(tmp_path, model, units=6)
         generator = np.random.default_rng([41, seed])
@@ -186,6 +183,21 @@ def test_a_liar_is_not_paid_and_nobody_else_is_blamed(
             assert world.coordinator.table.reliability[liar.signer.address].contradicted > 0
 
     simulate(scene())
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_liar_is_not_paid_and_nobody_else_is_blamed(
+    tmp_path: Path, model: ExactModel, strategy: str, seed: int
+) -> None:
+    lie(tmp_path, model, strategy, seed)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("seed", SEEDS_SOAK)
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_many_liars_are_not_paid(tmp_path: Path, model: ExactModel, strategy: str, seed: int) -> None:
+    lie(tmp_path, model, strategy, seed)
 
 
 @pytest.mark.parametrize("seed", SEEDS)

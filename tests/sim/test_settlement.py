@@ -97,6 +97,8 @@ def jobs_of(raw: bytes) -> tuple[str, list[bytes]]:
     function, arguments = JOB_ESCROW.decode_call(tx.data)
     if function == "settleBatch":
         return function, jobs_in(arguments["payments"])
+    if function in ("show", "release"):
+        return function, [arguments["receipt"][0]] if function == "show" else list(arguments["jobIds"])
     return function, list(arguments["owners"]) if function == "collect" else [arguments["jobId"]]
 
 
@@ -142,6 +144,60 @@ def test_a_batch_waits_for_more_receipts_but_not_for_ever(tmp_path: Path) -> Non
         await pass_time(21)
         await world.settlement.step()
         assert jobs_of(world.sent[1]) == ("settleBatch", [late])
+
+    simulate(scene())
+
+
+def test_a_demanded_receipt_is_shown_and_then_paid_by_itself(tmp_path: Path) -> None:
+    market = FakeMarket()
+
+    async def before() -> list[bytes]:
+        world = SettlementWorld(tmp_path, market)
+        market.release_at_s = world.now_ms() // 1000 + 60
+        ids = [await world.finished(number) for number in range(2)]
+        await world.settlement.step()
+        await world.mine()
+        await world.settlement.step()
+        market.demanded.add(ids[1])
+        world.log.close()
+        return ids
+
+    async def after(ids: list[bytes]) -> None:
+        world = SettlementWorld(tmp_path, market)  # started anew: it sees what was demanded meanwhile
+        await world.settlement.step()
+        assert jobs_of(world.sent[0]) == ("show", [ids[1]])
+        market.release_at_s += 60
+        await world.mine()
+        await world.settlement.step()
+        market.demanded.clear()
+        await world.settlement.step()
+        assert len(world.sent) == 1
+        await pass_time(62)
+        await world.settlement.step()
+        assert jobs_of(world.sent[1])[0] == "collect"
+        await world.mine()
+        await world.settlement.step()
+        assert list(world.coordinator.table.open) == [ids[1]]
+        await world.settlement.step()
+        assert len(world.sent) == 2, "its own window is open"
+        await pass_time(60)
+        await world.settlement.step()
+        assert jobs_of(world.sent[2]) == ("release", [ids[1]])
+        await world.mine()
+        await world.settlement.step()
+        assert world.coordinator.table.open == {}
+
+    simulate(after(simulate(before())))
+
+
+def test_a_batch_is_halved_until_a_transaction_can_carry_it(tmp_path: Path) -> None:
+    async def scene() -> None:
+        world = SettlementWorld(tmp_path)
+        world.market.gas_each = 6_000_000
+        ids = [await world.finished(number) for number in range(4)]
+        await world.settlement.step()
+        assert jobs_of(world.sent[0]) == ("settleBatch", ids[:2])
+        assert decode_transaction(world.sent[0]).gas_limit <= 2**24
 
     simulate(scene())
 

@@ -283,7 +283,7 @@ def _run_block(
 ) -> None:
     try:
         result, after, columns = run_transition(transition, executor, whole_block=whole_block)
-        traces = trace_transition(transition, executor, columns) if trace else ()
+        traces = trace_transition(transition, executor, columns, whole_block=whole_block) if trace else ()
         for row, lines in traces:
             _write_trace(row, columns.hash[row].tobytes(), lines, out)
     except WarpgridError as error:

@@ -22,7 +22,7 @@ from worker.evm.base_state import BaseState
 from worker.evm.batch import Batch, Outcomes
 from worker.evm.engine import Engine, NothingMissing, Resolver
 from worker.evm.errors import EngineLimit
-from worker.evm.gpu_launch import THREADS_PER_BLOCK, ArenaClass, Launch, upload_world
+from worker.evm.gpu_launch import ArenaClass, Launch, upload_world
 from worker.evm.layouts import ARENA_SECTIONS, HALT_LATE, ArenaSizes, NativeFork, RequestKind, Status, World
 
 __all__ = ["COMMON_ARENAS", "HEAVY_ARENAS", "GpuEngine", "Incident"]
@@ -30,7 +30,10 @@ __all__ = ["COMMON_ARENAS", "HEAVY_ARENAS", "GpuEngine", "Incident"]
 _log = structlog.get_logger(__name__)
 
 _KIB, _MIB = 1 << 10, 1 << 20
-_COMMON_BLOCKS_PER_PROCESSOR = 4
+_COMMON_BLOCKS_PER_PROCESSOR = 2
+_COMMON_THREADS, _HEAVY_THREADS = 256, 128
+"""Of a block, as kernel.cu and kernel_heavy.cu bound them."""
+
 _NATIVE = Path(__file__).parent / "native"
 
 COMMON_ARENAS = ArenaSizes(
@@ -100,11 +103,11 @@ class GpuEngine:
         self.row_ns_max = int(row_seconds_max * 1e9)
         processors = device.cupy.cuda.Device(device.index).attributes["MultiProcessorCount"]
         blocks = processors * _COMMON_BLOCKS_PER_PROCESSOR
-        self.common = self._class("kernel.cu", "warpgrid_evm_run_common", COMMON_ARENAS, blocks)
-        heavy = self._class("kernel_heavy.cu", "warpgrid_evm_run_heavy", HEAVY_ARENAS, processors)
-        block_bytes = THREADS_PER_BLOCK * (heavy.warp_bytes // 32 + heavy.region_bytes)
+        self.common = self._class("kernel.cu", "warpgrid_evm_run_common", COMMON_ARENAS, blocks, _COMMON_THREADS)
+        heavy = self._class("kernel_heavy.cu", "warpgrid_evm_run_heavy", HEAVY_ARENAS, processors, _HEAVY_THREADS)
+        block_bytes = _HEAVY_THREADS * (heavy.warp_bytes // 32 + heavy.region_bytes)
         blocks = max(1, min(processors, heavy_bytes // block_bytes))
-        self.heavy = self._class("kernel_heavy.cu", "warpgrid_evm_run_heavy", HEAVY_ARENAS, blocks)
+        self.heavy = self._class("kernel_heavy.cu", "warpgrid_evm_run_heavy", HEAVY_ARENAS, blocks, _HEAVY_THREADS)
         self._assert_common_arenas()
         self._modules: dict[Path, Any] = {}
         self._functions: dict[str, Any] = {}
@@ -162,10 +165,10 @@ class GpuEngine:
         self.incidents.append(Incident(reason, rows))
         _log.warning("rows run again on the CPU", reason=reason, rows=rows[:8], count=len(rows))
 
-    def _class(self, source: str, entry_point: str, sizes: ArenaSizes, blocks_max: int) -> ArenaClass:
+    def _class(self, source: str, entry_point: str, sizes: ArenaSizes, blocks_max: int, threads: int) -> ArenaClass:
         layout = np.zeros(ARENA_SECTIONS + 2, "<u8")
         self._library.warpgrid_evm_lay_out(ctypes.byref(sizes), layout.ctypes.data)
-        return ArenaClass(_NATIVE / source, entry_point, sizes, layout, blocks_max)
+        return ArenaClass(_NATIVE / source, entry_point, sizes, layout, blocks_max, threads)
 
     def _assert_common_arenas(self) -> None:
         built = ArenaSizes()
@@ -203,7 +206,7 @@ class GpuEngine:
     def module(self, kind: ArenaClass) -> Any:
         """The loaded source of a class, looked up once: finding it means hashing every file of it."""
         if kind.source not in self._modules:
-            self._modules[kind.source] = self._device.kernels(kind.source).module
+            self._modules[kind.source] = self._device.kernels(kind.source, library="warpgrid_evm").module
         return self._modules[kind.source]
 
     def function(self, kind: ArenaClass, name: str) -> Any:
@@ -223,7 +226,7 @@ class GpuEngine:
     def arenas(self, kind: ArenaClass) -> tuple[Any, Any]:
         """Lanes and regions of a class for all of its resident threads, kept between runs."""
         if kind.entry_point not in self._arenas:
-            threads = kind.blocks_max * THREADS_PER_BLOCK
+            threads = kind.threads_max
             lanes = self._device.cupy.empty(threads // 32 * kind.warp_bytes, "u1")
             self._arenas[kind.entry_point] = (lanes, self._device.cupy.empty(threads * kind.region_bytes, "u1"))
         return self._arenas[kind.entry_point]

@@ -19,6 +19,7 @@ from worker.evm.layouts import (
     ARENA_SECTIONS,
     CODE,
     HALT_LATE,
+    NEAR_STACK_BYTES,
     NONE,
     PRECOMPILE_ANSWER,
     RESULT,
@@ -30,25 +31,29 @@ from worker.evm.layouts import (
     World,
 )
 
-__all__ = ["THREADS_PER_BLOCK", "ArenaClass", "Launch", "upload_world"]
+__all__ = ["ArenaClass", "Launch", "upload_world"]
 
-THREADS_PER_BLOCK = 128
-"""As native kernel.hpp has it: kernels size their shared memory by it."""
+_THREADS_PER_BLOCK = 128
+"""Of kernels with a thread for each row."""
 
+_WARP = 32
 _OUTPUT_BYTES_PER_ROW = 4 << 10
 _OUTPUT_BYTES_MIN = 64 << 20
 _INDEX_PLACE_BYTES = 8
+_READ_AHEAD_BYTES = 16
+"""A kernel reads the record that follows the one it executes."""
 
 
 @dataclass(frozen=True, slots=True)
 class ArenaClass:
-    """A class of arenas on the device: entry point, sizes, their layout, and how many blocks may be resident."""
+    """A class of arenas on the device: entry point, sizes, their layout, and what may be resident."""
 
     source: Path
     entry_point: str
     sizes: ArenaSizes
     layout: Array
     blocks_max: int
+    threads_per_block_max: int
 
     @property
     def warp_bytes(self) -> int:
@@ -60,7 +65,13 @@ class ArenaClass:
 
     @property
     def threads_max(self) -> int:
-        return self.blocks_max * THREADS_PER_BLOCK
+        return self.blocks_max * self.threads_per_block_max
+
+    def grid_for(self, rows: int) -> tuple[int, int]:
+        """Blocks and threads of each, whole warps: no more than are resident, and few rows on many multiprocessors."""
+        warps = -(-rows // (_WARP * self.blocks_max))
+        threads = min(self.threads_per_block_max, _WARP * max(1, warps))
+        return min(self.blocks_max, -(-rows // threads)), threads
 
 
 class LaunchingEngine(Protocol):
@@ -129,11 +140,11 @@ class Launch:
 
     def run_transfers(self, rows: Any) -> float:
         """Run rows that `split_rows` found to be transfers; the kernel's duration in ms."""
-        return self._run(self._engine.common, "warpgrid_evm_run_transfers", rows, len(rows))
+        return self._run(self._engine.common, "warpgrid_evm_run_transfers", rows)
 
     def run_class(self, kind: ArenaClass, rows: Any) -> float:
         """Run rows in one class; the kernel's duration in ms."""
-        return self._run(kind, kind.entry_point, rows, min(kind.threads_max, len(rows)))
+        return self._run(kind, kind.entry_point, rows)
 
     def outcomes(self) -> Outcomes:
         """Results and their sections, on the host."""
@@ -151,23 +162,28 @@ class Launch:
         wanted = max(_OUTPUT_BYTES_MIN, self._count * _OUTPUT_BYTES_PER_ROW)
         return int(min(wanted, max(_OUTPUT_BYTES_MIN, free // 2)))
 
-    def _run(self, kind: ArenaClass, name: str, rows: Any, threads: int) -> float:
+    def _run(self, kind: ArenaClass, name: str, rows: Any) -> float:
         if not len(rows):
             return 0.0
         self._set_arguments(kind, rows)
         begin, end = self._cupy.cuda.Event(), self._cupy.cuda.Event()
         begin.record()
-        self._queue(kind, name, threads)
+        self._queue(kind, name, len(rows))
         end.record()
         end.synchronize()
         duration_ms = float(self._cupy.cuda.get_elapsed_time(begin, end))
         self._engine.kernel_ms.append((name, len(rows), duration_ms))
         return duration_ms
 
-    def _queue(self, kind: ArenaClass, name: str, threads: int, *arguments: Any) -> None:
-        """Queue a kernel with at least so many threads."""
+    def _queue(self, kind: ArenaClass, name: str, rows: int, *arguments: Any) -> None:
+        """Queue a kernel: a class's own with a grid that takes rows by and by, others with a thread for each row."""
         kernel = self._engine.function(kind, name)
-        kernel((-(-threads // THREADS_PER_BLOCK),), (THREADS_PER_BLOCK,), arguments)
+        if name != kind.entry_point:
+            kernel((-(-rows // _THREADS_PER_BLOCK),), (_THREADS_PER_BLOCK,), arguments)
+            return
+        blocks, threads = kind.grid_for(rows)
+        kernel.max_dynamic_shared_size_bytes = NEAR_STACK_BYTES * kind.threads_per_block_max
+        kernel((blocks,), (threads,), arguments, shared_mem=NEAR_STACK_BYTES * threads)
 
     def _set_arguments(self, kind: ArenaClass, rows: Any) -> None:
         self._next_row.fill(0)
@@ -217,11 +233,10 @@ def upload_world(cupy: Any, base: BaseState) -> tuple[World, list[Any]]:
     }
     world, arrays = World.from_buffer_copy(host), []
     for name, size in sizes.items():
-        raw = (
-            np.ctypeslib.as_array(ctypes.cast(getattr(host, name), ctypes.POINTER(ctypes.c_uint8)), (size,))
-            if size
-            else None
-        )
-        arrays.append(cupy.asarray(raw) if raw is not None else cupy.zeros(1, "u1"))
-        setattr(world, name, arrays[-1].data.ptr)
+        array = cupy.zeros(size + _READ_AHEAD_BYTES, "u1")
+        if size:
+            pointer = ctypes.cast(getattr(host, name), ctypes.POINTER(ctypes.c_uint8))
+            array[:size].set(np.ctypeslib.as_array(pointer, (size,)))
+        arrays.append(array)
+        setattr(world, name, array.data.ptr)
     return world, arrays

@@ -24,6 +24,7 @@ __all__ = [
     "HALTS",
     "HALT_LATE",
     "LOG_HEADER",
+    "NEAR_STACK_BYTES",
     "NONE",
     "PRECOMPILE_ANSWER",
     "REJECTIONS",
@@ -321,6 +322,9 @@ class LaunchArguments(ctypes.Structure):
     )
 
 
+NEAR_STACK_BYTES = 6 * 32
+"""Shared memory of a thread: the lowest words of the running frame's stack (native stack.hpp)."""
+
 HALT_LATE = 22
 """Native `Halt::Late`: beside Status.OVERFLOW, a row that took longer than a kernel may."""
 
@@ -335,7 +339,7 @@ def check_layouts(library: ctypes.CDLL) -> None:
         *(ctypes.sizeof(ArenaSizes), ACCOUNT_ENTRY.itemsize, SLOT_ENTRY.itemsize, LOG_HEADER.itemsize),
         CODE_HEADER.itemsize,
         *(_offset(RESULT, "status"), _offset(RESULT, "gas_used"), _offset(BLOCK_ENVIRONMENT, "coinbase")),
-        _offset(ACCOUNT_ENTRY, "original_balance"),
+        *(_offset(ACCOUNT_ENTRY, "original_balance"), NEAR_STACK_BYTES),
     ]
     actual = (ctypes.c_uint64 * len(expected))()
     library.warpgrid_evm_layout(actual)

@@ -129,17 +129,26 @@ class NativeExecutor:
         """See `Executor`. Raises BlockError when a row that was asked for may not be included."""
         if not is_supported(context):
             return self._other(context).trace(state, context, transactions, rows, struct_logs=struct_logs)
-        traces = {}
         with self._seat() as seat:
             run = seat.open_traced(state, context)
             run.begin()
-            for row, outcomes, stream in run.trace(transactions, rows, _wishes(struct_logs)):
-                rejections = _rejections(outcomes)
-                if rejections:
-                    raise BlockError(f"transaction {row} may not be included: {rejections[0].detail}")
-                gas_limit = int(transactions.gas_limit[row])
-                traces[row] = _trace(transactions.hash[row].tobytes(), gas_limit, outcomes, stream, struct_logs)
-        return tuple(traces[row] for row in rows)
+            return _traces(run, transactions, rows, struct_logs=struct_logs)
+
+    def trace_transactions(
+        self,
+        state: StateReader,
+        context: BlockContext,
+        transactions: TransactionColumns,
+        rows: Sequence[int],
+        *,
+        struct_logs: bool,
+    ) -> tuple[TransactionTrace, ...]:
+        """See `Executor`. Raises BlockError when a row that was asked for may not be included."""
+        if not is_supported(context):
+            other = self._other(context)
+            return other.trace_transactions(state, context, transactions, rows, struct_logs=struct_logs)
+        with self._seat() as seat:
+            return _traces(seat.open_traced(state, context), transactions, rows, struct_logs=struct_logs)
 
     def trace_call(
         self, state: StateReader, context: BlockContext, request: CallRequest, *, struct_logs: bool
@@ -173,6 +182,19 @@ class NativeExecutor:
                 f"{context.fork.name} give it another executor to fall back on, or use --executor reference"
             )
         return self._fallback
+
+
+def _traces(
+    run: BlockRun, transactions: TransactionColumns, rows: Sequence[int], *, struct_logs: bool
+) -> tuple[TransactionTrace, ...]:
+    traces = {}
+    for row, outcomes, stream in run.trace(transactions, rows, _wishes(struct_logs)):
+        rejections = _rejections(outcomes)
+        if rejections:
+            raise BlockError(f"transaction {row} may not be included: {rejections[0].detail}")
+        gas_limit = int(transactions.gas_limit[row])
+        traces[row] = _trace(transactions.hash[row].tobytes(), gas_limit, outcomes, stream, struct_logs)
+    return tuple(traces[row] for row in rows)
 
 
 # ---- outcomes in the protocol's terms ------------------------------------------------------------

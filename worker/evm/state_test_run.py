@@ -21,7 +21,7 @@ from worker.evm.instance_difference import difference_of_instance
 from worker.evm.layouts import REJECTIONS, Status
 from worker.evm.state_test_file import StateTestEntry
 
-__all__ = ["InstanceEngine", "Verdict", "execute_entry", "judge", "judge_all", "trace_entry"]
+__all__ = ["InstanceEngine", "Verdict", "execute_entry", "judge", "judge_all", "judge_outcomes", "trace_entry"]
 
 
 class InstanceEngine(Protocol):
@@ -59,12 +59,15 @@ def execute_entry(entry: StateTestEntry, executor: Executor) -> ExecutionOutcome
 
 
 def trace_entry(entry: StateTestEntry, executor: Executor) -> TransactionTrace | None:
-    """What the transaction did, instruction by instruction; None where it may not be included at all."""
+    """What the transaction did, instruction by instruction; None where it may not be included at all.
+
+    A state test has no block around it: as in geth, no system call comes before the transaction.
+    """
     columns = _columns(entry)
     if isinstance(columns, str):
         return None
     try:
-        (trace,) = executor.trace(entry.state(), entry.context, columns, [0], struct_logs=True)
+        (trace,) = executor.trace_transactions(entry.state(), entry.context, columns, [0], struct_logs=True)
     except BlockError:
         return None
     return trace
@@ -87,21 +90,24 @@ def judge(entry: StateTestEntry, executor: Executor) -> Verdict:
 def judge_all(entries: Sequence[StateTestEntry], engine: InstanceEngine) -> Iterator[Verdict]:
     """Run many tests in one go on an engine; the verdicts are in the order of `entries`."""
     batch = InstanceBatch.of(entries)
-    verdicts = {
-        id(entry): _verdict(entry, entry.state().root, "" if entry.must_reject else reason)
-        for entry, reason in batch.refused
-    }
     outcomes = engine.run(batch.base, batch.batch) if batch.entries else None
+    verdicts = {id(entry): verdict for entry, verdict in judge_outcomes(batch, outcomes)}
+    return (verdicts[id(entry)] for entry in entries)
+
+
+def judge_outcomes(batch: InstanceBatch, outcomes: Outcomes | None) -> Iterator[tuple[StateTestEntry, Verdict]]:
+    """Judge a batch that has run. What no engine saw passes where the test wants it refused."""
+    for entry, reason in batch.refused:
+        yield entry, _verdict(entry, entry.state().root, "" if entry.must_reject else reason)
     for row, entry in enumerate(batch.entries):
         assert outcomes is not None
         state = entry.state()
         difference = difference_of_instance(outcomes, row, state, entry.context.coinbase)
         rejected = int(outcomes.results["status"][row]) == Status.REJECTED
-        reason = REJECTIONS[int(outcomes.results["rejection"][row])]
-        rejections = [reason.value] if rejected and reason is not None else []
+        reason_of_native = REJECTIONS[int(outcomes.results["rejection"][row])]
+        rejections = [reason_of_native.value] if rejected and reason_of_native is not None else []
         logs = [] if rejected else list(outcomes.logs(row))
-        verdicts[id(entry)] = _compared(entry, state.root_after(difference), rejections, logs)
-    return (verdicts[id(entry)] for entry in entries)
+        yield entry, _compared(entry, state.root_after(difference), rejections, logs)
 
 
 def _columns(entry: StateTestEntry) -> TransactionColumns | str:

@@ -42,13 +42,15 @@ def run_transition(
 
 
 def trace_transition(
-    transition: Transition, executor: Executor, columns: TransactionColumns
+    transition: Transition, executor: Executor, columns: TransactionColumns, *, whole_block: bool = True
 ) -> Iterator[tuple[int, Iterator[str]]]:
-    """(row of `columns`, lines of its trace) of each transaction that the block includes."""
+    """(row of `columns`, lines of its trace) of each transaction that `run_transition` includes, run alike."""
     state = MemoryState(transition.accounts)
-    rejected = {one.index for one in executor.execute_transactions(state, transition.context, columns).rejections}
+    execute = executor.execute_block if whole_block else executor.execute_transactions
+    rejected = {one.index for one in execute(state, transition.context, columns).rejections}
     rows = [row for row in range(len(columns)) if row not in rejected]
-    traces = executor.trace(state, transition.context, columns, rows, struct_logs=True)
+    tell = executor.trace if whole_block else executor.trace_transactions
+    traces = tell(state, transition.context, columns, rows, struct_logs=True)
     return ((row, trace_lines(trace)) for row, trace in zip(rows, traces, strict=True))
 
 

@@ -12,9 +12,8 @@ import orjson
 from coincurve import PrivateKey
 
 from core import rlp
-from core.chain_rules import BLOCK_HASHES_MAX
 from core.errors import InvalidInput, TransactionError
-from core.execution import BlockContext, Withdrawal
+from core.execution import BlockContext
 from core.fork import Fork
 from core.memory_state import AccountContents
 from core.signature import SIGNATURE_RECOVERY_OFFSET, attach_signature, recover_sender
@@ -27,6 +26,7 @@ from core.transaction import (
     encode_transaction,
     signing_hash,
 )
+from worker.evm.transition_environment import read_bytes, read_environment, read_int
 
 __all__ = ["SignedTransaction", "Transition", "fork_of_name", "read_transition"]
 
@@ -64,7 +64,7 @@ def fork_of_name(name: str) -> Fork:
 def read_transition(alloc: bytes, env: bytes, txs: bytes, fork: Fork, chain_id: int) -> Transition:
     """Read the three parts, each a JSON value. Raises InvalidInput naming the part and the field that is wrong."""
     accounts = _part("alloc", alloc, _accounts)
-    context = _part("env", env, lambda fields: _context(fields, fork, chain_id))
+    context = _part("env", env, lambda fields: read_environment(fields, fork, chain_id))
     return Transition(accounts, context, _part("txs", txs, _transactions))
 
 
@@ -84,49 +84,14 @@ def _part(name: str, raw: bytes, read: Callable[[Any], _Part]) -> _Part:
 
 def _accounts(fields: Mapping[str, Any]) -> dict[bytes, AccountContents]:
     return {
-        _bytes(address, 20): AccountContents(
-            nonce=_int(one.get("nonce", 0)),
-            balance=_int(one.get("balance", 0)),
-            code=_bytes(one.get("code", "")),
-            storage={_int(slot): _int(value) for slot, value in one.get("storage", {}).items()},
+        read_bytes(address, 20): AccountContents(
+            nonce=read_int(one.get("nonce", 0)),
+            balance=read_int(one.get("balance", 0)),
+            code=read_bytes(one.get("code", "")),
+            storage={read_int(slot): read_int(value) for slot, value in one.get("storage", {}).items()},
         )
         for address, one in fields.items()
     }
-
-
-# ---- env ----
-
-
-def _context(env: Mapping[str, Any], fork: Fork, chain_id: int) -> BlockContext:
-    number = _int(env["currentNumber"])
-    hashes = {_int(key): _bytes(value, 32) for key, value in env.get("blockHashes", {}).items()}
-    if "parentHash" in env and number:
-        hashes[number - 1] = _bytes(env["parentHash"], 32)
-    first = max(0, number - BLOCK_HASHES_MAX)
-    return BlockContext(
-        fork=fork,
-        chain_id=chain_id,
-        number=number,
-        timestamp=_int(env["currentTimestamp"]),
-        gas_limit=_int(env["currentGasLimit"]),
-        coinbase=_bytes(env["currentCoinbase"], 20),
-        base_fee_per_gas=_int(env["currentBaseFee"]) if fork >= Fork.LONDON else 0,
-        prev_randao=_int(env["currentRandom"]).to_bytes(32, "big") if fork >= Fork.PARIS else bytes(32),
-        difficulty=_int(env.get("currentDifficulty", 0)) if fork < Fork.PARIS else 0,
-        excess_blob_gas=_int(env.get("currentExcessBlobGas", 0)),
-        parent_beacon_block_root=_bytes(env.get("parentBeaconBlockRoot", "00" * 32), 32),
-        block_hashes=tuple(hashes.get(one, bytes(32)) for one in range(first, number)),
-        withdrawals=tuple(_withdrawal(one) for one in env.get("withdrawals") or ()),
-    )
-
-
-def _withdrawal(fields: Mapping[str, Any]) -> Withdrawal:
-    return Withdrawal(
-        index=_int(fields["index"]),
-        validator_index=_int(fields["validatorIndex"]),
-        address=_bytes(fields["address"], 20),
-        amount=_int(fields["amount"]),
-    )
 
 
 # ---- txs ----
@@ -135,7 +100,7 @@ def _withdrawal(fields: Mapping[str, Any]) -> Withdrawal:
 def _transactions(value: Any) -> tuple[SignedTransaction, ...]:
     """A list of transaction objects, or the RLP of a list of transactions as a hexadecimal string."""
     if isinstance(value, str):
-        items = rlp.decode(_bytes(value))
+        items = rlp.decode(read_bytes(value))
         if isinstance(items, bytes):
             raise InvalidInput("txs is a string, but not the RLP of a list of transactions")
         return tuple(_sent(one if isinstance(one, bytes) else rlp.encode(one)) for one in items)
@@ -158,16 +123,16 @@ def _transaction(index: int, fields: Mapping[str, Any]) -> SignedTransaction:
         raise InvalidInput(f"txs[{index}] lacks the field {error}") from error
     secret = fields.get("secretKey")
     if secret is not None:
-        raw = PrivateKey(_bytes(secret, 32)).sign_recoverable(signing_hash(tx), hasher=None)
+        raw = PrivateKey(read_bytes(secret, 32)).sign_recoverable(signing_hash(tx), hasher=None)
         tx = attach_signature(tx, raw[:64] + bytes([raw[64] + SIGNATURE_RECOVERY_OFFSET]))
     return _sent(encode_transaction(tx))
 
 
 def _unsigned(fields: Mapping[str, Any]) -> Transaction:
-    kind = TransactionType(_int(fields.get("type", 0)))
+    kind = TransactionType(read_int(fields.get("type", 0)))
     one_price = kind <= TransactionType.ACCESS_LIST
-    v = _int(fields.get("v", fields.get("yParity", 0)))
-    chain_id: int | None = _int(fields.get("chainId", 1))
+    v = read_int(fields.get("v", fields.get("yParity", 0)))
+    chain_id: int | None = read_int(fields.get("chainId", 1))
     if kind == TransactionType.LEGACY and fields.get("secretKey") is None:
         chain_id = (v - 35) // 2 if v >= 35 else None
         v = (v - 35) % 2 if v >= 35 else v - 27
@@ -176,51 +141,32 @@ def _unsigned(fields: Mapping[str, Any]) -> Transaction:
     return Transaction(
         type=kind,
         chain_id=chain_id,
-        nonce=_int(fields["nonce"]),
-        gas_limit=_int(fields["gas"] if "gas" in fields else fields["gasLimit"]),
-        max_fee_per_gas=_int(fields["gasPrice"] if one_price else fields["maxFeePerGas"]),
-        max_priority_fee_per_gas=_int(fields["gasPrice"] if one_price else fields["maxPriorityFeePerGas"]),
-        to=_bytes(fields["to"], 20) if fields.get("to") else None,
-        value=_int(fields.get("value", 0)),
-        data=_bytes(fields.get("input", fields.get("data", ""))),
+        nonce=read_int(fields["nonce"]),
+        gas_limit=read_int(fields["gas"] if "gas" in fields else fields["gasLimit"]),
+        max_fee_per_gas=read_int(fields["gasPrice"] if one_price else fields["maxFeePerGas"]),
+        max_priority_fee_per_gas=read_int(fields["gasPrice"] if one_price else fields["maxPriorityFeePerGas"]),
+        to=read_bytes(fields["to"], 20) if fields.get("to") else None,
+        value=read_int(fields.get("value", 0)),
+        data=read_bytes(fields.get("input", fields.get("data", ""))),
         y_parity=v,
-        r=_int(fields.get("r", 0)),
-        s=_int(fields.get("s", 0)),
+        r=read_int(fields.get("r", 0)),
+        s=read_int(fields.get("s", 0)),
         access_list=tuple(_access(one) for one in fields.get("accessList") or ()),
-        max_fee_per_blob_gas=_int(fields.get("maxFeePerBlobGas", 0)),
-        blob_versioned_hashes=tuple(_bytes(one, 32) for one in fields.get("blobVersionedHashes") or ()),
+        max_fee_per_blob_gas=read_int(fields.get("maxFeePerBlobGas", 0)),
+        blob_versioned_hashes=tuple(read_bytes(one, 32) for one in fields.get("blobVersionedHashes") or ()),
         authorizations=tuple(_authorization(one) for one in fields.get("authorizationList") or ()),
     )
 
 
 def _access(fields: Mapping[str, Any]) -> AccessListEntry:
-    return AccessListEntry(_bytes(fields["address"], 20), tuple(_bytes(key, 32) for key in fields["storageKeys"]))
-
-
-def _authorization(fields: Mapping[str, Any]) -> Authorization:
-    numbers = [_int(fields[name]) for name in ("nonce", "r", "s")]
-    parity = _int(fields["yParity"] if "yParity" in fields else fields["v"])
-    return Authorization(
-        _int(fields["chainId"]), _bytes(fields["address"], 20), numbers[0], parity, numbers[1], numbers[2]
+    return AccessListEntry(
+        read_bytes(fields["address"], 20), tuple(read_bytes(key, 32) for key in fields["storageKeys"])
     )
 
 
-# ---- fields ----
-
-
-def _int(value: Any) -> int:
-    """A number as geth writes it: a JSON number, or a string in decimal or with 0x."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    if not isinstance(value, str):
-        raise TypeError(f"{value!r} is not a number")
-    return int(value, 16) if value.startswith("0x") else int(value or "0")
-
-
-def _bytes(value: Any, size: int | None = None) -> bytes:
-    if not isinstance(value, str):
-        raise TypeError(f"{value!r} is not a hexadecimal string")
-    raw = bytes.fromhex(value.removeprefix("0x"))
-    if size is not None and len(raw) != size:
-        raise ValueError(f"{value} has {len(raw)} bytes, not {size}")
-    return raw
+def _authorization(fields: Mapping[str, Any]) -> Authorization:
+    numbers = [read_int(fields[name]) for name in ("nonce", "r", "s")]
+    parity = read_int(fields["yParity"] if "yParity" in fields else fields["v"])
+    return Authorization(
+        read_int(fields["chainId"]), read_bytes(fields["address"], 20), numbers[0], parity, numbers[1], numbers[2]
+    )

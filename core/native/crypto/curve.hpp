@@ -164,11 +164,38 @@ WG_NOINLINE inline void odd_multiples(Affine<F> (&out)[COUNT], const Affine<F>& 
     to_affine_all(out, multiples);
 }
 
+// P, 3P, 5P, ... as odd_multiples gives them, but without its inversion, on a curve with a = 0: as affine points of the
+// isomorphic curve where (x, y) stands for (x / z^2, y / z^3), with one z for all. That curve's a is 0 too, so sums of these
+// points are made as on any; only their z is to be multiplied by this one at the end.
+template <u32 COUNT, class F>
+WG_NOINLINE inline void odd_multiples_isomorphic(Affine<F> (&out)[COUNT], F& z, const Affine<F>& p) {
+    Jacobian<F> twice = Jacobian<F>::from(p);
+    double_point<CurveA::Zero>(twice);
+    const F twice_zz = twice.z.squared();
+    const Affine<F> step{twice.x, twice.y};  // 2P, on the curve that its z leads to
+    Jacobian<F> multiple = Jacobian<F>::from({p.x * twice_zz, p.y * (twice_zz * twice.z)});
+    F ratios[COUNT];  // of an entry's z to the one before
+    out[0] = {multiple.x, multiple.y};
+    for (u32 i = 1; i < COUNT; ++i) {
+        const Slope<F> slope = slope_to(multiple, step);
+        finish_addition(multiple, slope);
+        ratios[i] = slope.h;
+        out[i] = {multiple.x, multiple.y};
+    }
+    z = multiple.z * twice.z;
+    F ratio = F::one();  // of the last z to this entry's
+    for (u32 i = COUNT - 1; i-- > 0;) {
+        ratio = ratio * ratios[i + 1];
+        const F squared = ratio.squared();
+        out[i] = {out[i].x * squared, out[i].y * (squared * ratio)};
+    }
+}
+
 // A scalar in signed digits: digit i weighs 2^i, is odd or 0, and lies within +-2^(WIDTH - 1), with at least WIDTH - 1
-// zeros after each (Solinas's wNAF). BITS bounds the scalar.
-template <u32 BITS>
+// zeros after each (Solinas's wNAF). BITS bounds the scalar; a Digit holds the widest digit.
+template <u32 BITS, class Digit = i8>
 struct SignedDigits {
-    i8 digit[BITS + 1];
+    Digit digit[BITS + 1];
 
     template <u32 WIDTH, u32 N>
     WG_FN void recode(const u64 (&scalar)[N]) {
@@ -185,7 +212,7 @@ struct SignedDigits {
             i32 value = static_cast<i32>(window & ((1u << width) - 1)) + static_cast<i32>(carry);
             carry = static_cast<u32>(value >> (WIDTH - 1)) & 1;
             value -= static_cast<i32>(carry << WIDTH);
-            digit[i++] = static_cast<i8>(value);
+            digit[i++] = static_cast<Digit>(value);
             for (u32 k = 1; k < width; ++k) digit[i++] = 0;
         }
     }

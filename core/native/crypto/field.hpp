@@ -88,16 +88,20 @@ template <class P>
 WG_FN void montgomery_reduce(u64 (&r)[P::LIMBS], const u64 (&t)[2 * P::LIMBS]) {
     constexpr u32 N = P::LIMBS;
     constexpr Limbs<N> M = modulus_limbs<P>();
-    u64 window[N], top = 0;
+    u64 window[N], high[N];
     WG_UNROLL
-    for (u32 j = 0; j < N; ++j) window[j] = t[j];
+    for (u32 j = 0; j < N; ++j) {
+        window[j] = t[j];
+        high[j] = t[N + j];
+    }
     WG_UNROLL
     for (u32 i = 0; i < N; ++i) {
-        const u64 carry = add_multiple_of_modulus<P>(window, window[0] * NEGATED_INVERSE<P>);
+        const u64 above = add_multiple_of_modulus<P>(window, window[0] * NEGATED_INVERSE<P>);
         WG_UNROLL
         for (u32 j = 0; j + 1 < N; ++j) window[j] = window[j + 1];  // window[0] became 0
-        window[N - 1] = add_with_carry(t[i + N], carry, top);
+        window[N - 1] = above;
     }
+    const u64 top = add_limbs(window, window, high);
     subtract_if_at_least(r, window, top, M.w);
 }
 

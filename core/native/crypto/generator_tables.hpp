@@ -1,5 +1,5 @@
 // Odd multiples 1, 3, ..., 63 of the generators of secp256k1 and P-256, for wNAF of width 7. Computed from the curves'
-// parameters; tests/unit/core/test_crypto_curves.py computes them again.
+// parameters; tests/unit/core/test_crypto_curves.py computes them again. A CPU makes itself longer tables at first use.
 #pragma once
 
 #include "core/native/crypto/curve.hpp"
@@ -26,6 +26,40 @@ WG_FN Affine<F> generator_entry(const GeneratorMultiple (&table)[32], i32 d) {
     if (d < 0) point.y = -point.y;
     return point;
 }
+
+// The odd multiples that a double multiplication takes of a curve's generator: on a GPU those of the table here, on a CPU
+// eight times as many, made from its first entry at first use.
+template <class F, CurveA A>
+struct GeneratorMultiples {
+#if WG_ON_DEVICE
+    static constexpr u32 WIDTH = GENERATOR_WIDTH;
+    using Digit = i8;
+    const GeneratorMultiple (&entries)[32];
+
+    WG_FN explicit GeneratorMultiples(const GeneratorMultiple (&table)[32]) : entries(table) {}
+    WG_FN Affine<F> at(i32 d) const { return generator_entry<F>(entries, d); }
+#else
+    static constexpr u32 WIDTH = GENERATOR_WIDTH + 3;
+    using Digit = i16;
+    struct Entries {
+        Affine<F> multiple[1u << (WIDTH - 2)];
+    };
+    const Entries& entries;
+
+    WG_FN explicit GeneratorMultiples(const GeneratorMultiple (&table)[32]) : entries(made_once(table)) {}
+    WG_FN Affine<F> at(i32 d) const { return signed_entry(entries.multiple, d); }
+
+   private:
+    static WG_NOINLINE const Entries& made_once(const GeneratorMultiple (&table)[32]) {
+        static const Entries made = [&] {
+            Entries all;
+            odd_multiples<A>(all.multiple, generator_entry<F>(table, 1));
+            return all;
+        }();
+        return made;
+    }
+#endif
+};
 
 WG_CONSTANT GeneratorMultiple SECP256K1_GENERATOR[32] = {
     {{0x59f2815b16f81798ull, 0x029bfcdb2dce28d9ull, 0x55a06295ce870b07ull, 0x79be667ef9dcbbacull},

@@ -22,6 +22,14 @@ WG_CONSTANT u8 KECCAK_ROTATIONS[25] = {
     0, 1, 62, 28, 27, 36, 44, 6, 55, 20, 3, 10, 43, 25, 39, 41, 45, 15, 21, 8, 18, 2, 61, 56, 14,
 };
 
+}  // namespace warpgrid
+
+#if WG_X86
+#include "core/native/crypto/keccak_single_x86.hpp"
+#endif
+
+namespace warpgrid {
+
 WG_FN void keccak_parities(u64 (&c)[5], const u64 (&a)[25]) {
     WG_UNROLL
     for (u32 x = 0; x < 5; ++x) c[x] = a[x] ^ a[x + 5] ^ a[x + 10] ^ a[x + 15] ^ a[x + 20];
@@ -70,6 +78,9 @@ WG_FN u64 keccak_word(const u8* data, u32 i, bool aligned) {
 
 // digest[32] = keccak256(data[0..size)). The buffers may overlap.
 WG_NOINLINE inline void keccak256(u8* digest, const u8* data, u64 size) {
+#if WG_X86
+    if (PROCESSOR.avx512) return keccak256_single(digest, data, size);
+#endif
     constexpr u32 RATE_WORDS = KECCAK256_RATE_BYTES / 8;
     const bool aligned = WG_ON_DEVICE && reinterpret_cast<u64>(data) % 8 == 0;
     u64 state[25] = {};

@@ -9,8 +9,6 @@ namespace warpgrid {
 
 constexpr u32 KECCAK_MESSAGES_X86 = 8;
 
-constexpr __mmask8 ALL_LANES = 0xff;  // named, since g++ 12 takes what the unmasked forms leave out for uninitialised
-
 #define WG_AVX512_FN WG_TARGET("avx512f") inline __attribute__((always_inline))
 
 WG_AVX512_FN void keccak_round_x86(__m512i (&e)[25], const __m512i (&a)[25], u64 round_constant) {

@@ -108,14 +108,14 @@ WG_FN u64 add_multiple(u64 (&t)[N], const u64 (&a)[N], u64 b) {
     u64 carry, low, high;
     if constexpr (N == 4) {
         asm("xorl %k[carry], %k[carry]\n\t"
-            "mulxq 0(%[a]), %[low], %[high]\n\tadcxq %[low], %[t0]\n\tadoxq %[high], %[t1]\n\t"
-            "mulxq 8(%[a]), %[low], %[high]\n\tadcxq %[low], %[t1]\n\tadoxq %[high], %[t2]\n\t"
-            "mulxq 16(%[a]), %[low], %[high]\n\tadcxq %[low], %[t2]\n\tadoxq %[high], %[t3]\n\t"
-            "mulxq 24(%[a]), %[low], %[high]\n\tadcxq %[low], %[t3]\n\tadoxq %[high], %[carry]\n\t"
+            "mulxq %[a0], %[low], %[high]\n\tadcxq %[low], %[t0]\n\tadoxq %[high], %[t1]\n\t"
+            "mulxq %[a1], %[low], %[high]\n\tadcxq %[low], %[t1]\n\tadoxq %[high], %[t2]\n\t"
+            "mulxq %[a2], %[low], %[high]\n\tadcxq %[low], %[t2]\n\tadoxq %[high], %[t3]\n\t"
+            "mulxq %[a3], %[low], %[high]\n\tadcxq %[low], %[t3]\n\tadoxq %[high], %[carry]\n\t"
             "movl $0, %k[low]\n\tadcxq %[low], %[carry]"
             : [t0] "+&r"(t[0]), [t1] "+&r"(t[1]), [t2] "+&r"(t[2]), [t3] "+&r"(t[3]),
               [carry] "=&r"(carry), [low] "=&r"(low), [high] "=&r"(high)
-            : [a] "r"(&a), "m"(a), "d"(b)
+            : [a0] "rm"(a[0]), [a1] "rm"(a[1]), [a2] "rm"(a[2]), [a3] "rm"(a[3]), "d"(b)
             : "cc");
     }
     if constexpr (N == 6) {
@@ -224,8 +224,38 @@ WG_FN void montgomery_cancel(u64 (&t)[N], u64 top, const u64 (&m)[N]) {
 #undef WG_CANCEL_PRODUCT
 #undef WG_CANCEL_BEGIN
 
+// Each product of two different limbs once, then all of them doubled while the squares are added.
+WG_FN void square_wide_4(u64 (&r)[8], const u64 (&a)[4]) {
+    u64 r0, r1, r2, r3, r4, r5, r6, r7, low, high;
+    asm("movq %[a0], %%rdx\n\t"
+        "mulxq %[a1], %[r1], %[r2]\n\t"
+        "mulxq %[a2], %[low], %[r3]\n\taddq %[low], %[r2]\n\t"
+        "mulxq %[a3], %[low], %[r4]\n\tadcq %[low], %[r3]\n\tadcq $0, %[r4]\n\t"
+        "movq %[a1], %%rdx\n\txorl %k[r6], %k[r6]\n\t"
+        "mulxq %[a2], %[low], %[high]\n\tadcxq %[low], %[r3]\n\tadoxq %[high], %[r4]\n\t"
+        "mulxq %[a3], %[low], %[r5]\n\tadcxq %[low], %[r4]\n\tadoxq %[r6], %[r5]\n\tadcxq %[r6], %[r5]\n\t"
+        "movq %[a2], %%rdx\n\t"
+        "mulxq %[a3], %[low], %[r6]\n\taddq %[low], %[r5]\n\tadcq $0, %[r6]\n\t"
+        "movq %[a0], %%rdx\n\txorl %k[r7], %k[r7]\n\t"
+        "mulxq %%rdx, %[r0], %[high]\n\tadcxq %[r1], %[r1]\n\tadoxq %[high], %[r1]\n\tmovq %[a1], %%rdx\n\t"
+        "mulxq %%rdx, %[low], %[high]\n\tadcxq %[r2], %[r2]\n\tadoxq %[low], %[r2]\n\t"
+        "adcxq %[r3], %[r3]\n\tadoxq %[high], %[r3]\n\tmovq %[a2], %%rdx\n\t"
+        "mulxq %%rdx, %[low], %[high]\n\tadcxq %[r4], %[r4]\n\tadoxq %[low], %[r4]\n\t"
+        "adcxq %[r5], %[r5]\n\tadoxq %[high], %[r5]\n\tmovq %[a3], %%rdx\n\t"
+        "mulxq %%rdx, %[low], %[high]\n\tadcxq %[r6], %[r6]\n\tadoxq %[low], %[r6]\n\t"
+        "adcxq %[r7], %[r7]\n\tadoxq %[high], %[r7]"
+        : [r0] "=&r"(r0), [r1] "=&r"(r1), [r2] "=&r"(r2), [r3] "=&r"(r3), [r4] "=&r"(r4), [r5] "=&r"(r5),
+          [r6] "=&r"(r6), [r7] "=&r"(r7), [low] "=&r"(low), [high] "=&r"(high)
+        : [a0] "rm"(a[0]), [a1] "rm"(a[1]), [a2] "rm"(a[2]), [a3] "rm"(a[3])
+        : "cc", "rdx");
+    const u64 all[8] = {r0, r1, r2, r3, r4, r5, r6, r7};
+    WG_UNROLL
+    for (u32 i = 0; i < 8; ++i) r[i] = all[i];
+}
+
 template <u32 N>
 WG_FN void square_wide(u64 (&r)[2 * N], const u64 (&a)[N]) {
+    if constexpr (N == 4) return square_wide_4(r, a);
     multiply_wide(r, a, a);
 }
 

@@ -19,12 +19,14 @@ struct P256Prime {
     static constexpr bool SHORTCUT = true;
     static WG_FN u64 cancel_low_limb(u64 (&t)[4]) {
         const u64 m = t[0];
-        u64 carry = 0;
+        const u128 product = static_cast<u128>(m) * modulus(3);
+        const u64 multiple[4] = {m << 32, m >> 32, static_cast<u64>(product), static_cast<u64>(product >> 64)};
+        u64 sum[4] = {t[1], t[2], t[3], 0};
+        add_limbs(sum, sum, multiple);
         t[0] = 0;
-        t[1] = add_with_carry(t[1], m << 32, carry);
-        t[2] = add_with_carry(t[2], m >> 32, carry);
-        t[3] = multiply_add(m, modulus(3), t[3], carry);
-        return carry;
+        WG_UNROLL
+        for (u32 i = 1; i < 4; ++i) t[i] = sum[i - 1];
+        return sum[3];
     }
 };
 struct P256Order {
@@ -46,18 +48,19 @@ WG_FN bool p256_is_on_curve(const Affine<P256Field>& p) {
 // u1 * G + u2 * Q by one chain of doublings.
 WG_NOINLINE inline Jacobian<P256Field> p256_double_multiply(const u64 (&u1)[4], const u64 (&u2)[4],
                                                             const Affine<P256Field>& q) {
+    using Generator = GeneratorMultiples<P256Field, CurveA::MinusThree>;
+    const Generator generator(P256_GENERATOR);
     Affine<P256Field> table[8];
     odd_multiples<CurveA::MinusThree>(table, q);
-    SignedDigits<256> g_digits, q_digits;
-    g_digits.recode<GENERATOR_WIDTH>(u1);
+    SignedDigits<256, Generator::Digit> g_digits;
+    SignedDigits<256> q_digits;
+    g_digits.recode<Generator::WIDTH>(u1);
     q_digits.recode<5>(u2);
     Jacobian<P256Field> sum = Jacobian<P256Field>::infinity();
     for (u32 i = 257; i-- > 0;) {
         if (!sum.is_infinity()) double_point<CurveA::MinusThree>(sum);
         if (const i32 d = q_digits.digit[i]; d != 0) add_affine<CurveA::MinusThree>(sum, signed_entry(table, d));
-        if (const i32 d = g_digits.digit[i]; d != 0) {
-            add_affine<CurveA::MinusThree>(sum, generator_entry<P256Field>(P256_GENERATOR, d));
-        }
+        if (const i32 d = g_digits.digit[i]; d != 0) add_affine<CurveA::MinusThree>(sum, generator.at(d));
     }
     return sum;
 }

@@ -230,36 +230,42 @@ WG_FN void recovery_scalars(u64 (&u1)[4], u64 (&u2)[4], const RecoverableSignatu
     (Secp256k1Scalar::from_integer(signature.s) * r_inverse).to_integer(u2);
 }
 
-// u1 * G + u2 * R by one chain of 128 doublings: both scalars split in two, wNAF of width 7 for G and 5 for R.
+// u1 * G + u2 * R by one chain of 128 doublings: both scalars split in two, wNAF of width 5 for R. The chain runs on the
+// curve where the multiples of R are affine; those of G are brought there.
 WG_NOINLINE inline Jacobian<Secp256k1Field> secp256k1_double_multiply(const u64 (&u1)[4], const u64 (&u2)[4],
                                                                       const Affine<Secp256k1Field>& r_point) {
-    using Digits = SignedDigits<128>;
-    const Secp256k1Field beta = secp256k1_beta();
+    using F = Secp256k1Field;
+    using Generator = GeneratorMultiples<F, CurveA::Zero>;
+    const Generator generator(SECP256K1_GENERATOR);
+    const F beta = secp256k1_beta();
     const SplitScalar g = secp256k1_split(u1), r = secp256k1_split(u2);
-    Affine<Secp256k1Field> table[8];
-    odd_multiples<CurveA::Zero>(table, r_point);
-    Digits g_digits[2], r_digits[2];
+    Affine<F> table[8];
+    F z;
+    odd_multiples_isomorphic(table, z, r_point);
+    const F zz = z.squared(), zzz = zz * z;
+    SignedDigits<128, typename Generator::Digit> g_digits[2];
+    SignedDigits<128> r_digits[2];
     for (u32 half = 0; half < 2; ++half) {
-        g_digits[half].recode<GENERATOR_WIDTH>(g.half[half]);
-        r_digits[half].recode<5>(r.half[half]);
+        g_digits[half].template recode<Generator::WIDTH>(g.half[half]);
+        r_digits[half].template recode<5>(r.half[half]);
     }
-    Jacobian<Secp256k1Field> sum = Jacobian<Secp256k1Field>::infinity();
+    Jacobian<F> sum = Jacobian<F>::infinity();
+    const auto add = [&](const Affine<F>& entry, u32 half) {
+        add_affine<CurveA::Zero>(sum, half == 1 ? Affine<F>{entry.x * beta, entry.y} : entry);
+    };
     for (u32 i = 129; i-- > 0;) {
         if (!sum.is_infinity()) double_point<CurveA::Zero>(sum);
         for (u32 half = 0; half < 2; ++half) {
             if (const i32 d = r_digits[half].digit[i]; d != 0) {
-                Affine<Secp256k1Field> entry = signed_entry(table, r.negative[half] ? -d : d);
-                if (half == 1) entry.x = entry.x * beta;
-                add_affine<CurveA::Zero>(sum, entry);
+                add(signed_entry(table, r.negative[half] ? -d : d), half);
             }
             if (const i32 d = g_digits[half].digit[i]; d != 0) {
-                Affine<Secp256k1Field> entry =
-                    generator_entry<Secp256k1Field>(SECP256K1_GENERATOR, g.negative[half] ? -d : d);
-                if (half == 1) entry.x = entry.x * beta;
-                add_affine<CurveA::Zero>(sum, entry);
+                const Affine<F> entry = generator.at(g.negative[half] ? -d : d);
+                add({entry.x * zz, entry.y * zzz}, half);
             }
         }
     }
+    sum.z = sum.z * z;
     return sum;
 }
 

@@ -99,6 +99,9 @@ class LedgerMarket:
         job = self._ledger.read(ESCROW_ADDRESS, "jobOf", job_id)
         return Settled(job[8], job[5])
 
+    def is_demanded(self, job_id: bytes) -> bool:
+        return bool(self._ledger.read(ESCROW_ADDRESS, "jobOf", job_id)[3] == EscrowStatus.DEMANDED)
+
     def check(self, sender: bytes, data: bytes) -> int:
         outcome = self._ledger.call(sender, ESCROW_ADDRESS, data)
         if not outcome.succeeded:

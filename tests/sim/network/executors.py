@@ -80,6 +80,17 @@ class TransferExecutor:
     ) -> tuple[TransactionTrace, ...]:
         raise AssertionError("no test traces")
 
+    def trace_transactions(
+        self,
+        state: StateReader,
+        context: BlockContext,
+        transactions: TransactionColumns,
+        rows: Sequence[int],
+        *,
+        struct_logs: bool,
+    ) -> tuple[TransactionTrace, ...]:
+        raise AssertionError("no test traces")
+
     def trace_call(
         self, state: StateReader, context: BlockContext, request: CallRequest, *, struct_logs: bool
     ) -> TransactionTrace:

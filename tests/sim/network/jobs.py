@@ -57,6 +57,8 @@ class FakeMarket:
         self.unbonded: set[bytes] = set()
         self.unpayable: set[bytes] = set()
         self.release_at_s = 0
+        self.demanded: set[bytes] = set()
+        self.gas_each = 0
 
     def terms(self, job_id: bytes) -> JobTerms | None:
         return self.jobs.get(job_id)
@@ -67,12 +69,18 @@ class FakeMarket:
     def settled(self, job_id: bytes) -> Settled:
         return Settled(7, self.release_at_s)
 
+    def is_demanded(self, job_id: bytes) -> bool:
+        return job_id in self.demanded
+
     def check(self, sender: bytes, data: bytes) -> int:
         function, arguments = JOB_ESCROW.decode_call(data)
-        named = [arguments["jobId"]] if function == "refund" else jobs_in(arguments["payments"])
+        if function == "show":
+            named = [arguments["receipt"][0]]
+        else:
+            named = [arguments["jobId"]] if function == "refund" else jobs_in(arguments["payments"])
         if self.unpayable & set(named):
             raise CallFailed("JobEscrow", None)
-        return 100_000
+        return 100_000 + self.gas_each * len(named)
 
 
 @dataclass

@@ -64,6 +64,11 @@ class Ledger:
         self._state = MemoryState(accounts)
         self.logs: list[Log] = []
 
+    @property
+    def state(self) -> MemoryState:
+        """Everything that stands now."""
+        return self._state
+
     def balance(self, address: bytes) -> int:
         account = self._state.account(address)
         return account.balance if account else 0

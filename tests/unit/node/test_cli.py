@@ -52,6 +52,7 @@ def test_the_commands() -> None:
         "status",
         "list",
         "cancel",
+        "demand",
         "verify",
         "dispute",
     }

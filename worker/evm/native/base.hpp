@@ -12,6 +12,9 @@
 namespace warpgrid::evm {
 
 class Base {
+    template <class T>
+    using Table = std::vector<T, LargePageAllocator<T>>;
+
    public:
     explicit Base(Granularity granularity) : granularity_(granularity) {
         rebuild_accounts(64);
@@ -211,7 +214,7 @@ class Base {
             if (answer.status != ANSWER_FREE) insert_answer(answer);
         }
     }
-    static void insert(std::vector<IndexPlace>& index, u64 hash, u32 number) {
+    static void insert(Table<IndexPlace>& index, u64 hash, u32 number) {
         const u64 mask = index.size() - 1;
         u64 i = hash;
         while (index[i & mask]) ++i;
@@ -306,10 +309,10 @@ class Base {
     }
 
     Granularity granularity_;
-    std::vector<AccountRecord> accounts_;
-    std::vector<IndexPlace> account_index_;
-    std::vector<SlotRecord> slots_;
-    std::vector<IndexPlace> slot_index_;
+    Table<AccountRecord> accounts_;
+    Table<IndexPlace> account_index_;
+    Table<SlotRecord> slots_;
+    Table<IndexPlace> slot_index_;
     std::vector<Code> codes_;
     GrowingBytes code_blob_;  // stays where it is: a transaction that runs one code may bring another
     std::unordered_map<u64, u32> code_numbers_;

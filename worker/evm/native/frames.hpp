@@ -96,7 +96,7 @@ WG_FN void transfer(M& m, u32 from, u32 to, const u256& value) {
 template <class M>
 WG_FN void suspend_frame(M& m, typename M::Regs& r) {
     r.stack.flush();
-    m.frame.record = static_cast<u64>(r.record - m.code.records);
+    m.frame.record = static_cast<u64>(r.record - m.code().records);
     m.frame.gas = r.gas;
     m.frame.memory_base = r.memory_base;
     m.frame.memory_bytes = r.memory_bytes;
@@ -112,7 +112,7 @@ WG_FN bool load_code(M& m, typename M::Regs& r, u32 number) {
         r.halt = m.state.fault;
         return false;
     }
-    m.code = view_code(m.code_of(number), m.blob_of(number));
+    m.code() = view_code(m.code_of(number), m.blob_of(number));
     return true;
 }
 
@@ -155,7 +155,7 @@ WG_NOINLINE void begin_frame(M& m, typename M::Regs& r, const Message& message, 
         return;
     }
     set_stack_limit(m, r);
-    if (load_code(m, r, message.code)) r.record = m.code.records + FIRST_RECORD;
+    if (load_code(m, r, message.code)) r.record = m.code().records + FIRST_RECORD;
 }
 
 // Suspends the running frame and begins a callee's.
@@ -237,8 +237,8 @@ WG_FN void resume_caller(M& m, typename M::Regs& r) {
     m.frame = m.memory.template load_struct<Frame>(m.layout().frames + m.depth * sizeof(Frame));
     m.state.start = m.frame.start;
     m.self = m.state.address(m.frame.self);
-    m.code = view_code(m.code_of(m.frame.code), m.blob_of(m.frame.code));
-    r.record = m.code.records + m.frame.record;
+    m.code() = view_code(m.code_of(m.frame.code), m.blob_of(m.frame.code));
+    r.record = m.code().records + m.frame.record;
     r.gas = m.frame.gas + gas;
     r.memory_base = m.frame.memory_base;
     r.memory_bytes = m.frame.memory_bytes;

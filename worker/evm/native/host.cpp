@@ -216,6 +216,7 @@ WG_EXPORT void warpgrid_evm_layout(u64* sizes) {
                        sizeof(BlockEnvironment), sizeof(Transactions), sizeof(Result),       sizeof(Request),
                        sizeof(ArenaSizes),    sizeof(AccountEntry), sizeof(SlotEntry),    sizeof(LogHeader),
                        sizeof(CodeHeader),    WG_OFFSET(Result, status), WG_OFFSET(Result, gas_used),
-                       WG_OFFSET(BlockEnvironment, coinbase), WG_OFFSET(AccountEntry, original_balance)};
+                       WG_OFFSET(BlockEnvironment, coinbase), WG_OFFSET(AccountEntry, original_balance),
+                       NEAR_WORDS * sizeof(u256)};
     std::memcpy(sizes, all, sizeof(all));
 }

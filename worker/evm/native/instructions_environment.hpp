@@ -10,7 +10,7 @@ template <class M, class R> WG_FN void op_ORIGIN(M& m, R& r, Instruction) { r.st
 template <class M, class R> WG_FN void op_CALLER(M& m, R& r, Instruction) { r.stack.push(to_word(m.frame.caller)); }
 template <class M, class R> WG_FN void op_CALLVALUE(M& m, R& r, Instruction) { r.stack.push(m.frame.value); }
 template <class M, class R> WG_FN void op_GASPRICE(M& m, R& r, Instruction) { r.stack.push(m.gas_price); }
-template <class M, class R> WG_FN void op_CODESIZE(M& m, R& r, Instruction) { r.stack.push(make_u256(m.code.size)); }
+template <class M, class R> WG_FN void op_CODESIZE(M& m, R& r, Instruction) { r.stack.push(make_u256(m.code().size)); }
 template <class M, class R>
 WG_FN void op_CALLDATASIZE(M& m, R& r, Instruction) {
     r.stack.push(make_u256(m.frame.input_bytes));
@@ -126,7 +126,7 @@ WG_NOINLINE void copy_code(M& m, R& r) {
     if (!prepare_copy(m, r, destination, count)) return;
     r.stack.drop(3);
     if (is_zero(count)) return;
-    copy_padded(m, r.memory_base + destination.w[0], m.code.bytes, saturate_u64(source), count.w[0], m.code.size);
+    copy_padded(m, r.memory_base + destination.w[0], m.code().bytes, saturate_u64(source), count.w[0], m.code().size);
 }
 
 template <class M, class R>

@@ -106,13 +106,20 @@ WG_NOINLINE u256 keccak_pair(M& m, u64 offset) {
         }
         if (difference == 0) return m.memory.load_word(kept + WG_OFFSET(Digest, output));
     }
-    u64 state[25];
-    WG_UNROLL
-    for (u32 i = 0; i < 25; ++i) state[i] = i < 8 ? input[i < 8 ? i : 0] : 0;
-    state[8] = 1;
-    state[16] = 0x8000000000000000ull;
-    keccak_permute(state);
-    const u256 output = from_big_endian_words(state[0], state[1], state[2], state[3]);
+    u256 output;
+    if constexpr (WG_ON_DEVICE) {
+        u64 state[25];
+        WG_UNROLL
+        for (u32 i = 0; i < 25; ++i) state[i] = i < 8 ? input[i < 8 ? i : 0] : 0;
+        state[8] = 1;
+        state[16] = 0x8000000000000000ull;
+        keccak_permute(state);
+        output = from_big_endian_words(state[0], state[1], state[2], state[3]);
+    } else {
+        u8 digest[32];
+        keccak256(digest, reinterpret_cast<const u8*>(input), sizeof(input));
+        output = load_big_endian(digest);
+    }
     WG_UNROLL
     for (u32 i = 0; i < 8; i += 2) m.memory.template store<Chunk>(kept + 8 * i, {input[i], input[i + 1]});
     m.memory.store_word(kept + WG_OFFSET(Digest, output), output);
@@ -288,11 +295,11 @@ WG_FN void op_LOG(M& m, R& r, Instruction instruction) {
 
 template <class M, class R>
 WG_FN void jump_to(M& m, R& r, const u256& destination) {
-    const u32 record = saturate_u64(destination) < m.code.size ? m.code.jumps[destination.w[0]] : NO_JUMP;
+    const u32 record = saturate_u64(destination) < m.code().size ? m.code().jumps[destination.w[0]] : NO_JUMP;
     if (record == NO_JUMP) {
         r.halt = Halt::InvalidJump;
     } else {
-        r.record = m.code.records + record;
+        r.record = m.code().records + record;
     }
 }
 

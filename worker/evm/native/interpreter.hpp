@@ -32,7 +32,7 @@ WG_FN void enter_block(M& m, R& r) {
 
 template <class M, class R>
 WG_FN void op_PUSH_JUMP(M& m, R& r, Instruction instruction) {
-    r.record = m.code.records + instruction.immediate;
+    r.record = m.code().records + instruction.immediate;
     enter_block(m, r);
 }
 
@@ -40,7 +40,7 @@ template <class M, class R>
 WG_FN void op_PUSH_JUMPI(M& m, R& r, Instruction instruction) {
     const bool taken = !is_zero(r.stack.top());
     r.stack.drop(1);
-    if (taken) r.record = m.code.records + instruction.immediate;
+    if (taken) r.record = m.code().records + instruction.immediate;
     enter_block(m, r);
 }
 
@@ -48,7 +48,7 @@ template <class M, class R>
 WG_FN void op_PUSH_JUMPZ(M& m, R& r, Instruction instruction) {
     const bool taken = is_zero(r.stack.top());
     r.stack.drop(1);
-    if (taken) r.record = m.code.records + instruction.immediate;
+    if (taken) r.record = m.code().records + instruction.immediate;
     enter_block(m, r);
 }
 
@@ -61,7 +61,7 @@ WG_FN void op_PUSH_WORD(M&, R& r, Instruction instruction) {
 }
 template <class M, class R>
 WG_FN void op_PUSH_WIDE(M& m, R& r, Instruction instruction) {
-    r.stack.push(m.code.constants[instruction.immediate]);
+    r.stack.push(m.code().constants[instruction.immediate]);
 }
 template <class M, class R>
 WG_FN void op_DUP(M&, R& r, Instruction instruction) {
@@ -111,9 +111,7 @@ WG_FN void step(M& m, R& r) {
 // The same where calls are not welcome: a record that makes one is put off with Halt::PutOff, for `execute_put_off`. The
 // registers that a call must save, and the state of divergence with them, would else be saved at every record.
 template <class M, class R>
-WG_FN void step_without_calls(M& m, R& r) {
-    assume_device_memory(r.record);
-    const Instruction instruction = *r.record++;
+WG_FN void execute_without_calls(M& m, R& r, Instruction instruction) {
     switch (static_cast<u8>(instruction.head)) {
 #define WG_CASE_Stack(name) \
     case OP_##name: op_##name(r.stack); break;

@@ -27,12 +27,12 @@
 
 using namespace warpgrid;
 
-extern "C" __global__ void __launch_bounds__(evm::THREADS_PER_BLOCK, 4) warpgrid_evm_run_common() {
+extern "C" __global__ void __launch_bounds__(evm::THREADS_PER_BLOCK_MAX, 2) warpgrid_evm_run_common() {
     evm::run_rows<evm::CommonContext>();
 }
 
 // Rows of which `is_transfer` holds.
-extern "C" __global__ void __launch_bounds__(evm::THREADS_PER_BLOCK) warpgrid_evm_run_transfers() {
+extern "C" __global__ void __launch_bounds__(128) warpgrid_evm_run_transfers() {
     const evm::LaunchArguments& a = warpgrid_evm_arguments;
     const u64 i = blockIdx.x * static_cast<u64>(blockDim.x) + threadIdx.x;
     if (i >= a.count) return;

@@ -1,8 +1,10 @@
 // Instances mode on a GPU, one transaction a thread: what the kernels share.
 //
-// A grid of resident warps takes 32 rows of the batch at a time. The rows come sorted by (code, selector), so that a
-// warp's lanes mostly run the same instructions; after each one the lanes are brought together again, since the
-// compiler never does that in a loop around a switch. Private memory belongs to the resident thread, not to the
+// A grid of resident blocks takes a row of the batch for each thread at a time. The rows come sorted by (code, selector),
+// so that a warp's lanes mostly run the same instructions; after each one the lanes are brought together again, since the
+// compiler never does that in a loop around a switch. The warps of a block begin together, so that they find each other's
+// instructions in the caches: what the engine executes for a token's transfer, 90 KB, is more than those hold for warps
+// at sixteen different places. Private memory belongs to the resident thread, not to the
 // transaction, so that it stays in the caches.
 #pragma once
 
@@ -38,10 +40,16 @@ __constant__ warpgrid::evm::LaunchArguments warpgrid_evm_arguments;
 
 namespace warpgrid::evm {
 
-constexpr u32 THREADS_PER_BLOCK = 128;
+constexpr u32 THREADS_PER_BLOCK_MAX = 256;  // of run_rows; a multiple of 32 below it will do for few rows
 constexpr u32 TURNS_A_LOOK = 4096;  // records between two looks at the clock
 
+// The code that each thread's running frame runs: jumps and wide constants ask for it, and would have to wait for the L2.
+__shared__ CodeView near_codes[THREADS_PER_BLOCK_MAX];
+
 struct LaunchContext {
+    struct CodePlace {
+        __device__ __forceinline__ CodeView& view() const { return near_codes[threadIdx.x]; }
+    };
     static constexpr u32 LANES = 32;
     WG_FN const World& world() const { return warpgrid_evm_arguments.world; }
     WG_FN const Transactions& batch() const { return warpgrid_evm_arguments.batch; }
@@ -60,8 +68,8 @@ struct HeavyContext : LaunchContext {
     WG_FN const ArenaLayout& layout() const { return warpgrid_evm_arguments.layout; }
 };
 
-// The record that lanes wait on.
-WG_CONSTANT Instruction WAIT = make_instruction(OP_WAIT, 0, 0);
+// The record that lanes wait on, and the one read ahead of it.
+WG_CONSTANT Instruction WAIT[2] = {make_instruction(OP_WAIT, 0, 0), make_instruction(OP_WAIT, 0, 0)};
 
 // The commonest of the records that were put off: their operands and results travel in processor registers. What it does
 // not take on stays put off.
@@ -91,6 +99,31 @@ __device__ __noinline__ bool go_on(M& m, typename M::Regs& r) {
     return leave_frame(m, r);
 }
 
+// In PTX, since of a pointer known to be of device memory the compiler keeps a second copy beside the first.
+__device__ __forceinline__ Instruction record_at(const Instruction* record) {
+    Instruction instruction;
+    asm volatile("ld.global.v2.u32 {%0, %1}, [%2];"
+                 : "=r"(instruction.head), "=r"(instruction.immediate)
+                 : "l"(record));
+    return instruction;
+}
+
+// The dispatch: a record a turn, lanes brought together after each, until one of them halts or the clock must be looked
+// at; `turns` counts on. There is not a call in it: for one, the state of divergence would be saved at every record. The
+// record that follows is read while one is executed.
+template <class M>
+__device__ __forceinline__ u32 run_until_a_lane_halts(M& m, typename M::Regs& r, u32 turns) {
+    Instruction next = record_at(r.record);
+    for (;; ++turns) {
+        const Instruction instruction = next;
+        const Instruction* const following = ++r.record;
+        next = record_at(following);
+        execute_without_calls(m, r, instruction);
+        if (any_lane(r.halt != Halt::None) || turns % TURNS_A_LOOK == 0) return turns;
+        if (r.record != following) next = record_at(r.record);
+    }
+}
+
 // Runs what `open_machine` began, all lanes of the warp together. `r` becomes what it is at the end; `addressed` is room
 // for a copy of it.
 template <class M>
@@ -98,11 +131,11 @@ __device__ __forceinline__ void run_together(M& m, typename M::Regs& r, typename
     Halt outcome = r.halt;
     if (!running) {
         r.halt = Halt::None;
-        r.record = &WAIT;
+        r.record = WAIT;
     }
     const u64 deadline_ns = device_time_ns() + warpgrid_evm_arguments.row_ns_max;
     for (u32 turns = 1; any_lane(running); ++turns) {
-        step_without_calls(m, r);
+        turns = run_until_a_lane_halts(m, r, turns);
         if (turns % TURNS_A_LOOK == 0 && running && r.halt == Halt::None && device_time_ns() > deadline_ns) {
             r.halt = Halt::Late;
         }
@@ -114,7 +147,7 @@ __device__ __forceinline__ void run_together(M& m, typename M::Regs& r, typename
             if (!running) {
                 outcome = r.halt;
                 r.halt = Halt::None;
-                r.record = &WAIT;
+                r.record = WAIT;
             }
         }
         converge_lanes();
@@ -126,15 +159,18 @@ template <class Context>
 __device__ __forceinline__ void run_rows() {
     const LaunchArguments& a = warpgrid_evm_arguments;
     const u32 thread = blockIdx.x * blockDim.x + threadIdx.x, lane = threadIdx.x % 32;
-    __shared__ u8 near_words[NEAR_WORDS * 32 * THREADS_PER_BLOCK];
+    extern __shared__ u8 near_words[];  // NEAR_WORDS words for each thread: the launch says how much
     const LaneMemory<32> memory = {a.lanes + thread / 32 * a.warp_bytes + lane * CHUNK_BYTES};
+    __shared__ u64 block_first;  // row of the block's first thread
     Machine<Context> m;
     m.granularity = Granularity::Block;
     u8* const own_words = near_words + threadIdx.x / 32 * (NEAR_WORDS * 32 * 32) + lane * CHUNK_BYTES;
     for (;;) {
-        u64 first = lane == 0 ? atomicAdd(a.next_row, 32ull) : 0;
-        first = __shfl_sync(0xffffffffu, first, 0);
-        if (first >= a.count) break;
+        __syncthreads();
+        if (threadIdx.x == 0) block_first = atomicAdd(a.next_row, static_cast<u64>(blockDim.x));
+        __syncthreads();
+        if (block_first >= a.count) break;
+        const u64 first = block_first + threadIdx.x / 32 * 32;
         const bool present = first + lane < a.count;
         Registers<32> r = {}, addressed;  // in processor registers, and a copy for functions that are called
         Rejection rejection = Rejection::None;

@@ -15,6 +15,17 @@ struct alignas(16) Chunk {
     u64 low, high;
 };
 
+// A load that the compiler leaves where it stands among others of its kind: it would else put each just before its use.
+WG_FN Chunk load_in_order(const u8* from) {
+#if WG_ON_DEVICE
+    Chunk value;
+    asm volatile("ld.global.v2.u64 {%0, %1}, [%2];" : "=l"(value.low), "=l"(value.high) : "l"(from));
+    return value;
+#else
+    return load_as<Chunk>(from);
+#endif
+}
+
 // Stores what this device does not read again: it need not stay in the caches.
 WG_FN void store_once(u8* to, Chunk value) {
 #if WG_ON_DEVICE
@@ -112,21 +123,20 @@ struct LaneMemory {
             for (; i < size; ++i) *at(to + i) = from[i];
         }
     }
+    // `count` chunks, between multiples of 16. Several loads are under way before the first store waits for its own.
+    WG_NOINLINE void copy_chunks_out(u8* to, u64 from, u32 count) const {
+        for (; count >= 8; count -= 8) copy_at_once<8>(to, from);
+        for (; count >= 2; count -= 2) copy_at_once<2>(to, from);
+        if (count) copy_at_once<1>(to, from);
+    }
     WG_FN void copy_out(u8* to, u64 from, u64 size) const {
         if constexpr (LANES == 1) {
             copy_memory(to, base + from, size);
         } else {
             u64 i = 0;
             if ((reinterpret_cast<u64>(to) | from) % CHUNK_BYTES == 0) {
-                constexpr u64 AT_ONCE = 5;  // loads that do not wait for stores
-                for (; i + AT_ONCE * CHUNK_BYTES <= size; i += AT_ONCE * CHUNK_BYTES) {
-                    Chunk chunks[AT_ONCE];
-                    WG_UNROLL
-                    for (u64 k = 0; k < AT_ONCE; ++k) chunks[k] = load<Chunk>(from + i + k * CHUNK_BYTES);
-                    WG_UNROLL
-                    for (u64 k = 0; k < AT_ONCE; ++k) store_once(to + i + k * CHUNK_BYTES, chunks[k]);
-                }
-                for (; i + CHUNK_BYTES <= size; i += CHUNK_BYTES) store_once(to + i, load<Chunk>(from + i));
+                i = size & ~(CHUNK_BYTES - 1);
+                copy_chunks_out(to, from, static_cast<u32>(i / CHUNK_BYTES));
             }
             for (; i < size && reinterpret_cast<u64>(to + i) % 8; ++i) to[i] = *at(from + i);
             for (; i + 8 <= size; i += 8) store_as<u64>(to + i, load_little_endian(from + i));
@@ -207,6 +217,16 @@ struct LaneMemory {
     }
 
    private:
+    template <u32 COUNT>
+    WG_FN void copy_at_once(u8*& to, u64& from) const {
+        Chunk chunks[COUNT];
+        WG_UNROLL
+        for (u32 k = 0; k < COUNT; ++k) chunks[k] = load_in_order(at(from + k * CHUNK_BYTES));
+        WG_UNROLL
+        for (u32 k = 0; k < COUNT; ++k) store_once(to + k * CHUNK_BYTES, chunks[k]);
+        to += COUNT * CHUNK_BYTES;
+        from += COUNT * CHUNK_BYTES;
+    }
     WG_FN u256 load_unaligned(u64 offset) const {
         return from_big_endian_words(load_little_endian(offset), load_little_endian(offset + 8),
                                      load_little_endian(offset + 16), load_little_endian(offset + 24));

@@ -66,6 +66,11 @@ enum class Reach : u8 { Common, Everything };
 // Where a machine finds the base, the batch and the division of its arenas. This one holds pointers; kernels have
 // contexts of their own, whose members are constants to them (kernel.hpp).
 struct HostContext {
+    struct CodePlace {
+        CodeView kept;
+        WG_FN CodeView& view() { return kept; }
+        WG_FN const CodeView& view() const { return kept; }
+    };
     static constexpr u32 LANES = 1;
     static constexpr Reach REACH = Reach::Everything;
     const World* base;
@@ -91,7 +96,7 @@ struct Machine {
     LaneMemory<LANES> memory;
     Region region;
     Frame frame;    // the running one
-    CodeView code;  // that it runs
+    [[no_unique_address]] typename Context::CodePlace code_place;
     Address self;   // whose storage and balance it uses
     u32 depth;
     u32 logs;
@@ -103,6 +108,8 @@ struct Machine {
     Granularity granularity;
     u32 digests_kept = 0;  // bit i: the arenas hold digest i; they stay true from transaction to transaction
 
+    WG_FN decltype(auto) code() { return code_place.view(); }  // that the running frame runs
+    WG_FN decltype(auto) code() const { return code_place.view(); }
     WG_FN decltype(auto) world() const { return state.context.world(); }
     WG_FN decltype(auto) batch() const { return state.context.batch(); }
     WG_FN decltype(auto) sizes() const { return state.context.sizes(); }

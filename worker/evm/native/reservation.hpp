@@ -10,6 +10,34 @@
 
 namespace warpgrid::evm {
 
+// Memory that is read all over: a page of two megabytes takes as much of the processor's address cache as one of four
+// kilobytes. The system may say no to a hint.
+constexpr u64 LARGE_PAGE_BYTES = 2ull << 20;
+inline void prefer_large_pages(void* at, u64 bytes) { madvise(at, bytes, MADV_HUGEPAGE); }
+
+// For tables that grow to megabytes.
+template <class T>
+struct LargePageAllocator {
+    using value_type = T;
+    LargePageAllocator() = default;
+    template <class U>
+    LargePageAllocator(const LargePageAllocator<U>&) {}
+
+    T* allocate(u64 count) {
+        const u64 bytes = count * sizeof(T), whole = (bytes + LARGE_PAGE_BYTES - 1) & ~(LARGE_PAGE_BYTES - 1);
+        const bool is_large = bytes >= LARGE_PAGE_BYTES;
+        void* at = is_large ? std::aligned_alloc(LARGE_PAGE_BYTES, whole) : std::malloc(bytes);
+        if (!at) {
+            std::fputs("warpgrid: no memory for the tables of a base\n", stderr);
+            std::abort();
+        }
+        if (is_large) prefer_large_pages(at, whole);
+        return static_cast<T*>(at);
+    }
+    void deallocate(T* at, u64) { std::free(at); }
+    bool operator==(const LargePageAllocator&) const { return true; }
+};
+
 // Address space for one purpose; the system gives it memory page by page, as it is touched.
 class Reservation {
    public:
@@ -17,6 +45,7 @@ class Reservation {
         void* at = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         base_ = at == MAP_FAILED ? nullptr : static_cast<u8*>(at);
     }
+    void prefer_large_pages() { evm::prefer_large_pages(base_, bytes_); }
     ~Reservation() {
         if (base_) munmap(base_, bytes_);
     }

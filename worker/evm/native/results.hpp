@@ -54,15 +54,13 @@ WG_FN void write_codes(const M& m, u8* accounts, u8* codes) {
     }
 }
 
-// Copies entries to contiguous memory; a lane of a GPU loads a whole entry before it stores it.
+// Copies entries to contiguous memory.
 template <class Entry, u32 LANES>
 WG_FN void copy_entries(u8* to, const LaneMemory<LANES>& memory, u64 from, u32 count) {
     if constexpr (LANES == 1) {
         memory.copy_out(to, from, count * sizeof(Entry));
     } else {
-        for (u32 i = 0; i < count; ++i) {
-            store_chunks(to + i * sizeof(Entry), memory.template load_struct<Entry>(from + i * sizeof(Entry)));
-        }
+        memory.copy_chunks_out(to, from, count * static_cast<u32>(sizeof(Entry) / CHUNK_BYTES));
     }
 }
 

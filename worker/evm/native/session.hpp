@@ -41,6 +41,7 @@ struct Worker {
 struct Session {
     Session(const ArenaSizes& sizes, u32 threads, u64 output_bytes, u32 memo_entries) : output(output_bytes) {
         for (u32 i = 0; i < threads; ++i) workers.push_back(std::make_unique<Worker>(sizes, memo_entries));
+        if (output.base()) output.prefer_large_pages();
     }
     bool usable() const {
         for (const auto& worker : workers) {

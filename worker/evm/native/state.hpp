@@ -36,13 +36,20 @@ WG_FN Precompile precompile_of(const Address& a, Fork fork) {
 
 // ---- the base ---------------------------------------------------------------------------------------------------------
 
+// The first place from `i` on that is free or may be of `hash`. A loop of its own, so that lanes of a GPU whose probes
+// differ in length are together again when they read the records.
+WG_FN IndexPlace probe(const IndexPlace* index, u64 mask, u64 hash, u64& i) {
+    IndexPlace place = index[i & mask];
+    while (place != 0 && (place ^ hash) >> 32) place = index[++i & mask];
+    return place;
+}
+
 // Record number of an account of the base, or NONE.
 WG_FN u32 find_account(const World& world, u32 world_number, const Address& address) {
     const u64 hash = hash_account(world_number, address);
     for (u64 i = hash;; ++i) {
-        const IndexPlace place = world.account_index[i & world.account_index_mask];
+        const IndexPlace place = probe(world.account_index, world.account_index_mask, hash, i);
         if (place == 0) return NONE;
-        if ((place ^ hash) >> 32) continue;
         const u32 record = static_cast<u32>(place);
         const AccountRecord& candidate = world.accounts[record - 1];
         if (candidate.address == address && candidate.world == world_number) return record - 1;
@@ -53,9 +60,8 @@ WG_FN u32 find_account(const World& world, u32 world_number, const Address& addr
 WG_FN u32 find_slot(const World& world, u32 account_record, const u256& key) {
     const u64 hash = hash_slot(account_record, key);
     for (u64 i = hash;; ++i) {
-        const IndexPlace place = world.slot_index[i & world.slot_index_mask];
+        const IndexPlace place = probe(world.slot_index, world.slot_index_mask, hash, i);
         if (place == 0) return NONE;
-        if ((place ^ hash) >> 32) continue;
         const u32 record = static_cast<u32>(place);
         const SlotRecord& candidate = world.slots[record - 1];
         if (candidate.key == key && candidate.account == account_record) return record - 1;

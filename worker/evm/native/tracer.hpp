@@ -108,7 +108,7 @@ class Tracer {
         enter(b.is_creation[i] ? OP_CREATE : OP_CALL, b.sender[i], to, b.value[i], b.gas_limit[i], b.data + data,
               b.data_offsets[i + 1] - data);
         open_.push_back({static_cast<u64>(r.gas), {}});
-        if (r.halt == Halt::None) open_.back().places = places_of(m.code);
+        if (r.halt == Halt::None) open_.back().places = places_of(m.code());
     }
 
     void enter_called(const TracedMachine& m, const TracedRegisters& r) {
@@ -116,7 +116,7 @@ class Tracer {
         const Address to = borrows_code ? to_address(found_.words[1]) : m.self;
         enter(found_.opcode, found_.self, to, m.frame.value, static_cast<u64>(r.gas), found_.input.data(),
               found_.input.size());
-        open_.push_back({static_cast<u64>(r.gas), places_of(m.code)});
+        open_.push_back({static_cast<u64>(r.gas), places_of(m.code())});
     }
 
     bool leave(TracedMachine& m, TracedRegisters& r) {
@@ -195,9 +195,9 @@ class Tracer {
 
     void before(const TracedMachine& m, TracedRegisters& r) {
         r.charged = 0;
-        const u64 place = static_cast<u64>(r.record - m.code.records - FIRST_RECORD) / 2;
+        const u64 place = static_cast<u64>(r.record - m.code().records - FIRST_RECORD) / 2;
         const u32 pc = open_.back().places[place];
-        found_.opcode = pc < m.code.size ? m.code.bytes[pc] : u8{OP_STOP};
+        found_.opcode = pc < m.code().size ? m.code().bytes[pc] : u8{OP_STOP};
         found_.depth = m.depth;
         found_.logs = m.logs;
         found_.gas = r.gas;
@@ -208,7 +208,7 @@ class Tracer {
         if (is_create(found_.opcode)) find_message(m, r, 1);
         if (found_.opcode == OP_SELFDESTRUCT) found_.balance = m.state.balance(m.frame.self);
         found_.at = stream_.size();
-        found_.written = stream_.wants(TRACE_INSTRUCTIONS) && m.code.size;
+        found_.written = stream_.wants(TRACE_INSTRUCTIONS) && m.code().size;
         if (found_.written) write_instruction(m, r, pc);
     }
 

@@ -6,6 +6,7 @@
 
 namespace warpgrid::evm {
 
+constexpr u32 SENDER = 0;  // its account entry: the first that a transaction makes
 constexpr u8 TYPE_ACCESS_LIST = 1, TYPE_FEE_MARKET = 2, TYPE_BLOB = 3, TYPE_SET_CODE = 4;
 
 // ---- intrinsic gas -----------------------------------------------------------------------------------------------------------
@@ -271,7 +272,7 @@ WG_NOINLINE Rejection begin_transaction(M& m, typename M::Regs& r) {
     r.halt = Halt::None;
     r.stack.bind(m.memory);
     const u32 sender = m.state.account(b.sender[i]);
-    if (sender == NONE) return Rejection::None;
+    if (sender != SENDER) return Rejection::None;
     i64 gas = static_cast<i64>(b.gas_limit[i]);
     if (kind_of(m) != MessageKind::System) {
         const IntrinsicGas intrinsic = intrinsic_gas(m);
@@ -333,8 +334,7 @@ WG_FN void finish_transaction(M& m, const typename M::Regs& r, Result& result) {
     if (kind_of(m) == MessageKind::System) return;
     bool overflow = false;
     m.state.start = {0, 0, 0};  // nothing undoes what follows
-    const u32 sender = m.state.account(m.sender());
-    m.state.set_balance(sender, m.state.balance(sender) + multiply_checked(m.gas_price, limit - used, overflow));
+    m.state.set_balance(SENDER, m.state.balance(SENDER) + multiply_checked(m.gas_price, limit - used, overflow));
     result.coinbase_fee = multiply_checked(m.gas_price - m.block->base_fee, used, overflow);
 }
 

@@ -84,24 +84,19 @@ class ReferenceExecutor:
         """See `Executor`. Raises BlockError when a row that was asked for may not be included."""
         run = BlockRun(state, context)
         run.begin()
-        traces: dict[int, TransactionTrace] = {}
-        for row in range(max(rows, default=-1) + 1):
-            try:
-                if row not in rows:
-                    _transact(run, transactions, row)
-                    continue
-                tracer = Tracer(run.rules, struct_logs=struct_logs)
-                with tracer:
-                    effect = _transact(run, transactions, row)
-            except Refused as refused:
-                if row in rows:
-                    raise BlockError(f"transaction {row} may not be included: {refused.detail}") from refused
-                continue
-            tx, sender = transactions.transaction(row), transactions.sender[row].tobytes()
-            frame = tracer.frame() or _collision(sender, tx.value, tx.data)
-            transaction_hash = transactions.hash[row].tobytes()
-            traces[row] = _trace(transaction_hash, tx.gas_limit, effect, frame, tracer.struct_logs())
-        return tuple(traces[row] for row in rows)
+        return _traces(run, transactions, rows, struct_logs=struct_logs)
+
+    def trace_transactions(
+        self,
+        state: StateReader,
+        context: BlockContext,
+        transactions: TransactionColumns,
+        rows: Sequence[int],
+        *,
+        struct_logs: bool,
+    ) -> tuple[TransactionTrace, ...]:
+        """See `Executor`. Raises BlockError when a row that was asked for may not be included."""
+        return _traces(BlockRun(state, context), transactions, rows, struct_logs=struct_logs)
 
     def trace_call(
         self, state: StateReader, context: BlockContext, request: CallRequest, *, struct_logs: bool
@@ -122,6 +117,29 @@ def _call_context(context: BlockContext, request: CallRequest) -> BlockContext:
     """A call that offers no fee sees a base fee of 0, as in geth."""
     free = not request.validate and request.max_fee_per_gas == 0
     return replace(context, base_fee_per_gas=0) if free else context
+
+
+def _traces(
+    run: BlockRun, transactions: TransactionColumns, rows: Sequence[int], *, struct_logs: bool
+) -> tuple[TransactionTrace, ...]:
+    traces: dict[int, TransactionTrace] = {}
+    for row in range(max(rows, default=-1) + 1):
+        try:
+            if row not in rows:
+                _transact(run, transactions, row)
+                continue
+            tracer = Tracer(run.rules, struct_logs=struct_logs)
+            with tracer:
+                effect = _transact(run, transactions, row)
+        except Refused as refused:
+            if row in rows:
+                raise BlockError(f"transaction {row} may not be included: {refused.detail}") from refused
+            continue
+        tx, sender = transactions.transaction(row), transactions.sender[row].tobytes()
+        frame = tracer.frame() or _collision(sender, tx.value, tx.data)
+        transaction_hash = transactions.hash[row].tobytes()
+        traces[row] = _trace(transaction_hash, tx.gas_limit, effect, frame, tracer.struct_logs())
+    return tuple(traces[row] for row in rows)
 
 
 def _transact(run: BlockRun, transactions: TransactionColumns, row: int) -> Effect:

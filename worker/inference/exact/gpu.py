@@ -80,7 +80,7 @@ class GpuEngine:
         if device.architecture != "sm_90":
             raise EngineUnavailable(f"{device.name} is {device.architecture}; the exact kernels need sm_90 (Hopper)")
         try:
-            self._module = device.kernels(SOURCE, architecture="sm_90a").module
+            self._module = device.kernels(SOURCE, library="warpgrid_exact", architecture="sm_90a").module
         except cupy.cuda.driver.CUDADriverError as error:
             raise EngineUnavailable(
                 f"the driver of {device.name} cannot load the kernels ({error}): update it"

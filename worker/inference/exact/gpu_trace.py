@@ -64,7 +64,7 @@ class TraceHasher:
         cupy = self._cupy = device.cupy
         self._header, self._leaves_each = header, leaves_of(header.layers)
         self.kv_row_bytes = header.key_value_heads * (2 * header.head_width + 8)
-        module = device.kernels(_SOURCE).module
+        module = device.kernels(_SOURCE, library="warpgrid_exact").module
         self._leaves_kernel, self._roots_kernel = (module.get_function(one) for one in ("trace_leaves", "trace_roots"))
         self._roots_kernel.max_dynamic_shared_size_bytes = self._node_bytes(_POSITIONS_OF_BLOCK)
         self._stream = cupy.cuda.Stream(non_blocking=True)

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -99,6 +100,22 @@ def test_executors_trace_alike(state_test: Path) -> None:
 
 
 @needs_vectors
+@pytest.mark.parametrize("executor", ["cpu", "reference"])
+def test_no_system_call_comes_before_a_state_test(state_test: Path, tmp_path: Path, executor: str) -> None:
+    """A counter in the place of the contract of beacon roots, which a block's opening would have called (EIP-4788)."""
+    beacon_roots, count = "0x000f3df6d732807ef1319fb7b8bb8522d0beac02", "0x60015f54015f5500"
+    content = json.loads(state_test.read_text())
+    for test in content.values():
+        test["pre"][beacon_roots] = {"balance": "0x0", "nonce": "0x1", "code": count, "storage": {}}
+        test["pre"][test["transaction"]["to"]]["code"] = f"0x5f5f5f5f5f73{beacon_roots[2:]}5af100"  # calls it
+    result = run_evm("statetest", written(tmp_path, content), "--trace", "--executor", executor)
+    lines = [json.loads(line) for line in result.stderr.splitlines()]
+    loaded = [after["stack"][-1] for line, after in pairwise(lines) if line.get("opName") == "SLOAD"]
+    assert loaded
+    assert set(loaded) == {"0x0"}
+
+
+@needs_vectors
 def test_a_wrong_root_fails(state_test: Path, tmp_path: Path) -> None:
     tests = json.loads(state_test.read_text())
     for test in tests.values():
@@ -161,6 +178,77 @@ def test_a_prague_block_without_its_contracts_says_so_and_runs_without_them(tmp_
     whole = run_evm("run", path, "--fork", "Prague")
     assert (whole.exit_code, "has no code" in whole.stderr) == (2, True)
     assert run_evm("run", path, "--fork", "Prague", "--transactions-only").exit_code == 0
+
+
+PARENT = {"parentBaseFee": "0x3e8", "parentGasUsed": "0x989680", "parentGasLimit": "0x1312d00"}  # half full: 1,000 wei
+
+
+def without_base_fee(**env: Any) -> dict[str, Any]:
+    content = block(transaction(gasPrice="0x3e8"), **env)
+    del content["env"]["currentBaseFee"]
+    return content
+
+
+@pytest.mark.parametrize(
+    ("env", "base_fee"),
+    [
+        (PARENT, 1000),
+        (PARENT | {"parentGasUsed": "0x1312d00"}, 1125),
+        (PARENT | {"parentGasUsed": "0"}, 875),
+        (PARENT | {"parentBaseFee": "7", "parentGasUsed": "0x989681"}, 8),
+    ],
+)
+def test_a_base_fee_follows_from_the_parent(tmp_path: Path, env: dict[str, str], base_fee: int) -> None:
+    path = written(tmp_path, without_base_fee(**env))
+    result = json.loads(run_evm("run", path, "--fork", "Cancun", "--json").stdout)["result"]
+    assert int(result["currentBaseFee"], 16) == base_fee
+    assert ("rejected" in result) == (base_fee > 1000)
+
+
+def test_excess_blob_gas_follows_from_the_parent(tmp_path: Path) -> None:
+    env = {"parentExcessBlobGas": "0x60000", "parentBlobGasUsed": "0x20000"}  # the target of Cancun is 0x60000
+    path = written(tmp_path, block(transaction(), **env))
+    result = json.loads(run_evm("run", path, "--fork", "Cancun", "--json").stdout)["result"]
+    assert result["currentExcessBlobGas"] == "0x20000"
+
+
+@pytest.mark.parametrize(
+    ("fork", "uncles", "difficulty"),
+    [
+        # Sixteen seconds: EIP-100 neither adds nor takes away, with ommers it adds a 2,048th. The bomb is 2^29 in
+        # London (EIP-3554), 2^36 in Berlin (EIP-2384). Homestead takes nothing away either below twenty seconds.
+        ("London", {}, 2**49 + 2**29),
+        ("London", {"parentUncleHash": "0x" + "11" * 32}, 2**49 + 2**38 + 2**29),
+        ("Berlin", {"parentUncleHash": "0x" + "00" * 32}, 2**49 + 2**36),
+        ("Homestead", {"currentNumber": "100"}, 2**49),
+    ],
+)
+def test_a_difficulty_follows_from_the_parent(
+    tmp_path: Path, fork: str, uncles: dict[str, str], difficulty: int
+) -> None:
+    env = {"currentNumber": "12800000", "currentTimestamp": "100015", "parentTimestamp": "99999"}
+    env |= {"parentDifficulty": hex(2**49)} | uncles
+    path = written(tmp_path, block(**env))
+    result = json.loads(run_evm("run", path, "--fork", fork, "--json").stdout)["result"]
+    assert int(result["currentDifficulty"], 16) == difficulty
+
+
+@pytest.mark.parametrize(
+    ("fork", "env", "sentence"),
+    [
+        ("Cancun", {}, "env lacks currentBaseFee, and parentBaseFee"),
+        ("Cancun", PARENT | {"currentNumber": "0"}, "env lacks currentBaseFee, and parentBaseFee"),
+        ("Cancun", {"parentBaseFee": "1"}, "env lacks the field 'parentGasUsed'"),
+        ("Cancun", PARENT | {"parentGasLimit": "1"}, "env has a parentGasLimit below 2"),
+        ("Cancun", PARENT | {"currentDifficulty": "1"}, "env has a currentDifficulty"),
+        ("Berlin", {}, "env lacks currentDifficulty, and parentDifficulty"),
+        ("Berlin", {"parentDifficulty": "0x2000", "parentTimestamp": "1000"}, "currentTimestamp is no later"),
+    ],
+)
+def test_what_follows_from_nothing_is_asked_for(tmp_path: Path, fork: str, env: dict[str, str], sentence: str) -> None:
+    result = run_evm("run", written(tmp_path, without_base_fee(**env)), "--fork", fork)
+    assert result.exit_code == 2
+    assert sentence in result.stderr
 
 
 # ---- what is refused ----

@@ -4,6 +4,7 @@ The device is a fake: what it answers, or how it fails, is given by the test.
 """
 
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,8 +17,9 @@ from worker.evm.batch import Batch, Outcomes
 from worker.evm.comparison import differing_rows
 from worker.evm.engine import Engine
 from worker.evm.errors import EngineLimit
-from worker.evm.gpu_engine import GpuEngine
-from worker.evm.layouts import HALT_LATE, Status
+from worker.evm.gpu_engine import COMMON_ARENAS, GpuEngine
+from worker.evm.gpu_launch import ArenaClass
+from worker.evm.layouts import ARENA_SECTIONS, HALT_LATE, Status
 from worker.evm.workloads import WORKLOADS, Workload
 
 ROWS = 40
@@ -143,3 +145,13 @@ def test_too_little_device_memory_is_told_with_a_way_out(workload: Workload) -> 
 
     with pytest.raises(EngineLimit, match="fewer transactions at a time"):
         FakeGpu(fail).run(workload.base, workload.batch)
+
+
+@pytest.mark.parametrize(
+    ("rows", "grid"),
+    [(1, (1, 32)), (32, (1, 32)), (33, (2, 32)), (256, (8, 32)), (257, (5, 64)), (2048, (8, 256)), (10**6, (8, 256))],
+)
+def test_few_rows_are_spread_over_the_multiprocessors(rows: int, grid: tuple[int, int]) -> None:
+    kind = ArenaClass(Path(), "", COMMON_ARENAS, np.zeros(ARENA_SECTIONS + 2, "<u8"), 8, 256)
+    assert kind.grid_for(rows) == grid
+    assert grid[0] * grid[1] <= kind.threads_max
