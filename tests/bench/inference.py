@@ -114,7 +114,8 @@ def main() -> None:
 
 def record(result: dict[str, Any]) -> None:
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    line = json.dumps({"commit": commit.stdout.strip(), "device": device().name, **result})
+    where = {} if "device" in result else {"device": device().name}
+    line = json.dumps({"commit": commit.stdout.strip(), **where, **result})
     RESULTS.parent.mkdir(exist_ok=True)
     with RESULTS.open("a") as file:
         file.write(line + "\n")

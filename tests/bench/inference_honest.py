@@ -1,11 +1,13 @@
 """Honest answers on the CPU and on a GPU: equal trace roots, whatever the batch; and what replaying them costs.
 
     python -m tests.bench.inference_honest compare MODEL-DIRECTORY [PROCESSES [ANSWERS]]
+    python -m tests.bench.inference_honest threads MODEL-DIRECTORY [PROCESSES [ANSWERS]]
     python -m tests.bench.inference_honest replay MODEL-DIRECTORY
 
 `compare` draws batches of 1 to 64 requests with ragged prompts and samplings, runs each through the batching of both
 devices (other step sizes, so other cuts into prefill and decoding; one or two CPU threads), and compares every answer's
-tokens and trace root. `replay` times an answer of 256 tokens, made token by token, against its replay.
+tokens and trace root. `threads` does so for one and two threads of a CPU, where there is no GPU. `replay` times an
+answer of 256 tokens, made token by token, against its replay.
 """
 
 import sys
@@ -41,6 +43,7 @@ PROMPT_MAX: Final = 24
 ANSWER_MAX: Final = 6
 PAGES: Final = 128
 CPU_ROWS: Final = 96
+OTHER_CPU_ROWS: Final = 70
 GPU_ROWS: Final = (512, 80)
 REPLAY_TOKENS: Final = 256
 REPLAY_PROMPT_TOKENS: Final = 32
@@ -112,17 +115,27 @@ def answers(executor: Executor, shape: TraceShape, requests: list[Request]) -> l
     return consumers
 
 
-def compare_some(directory: Path, seed: int, count: int) -> dict[str, int]:
+def opened_pair(mode: str, model: ExactModel, seed: int) -> tuple[Executor, Executor]:
+    """Two executors whose answers must be equal."""
+    if mode == "threads":
+        one = open_executor(model, DeviceChoice.CPU, threads=1, rows_max=CPU_ROWS, pages=PAGES)
+        return one, open_executor(model, DeviceChoice.CPU, threads=2, rows_max=OTHER_CPU_ROWS, pages=PAGES)
+    cpu = open_executor(model, DeviceChoice.CPU, threads=1 + seed % 2, rows_max=CPU_ROWS, pages=PAGES)
+    rows_max = GPU_ROWS[seed // 2 % 2]
+    return cpu, open_executor(model, DeviceChoice.GPU, rows_max=rows_max, pages=PAGES, device=device())
+
+
+def compare_some(mode: str, directory: Path, seed: int, count: int) -> dict[str, int]:
     """At least `count` answers. Raises AssertionError at the first that differs."""
     model = ExactModel(directory)
     shape = trace_shape(model.header)
     done = {"answers": 0, "positions": 0, "batches": 0}
-    with closing(open_executor(model, DeviceChoice.CPU, threads=1 + seed % 2, rows_max=CPU_ROWS, pages=PAGES)) as cpu:
-        gpu = open_executor(model, DeviceChoice.GPU, rows_max=GPU_ROWS[seed // 2 % 2], pages=PAGES, device=device())
+    first, second = opened_pair(mode, model, seed)
+    with closing(first), closing(second):
         generator = np.random.default_rng([61, seed])
         while done["answers"] < count:
             requests = drawn_batch(generator, model.header.vocabulary)
-            pairs = zip(requests, answers(gpu, shape, requests), answers(cpu, shape, requests), strict=True)
+            pairs = zip(requests, answers(first, shape, requests), answers(second, shape, requests), strict=True)
             for number, (request, ours, theirs) in enumerate(pairs):
                 where = f"seed {seed}, batch {done['batches']}, request {number}"
                 assert ours.tokens == theirs.tokens, where
@@ -130,17 +143,24 @@ def compare_some(directory: Path, seed: int, count: int) -> dict[str, int]:
                 done["answers"] += 1
                 done["positions"] += len(ours.prompt) + len(ours.tokens) - 1
             done["batches"] += 1
-        gpu.close()
     return done
 
 
-def compare(directory: Path, processes: int, count: int) -> Iterator[dict[str, Any]]:
+def compare(mode: str, directory: Path, processes: int, count: int) -> Iterator[dict[str, Any]]:
     started = time.perf_counter()
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         each = -(-count // processes)
-        parts = list(pool.map(compare_some, [directory] * processes, range(processes), [each] * processes))
+        arguments = [mode] * processes, [directory] * processes, range(processes), [each] * processes
+        parts = list(pool.map(compare_some, *arguments))
     totals = {name: sum(part[name] for part in parts) for name in parts[0]}
-    yield {"mode": "honest", **totals, "differences": 0, "seconds": round(time.perf_counter() - started, 1)}
+    where = {"device": "CPU"} if mode == "threads" else {}
+    yield {
+        **where,
+        "mode": f"honest {mode}",
+        **totals,
+        "differences": 0,
+        "seconds": round(time.perf_counter() - started, 1),
+    }
 
 
 def replay_cost(directory: Path) -> Iterator[dict[str, Any]]:
@@ -176,8 +196,9 @@ def replay_cost(directory: Path) -> Iterator[dict[str, Any]]:
 def main() -> None:
     mode, directory, *numbers = sys.argv[1:]
     processes, count = (*map(int, numbers), *(PROCESSES, ANSWERS)[len(numbers) :])
-    for result in compare(Path(directory), processes, count) if mode == "compare" else replay_cost(Path(directory)):
-        record({"model": ExactModel(Path(directory)).name, **result})
+    folder = Path(directory)
+    for result in replay_cost(folder) if mode == "replay" else compare(mode, folder, processes, count):
+        record({"model": ExactModel(folder).name, **result})
 
 
 if __name__ == "__main__":
