@@ -364,7 +364,7 @@ def kernel_times(gpu: GpuEngine, rows: Rows) -> dict[str, float]:
     shape, _ = shape_of(gpu.header, rows, traced=False)
     totals: dict[str, float] = {}
     with gpu._stream:
-        launches = list(gpu._launches(shape, gpu._hasher.slots[0]))
+        launches = gpu._launches(shape, gpu._hasher.slots[0])
         events = [cupy.cuda.Event() for _ in range(len(launches) + 1)]
         events[0].record(gpu._stream)
         prepared = [gpu._launcher.prepare(*launch) for launch in launches]

@@ -6,7 +6,6 @@ which a few are kept. Knows nothing of requests.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from core.gpu import Device
 from core.native import SOURCE_ROOT
 from worker.inference.errors import EngineUnavailable
-from worker.inference.exact.gpu_launch import Launcher, LaunchGraph, LaunchList
+from worker.inference.exact.gpu_launch import DependentLaunch, Launcher
 from worker.inference.exact.gpu_pass import (
     DeviceModel,
     Launch,
@@ -46,7 +45,6 @@ _WEIGHT_ROWS: Final = 16
 _PACK_THREADS: Final = 128
 _LOGIT_ROWS_MAX: Final = 512
 _GRAPHS_MAX: Final = 128
-_PROMPTS_MAX: Final = 16
 _SHARED_BYTES_ALLOWED: Final = 32 * 1024  # to any kernel; more has to be asked for
 
 
@@ -93,8 +91,7 @@ class GpuEngine:
         self._allowed_bytes: dict[str, int] = {}
         self._stream = cupy.cuda.Stream(non_blocking=True)
         self._launcher = Launcher(self._stream.ptr)
-        self._graphs: OrderedDict[tuple[Shape, int], LaunchGraph] = OrderedDict()
-        self._prompts: OrderedDict[tuple[Shape, int], LaunchList] = OrderedDict()
+        self._graphs: OrderedDict[tuple[Shape, int], Any] = OrderedDict()
         try:
             self._hasher = TraceHasher(self.header, device, rows_max)
             with self._stream:
@@ -106,7 +103,7 @@ class GpuEngine:
 
     def close(self) -> None:
         """Free the device's memory. Safe to call twice."""
-        self._forget()
+        self._graphs.clear()
         self._hasher.close()
         self._buffers = {}
         self._model = None
@@ -212,17 +209,12 @@ class GpuEngine:
     def _grow(self, name: str, count: int, dtype: type) -> Any:
         """The buffer, at least `count` long. Growing it throws the graphs away, which hold its address."""
         if self._buffers[name].size < count:
-            self._forget()
+            self._graphs.clear()
             self._stream.synchronize()
             self._buffers[name] = self._cupy.empty(count, dtype)
         return self._buffers[name]
 
     # One batch
-
-    def _forget(self) -> None:
-        """Throw away what was kept for batches to come, as it holds addresses of buffers."""
-        self._graphs.clear()
-        self._prompts.clear()
 
     def _check(self, rows: Rows) -> None:
         header, count = self.header, len(rows.tokens)
@@ -247,26 +239,29 @@ class GpuEngine:
         self._grow("scores", shape.rows * header.heads * shape.pages_per_sequence * PAGE_POSITIONS, np.int32)
         self._grow("sums", sums_needed(self._loaded, shape), np.int32)
         if shape.traced and self._hasher.grow(slot, shape.rows):
-            self._forget()
+            self._graphs.clear()
 
     def _run(self, shape: Shape, slot: TraceSlot) -> None:
-        """Launch the batch: as a graph where it is one of answers alone, else kernel by kernel. Either is kept for the
-        next batch of its shape."""
-        key = (shape, slot.index)
-        kept = self._prompts if shape.rows_of_tile > 1 else self._graphs
-        if key in kept:
-            kept.move_to_end(key)
-            kept[key].launch()
-            return
+        """Launch the batch: as a graph where it is one of answers alone, else kernel by kernel."""
         if shape.rows_of_tile > 1:
-            self._prompts[key] = LaunchList(self._launcher, self._launches(shape, slot))
-        else:
+            self._launch_all(self._launches(shape, slot))
+            return
+        key = (shape, slot.index)
+        if key not in self._graphs:
+            launches = self._launches(shape, slot)
             self._stream.begin_capture()
-            launches = LaunchList(self._launcher, self._launches(shape, slot))
-            self._graphs[key] = LaunchGraph(self._stream.end_capture(), launches)
-            self._graphs[key].launch()
-        if len(kept) > (_PROMPTS_MAX if shape.rows_of_tile > 1 else _GRAPHS_MAX):
-            kept.popitem(last=False)
+            kept = self._launch_all(launches)
+            self._graphs[key] = (self._stream.end_capture(), kept)  # what keeps their arguments alive
+            if len(self._graphs) > _GRAPHS_MAX:
+                self._graphs.popitem(last=False)
+        self._graphs.move_to_end(key)
+        self._graphs[key][0].launch(self._stream)
+
+    def _launch_all(self, launches: list[Launch]) -> list[DependentLaunch]:
+        prepared = [self._launcher.prepare(*one) for one in launches]
+        for one in prepared:
+            self._launcher.launch(one)
+        return prepared
 
     def _outcome(self, shape: Shape, slot: TraceSlot, roots: DeviceRoots | None, trace: Tracing) -> GpuForward:
         header, wanted = self.header, shape.logit_rows
@@ -290,7 +285,7 @@ class GpuEngine:
         assert self._model is not None, "the engine is closed"
         return self._model
 
-    def _launches(self, shape: Shape, slot: TraceSlot) -> Iterator[Launch]:
+    def _launches(self, shape: Shape, slot: TraceSlot) -> list[Launch]:
         own = {"inputs": slot.inputs, "boundaries": slot.boundaries, "kv_rows": slot.kv_rows}
         return launches(self._loaded, {**self._buffers, **own}, self._kernel, shape)
 

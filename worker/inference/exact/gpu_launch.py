@@ -7,14 +7,14 @@ its graph. cupy has no such launch.
 """
 
 import ctypes
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 
 from core.errors import GpuError
 
-__all__ = ["DependentLaunch", "LaunchGraph", "LaunchList", "Launcher"]
+__all__ = ["DependentLaunch", "Launcher"]
 
 _DRIVER: Final = "libcuda.so.1"
 _ATTRIBUTE_CLUSTER_DIMENSION: Final = 4
@@ -95,32 +95,6 @@ class Launcher:
         status = self._launch(ctypes.byref(prepared.configuration), handle, prepared.parameters, None)
         if status != 0:
             raise GpuError(f"the driver refused to launch {prepared.kernel.name} (status {status})")
-
-
-class LaunchList:
-    """Kernels that were launched one after the other, to be launched again."""
-
-    def __init__(self, launcher: Launcher, launches: Iterable[Sequence[Any]]) -> None:
-        """Launch each as it comes; it is given as the arguments of `Launcher.prepare`."""
-        self._launcher = launcher
-        self._prepared: list[DependentLaunch] = []
-        for one in launches:
-            self._prepared.append(launcher.prepare(*one))
-            launcher.launch(self._prepared[-1])
-
-    def launch(self) -> None:
-        for one in self._prepared:
-            self._launcher.launch(one)
-
-
-class LaunchGraph(NamedTuple):
-    """A captured graph, and what keeps the arguments of its kernels alive."""
-
-    graph: Any
-    launches: LaunchList
-
-    def launch(self) -> None:
-        self.graph.launch()
 
 
 def _argument(value: Any) -> int:

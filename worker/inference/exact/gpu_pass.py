@@ -1,11 +1,11 @@
 """The order of kernels of one batch on the GPU, and how each is cut into blocks.
 
 Owns the correspondence between docs/exact-inference.md section 4 and worker/inference/native/gpu/exact.cu. Allocates
-nothing and launches nothing: `launches` gives kernel after kernel to somebody who does.
+nothing and launches nothing: `launches` is a list that may be run or captured.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final, NamedTuple
@@ -353,7 +353,7 @@ def _cluster_blocks(tiles: int, pages: int, processors: int) -> int:
 
 def launches(
     model: DeviceModel, buffers: Mapping[str, Any], kernel: Callable[[str, int], Kernel], shape: Shape
-) -> Iterator[Launch]:
+) -> list[Launch]:
     """Every kernel of a batch of this shape, in order. The launches keep all that they read alive."""
     return _Pass(model, buffers, kernel, shape).run()
 
@@ -370,7 +370,7 @@ class _Pass:
         self._attention = model.put(self._structs.attention.view(np.uint8))
         self._heads = model.put(self._structs.heads.view(np.uint8))
 
-    def run(self) -> Iterator[Launch]:
+    def run(self) -> list[Launch]:
         model, header, rows = self._model, self._model.header, self._shape.rows
         self._add(
             "embed",
@@ -383,15 +383,9 @@ class _Pass:
         for index, layer in enumerate(model.layers):
             self._attend(index, layer)
             self._feed_forward(index, layer)
-            yield from self._taken()
         if self._shape.logit_rows:
             self._logits()
-        yield from self._taken()
-
-    def _taken(self) -> list[Launch]:
-        """What was added since it was asked for last."""
-        added, self._launches = self._launches, []
-        return added
+        return self._launches
 
     def _attend(self, index: int, layer: Layer) -> None:
         header, shape, buffers = self._model.header, self._shape, self._buffers
