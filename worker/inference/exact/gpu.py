@@ -23,11 +23,10 @@ from worker.inference.exact.gpu_pass import (
     Matrix,
     Shape,
     launches,
-    packed_shape,
-    quantised_bytes,
     shape_of,
     sums_needed,
 )
+from worker.inference.exact.gpu_products import packed_shape, quantised_bytes
 from worker.inference.exact.gpu_trace import DeviceRoots, TraceHasher, TraceSlot
 from worker.inference.exact.native import PAGE_POSITIONS, Rows, native_choose
 from worker.inference.exact.reference import Weights

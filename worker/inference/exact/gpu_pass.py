@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from worker.inference.exact.gpu_products import PRODUCTS, Product, padded, product_plan
 from worker.inference.exact.native import PAGE_POSITIONS, Rows
 from worker.inference.exact.specification import Header
 
@@ -23,9 +24,6 @@ __all__ = [
     "Matrix",
     "Shape",
     "launches",
-    "packed_shape",
-    "product_plan",
-    "quantised_bytes",
     "shape_of",
     "sums_needed",
 ]
@@ -45,14 +43,7 @@ _HEADS_OF_BLOCK: Final = 8  # exact.cu
 _K_BLOCK: Final = 128  # layout.cuh
 _WEIGHT_ROWS: Final = 16
 _ALIGNMENT_BYTES: Final = 1024
-_TILE_OUTPUTS: Final = 128  # matmul.cuh
 _PRODUCT_THREADS: Final = 384
-_PADDED_OUTPUTS: Final = 2 * _TILE_OUTPUTS  # of a cluster
-_PADDED_ROWS: Final = 256  # of the largest tile
-_TENSOR_PRODUCTS_PER_CLOCK: Final = 4096  # of a multiprocessor, as is the next
-_L2_BYTES_PER_CLOCK: Final = 27
-_START_BYTES: Final = 16_384  # what a multiprocessor could read while a tile starts
-_SPLITS_MAX: Final = 8  # rows.cuh
 _BLOCKS_OF_PROCESSOR: Final = 8
 _STREAM_ROWS_MAX: Final = 8  # stream.cuh, as are the next four
 _STREAM_THREADS: Final = 352
@@ -65,82 +56,11 @@ _BLOCK_ITEMS: Final = 4 * 256  # exact.cu
 _ROW_ITEMS: Final = 16  # rows.cuh
 _ROWS_MANY: Final = 128
 _ROW_THREADS: Final = 512
-_BLOCKS_OF_SPLIT_MIN: Final = 4
 _NORM_WIDTH_MAX: Final = 4 * 1024
 _WARP_ITEMS: Final = 4 * 32
 _BYTE_BITS: Final = 8
 
 Kernel = Callable[..., None]
-
-
-class _Product(NamedTuple):
-    """A kernel of matmul.cuh: rows of its tile, stages of its ring, blocks of a cluster."""
-
-    name: str
-    rows: int
-    stages: int
-    cluster: int
-
-    @property
-    def shared_bytes(self) -> int:
-        return (_TILE_OUTPUTS + self.rows) * _K_BLOCK * self.stages + _ALIGNMENT_BYTES
-
-    @property
-    def step_clocks(self) -> float:
-        """What one block of K takes: by the tensor cores, or to arrive from the L2 cache."""
-        fetched_bytes = (_TILE_OUTPUTS + self.rows / self.cluster) * _K_BLOCK
-        return max(
-            _TILE_OUTPUTS * self.rows * _K_BLOCK / _TENSOR_PRODUCTS_PER_CLOCK, fetched_bytes / _L2_BYTES_PER_CLOCK
-        )
-
-    def tiles(self, rows: int, outputs: int) -> int:
-        """Units of work that one cluster does."""
-        return -(-rows // self.rows) * -(-outputs // (_TILE_OUTPUTS * self.cluster))
-
-
-_PRODUCTS: Final = (
-    _Product("product_8", 8, 6, 1),
-    _Product("product_16", 16, 6, 1),
-    _Product("product_32", 32, 5, 1),
-    _Product("product_64", 64, 4, 1),
-    _Product("product_128", 128, 6, 2),
-    _Product("product_256", 256, 4, 2),
-)
-
-
-def padded(count: int, multiple: int) -> int:
-    return -(-count // multiple) * multiple
-
-
-def packed_shape(outputs: int, columns: int) -> tuple[int, int]:
-    """Rows and columns of a weight matrix as layout.cuh has it."""
-    return padded(outputs, _PADDED_OUTPUTS), padded(columns, _K_BLOCK)
-
-
-def quantised_bytes(rows: int, columns: int) -> int:
-    """Room for `rows` activation rows, limbs counted, as layout.cuh has them."""
-    return padded(rows, _PADDED_ROWS) * padded(columns, _K_BLOCK)
-
-
-def product_plan(rows: int, outputs: int, columns: int, processors: int) -> tuple[_Product, int]:
-    """(kernel, splits of K) for a matrix product with `rows` activation rows.
-
-    The smallest tile that holds all rows, or of the two largest the one that needs less time; K is split where the
-    tiles alone would leave multiprocessors idle.
-    """
-    kernel = next((one for one in _PRODUCTS if rows <= one.rows), _PRODUCTS[-1])
-    slots = processors // kernel.cluster
-    if rows > _PRODUCTS[-2].rows:
-        kernel = min(_PRODUCTS[-2:], key=lambda one: -(-one.tiles(rows, outputs) // slots) * one.step_clocks)
-
-    def cost(splits: int) -> float:
-        """Bytes that the busiest multiprocessor moves: tiles in, sums out and in again, a start for each."""
-        waves = -(-kernel.tiles(rows, outputs) * splits // slots)
-        tile_bytes = (_TILE_OUTPUTS + kernel.rows) * columns / splits + _START_BYTES
-        return waves * tile_bytes + splits * 8 * rows * outputs / processors
-
-    most = max(1, min(_SPLITS_MAX, -(-columns // _K_BLOCK) // _BLOCKS_OF_SPLIT_MIN))
-    return kernel, min(range(1, most + 1), key=cost)
 
 
 class Matrix(NamedTuple):
@@ -538,12 +458,12 @@ class _Pass:
         given = (buffers["scale"], _u32(product.bits if product else 8), _u32(splits))
         self._add("residual_norm", blocks, _threads(width, shape.rows), buffers["residual"], *sums, *given, *rest)
 
-    def _plan(self, matrix: Matrix, rows: int) -> tuple[_Product, int]:
+    def _plan(self, matrix: Matrix, rows: int) -> tuple[Product, int]:
         return product_plan(rows * matrix.bits // _BYTE_BITS, matrix.outputs, matrix.columns, self._model.processors)
 
     def _ends_in_registers(self, matrix: Matrix, rows: int) -> bool:
         """Whether the largest tile takes K whole, so that whoever multiplies may finish the values too."""
-        return self._plan(matrix, rows) == (_PRODUCTS[-1], 1)
+        return self._plan(matrix, rows) == (PRODUCTS[-1], 1)
 
     def _product(self, matrix: Matrix, rows: int) -> int:
         """Multiply what is quantised, into `sums`. Returns into how many parts K was split."""
@@ -569,10 +489,10 @@ class _Pass:
 
     def _whole_product(self, name: str, matrix: Matrix, target: Any, *more: Any) -> None:
         """A product of the largest tile that ends in registers."""
-        self._launch_product(name, _PRODUCTS[-1], 1, matrix, self._shape.rows, target, *more)
+        self._launch_product(name, PRODUCTS[-1], 1, matrix, self._shape.rows, target, *more)
 
     def _launch_product(
-        self, name: str, product: _Product, splits: int, matrix: Matrix, rows: int, target: Any, *more: Any
+        self, name: str, product: Product, splits: int, matrix: Matrix, rows: int, target: Any, *more: Any
     ) -> None:
         activation_rows = rows * matrix.bits // _BYTE_BITS
         units = product.tiles(activation_rows, matrix.outputs) * splits
