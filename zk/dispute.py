@@ -386,9 +386,15 @@ class Seat:
         self._address = terms.worker if isinstance(party, Worker) else terms.challenger
         self._seen = 0
 
+    @property
+    def turns(self) -> tuple[int, ...]:
+        """The turns at which this party must move."""
+        return self._party.turns
+
     def act(self) -> str | None:
         """Make one move if there is one to make; returns its function. Raises whatever the chain raises for a move that
-        it refuses: whoever has no other then lets the clock run out."""
+        it refuses, or when it does not answer. Whether that move was made or not, the next call goes on from what the
+        chain then says; whoever has no other lets the clock run out."""
         turn = self._chain.turn()  # first: a turn of its own lasts until it moves, so no event can come after it
         events = self._chain.events()
         for event in events[self._seen :]:

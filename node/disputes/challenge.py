@@ -4,7 +4,6 @@ Everything that a challenger needs is here already: the request and its salt are
 is on chain, and the honest trace is computed anew from the model. What the worker knows, the game makes it show.
 """
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,7 +33,7 @@ __all__ = [
     "accepted",
     "challenge_job",
     "dispute_of",
-    "play_dispute",
+    "open_dispute",
     "prepare",
     "settled_receipt",
     "show_receipt",
@@ -64,18 +63,15 @@ def challenge_job(
 ) -> bool:
     """Dispute a job's answer and play to the end; whether the challenger won. Raises ServiceError when there is nothing
     to dispute, or no means to."""
-    return play_dispute(rpc, wallet, prepare(rpc, wallet, job, models_dir), tell)
+    dispute = prepare(rpc, wallet, job, models_dir)
+    game = open_dispute(rpc, wallet, dispute, tell)
+    play_seat(game, dispute.terms, dispute.challenger)
+    game.resolve()
+    return game.winner() == dispute.terms.challenger
 
 
-def play_dispute(
-    rpc: RpcClient,
-    wallet: Wallet,
-    dispute: Dispute,
-    tell: Callable[[str], None],
-    wait: Callable[[float], None] = time.sleep,
-) -> bool:
-    """Show the receipt, challenge it and play to the end, or go on where that was left; whether the challenger won.
-    `wait` passes seconds while the other party thinks."""
+def open_dispute(rpc: RpcClient, wallet: Wallet, dispute: Dispute, tell: Callable[[str], None]) -> RpcGame:
+    """Show the receipt and challenge it, unless that was done before; the game."""
     terms = dispute.terms
     game = RpcGame(rpc, wallet, terms, lambda function, gas: tell(f"  {function:12} {gas:>9,} gas"))
     if game.turn() == Turn.NONE:
@@ -85,9 +81,7 @@ def play_dispute(
         arguments = (terms.solidity(), dispute.receipt.solidity())
         mined = wallet.transact(ARBITER, ARBITER_ADDRESS, "challenge", *arguments, value_wei=bond_wei)
         tell(f"challenged with a bond of {bond_wei} wei ({mined.gas_used:,} gas)")
-    play_seat(game, terms, dispute.challenger, wait)
-    game.resolve()
-    return game.winner() == terms.challenger
+    return game
 
 
 def prepare(rpc: RpcClient, wallet: Wallet, job: ClientJob, models_dir: Path) -> Dispute:

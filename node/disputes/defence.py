@@ -1,11 +1,11 @@
 """A worker answers whoever challenges it: looks for challenges on chain and plays them from what it kept of its jobs.
 
 Without this an honest worker would lose by silence. So whatever fails is tried again until the move's time is over;
-then the game is given up, and its state says so. Blocks its thread; one game at a time.
+then the game is given up, and its state says so. Games are played side by side: who stalls in one cannot make the
+worker late in another. Blocks its thread for a few moves at a time.
 """
 
 import asyncio
-import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from core.errors import InvalidInput
 from core.jobs.request import decode_tokens
 from market.contracts import ARBITER, ARBITER_ADDRESS
 from node.client import RpcClient
-from node.disputes.game import RpcGame, logs_of, play_seat
+from node.disputes.game import RpcGame, advance, logs_of
 from node.errors import ServiceError
 from node.wallet import Wallet
 from protos.messages import AssignJob
@@ -27,11 +27,12 @@ from worker.inference.exact.tokenizer import ChatTokenizer
 from worker.inference.proof_trace import statement_of
 from worker.job_files import JobFiles
 from zk.contracts import DISPUTE, DISPUTE_ADDRESS
-from zk.dispute import Terms, Turn, Worker
+from zk.dispute import Seat, Terms, Turn, Worker
 
-__all__ = ["Defence", "DefenceState", "Defender", "Stopped", "defend"]
+__all__ = ["Defence", "DefenceState", "Defender", "defend"]
 
 POLL_INTERVAL_S = 2.0
+PLAYING_INTERVAL_S = 0.5
 _RETRY_S = (2.0, 4.0, 8.0, 16.0, 30.0)
 """After the first failure in a row, the second, ...; then always the last."""
 _GRACE_S = 300.0
@@ -40,10 +41,6 @@ _DEADLINE_UNKNOWN_S = 3600.0
 """For how long a game is tried whose clock could not be read once."""
 
 _log = structlog.get_logger(__name__)
-
-
-class Stopped(Exception):
-    """The worker ends; a game in progress goes on when it is started again."""
 
 
 class DefenceState(StrEnum):
@@ -71,25 +68,18 @@ class Defence:
     reason: str = ""
     failures: int = 0
     retry_at_s: float = 0.0
+    table: tuple[RpcGame, Seat] | None = None
 
 
 async def defend(defender: "Defender") -> None:
     """Look after challenges until cancelled."""
-    stopping = threading.Event()
-
-    def wait(seconds: float) -> None:
-        if stopping.wait(seconds):
-            raise Stopped
-
-    try:
-        while True:
-            try:
-                await asyncio.to_thread(defender.step, wait)
-            except ServiceError as error:  # what was not found is looked for again at the next turn
-                _log.warning("defence_waits", reason=str(error))
-            await asyncio.sleep(POLL_INTERVAL_S)
-    finally:
-        stopping.set()
+    while True:
+        try:
+            await asyncio.to_thread(defender.step)
+        except ServiceError as error:  # what was not found is looked for again at the next turn
+            _log.warning("defence_waits", reason=str(error))
+        is_playing = defender.count(DefenceState.PLAYING) > 0
+        await asyncio.sleep(PLAYING_INTERVAL_S if is_playing else POLL_INTERVAL_S)
 
 
 class Defender:
@@ -114,9 +104,8 @@ class Defender:
         """How many games stand so."""
         return sum(one.state == state for one in self.defences.values())
 
-    def step(self, wait: Callable[[float], None]) -> int:
-        """Look for challenges, and play every game about this worker that is not over. `wait` passes seconds while the
-        other party thinks.
+    def step(self) -> int:
+        """Look for challenges, and in every game about this worker make the moves that can be made now.
 
         Returns how many challenges were new. Raises ServiceError when they cannot be looked for; what fails in a game
         is in its `Defence`.
@@ -124,7 +113,7 @@ class Defender:
         found = self._look()
         for defence in self.defences.values():
             if defence.state not in _FINAL and self._now_s() >= defence.retry_at_s:
-                self._defend(defence, wait)
+                self._defend(defence)
         return found
 
     def _look(self) -> int:
@@ -140,10 +129,9 @@ class Defender:
         self._next_block = head + 1
         return len(mine)
 
-    def _defend(self, defence: Defence, wait: Callable[[float], None]) -> None:
-        defence.state = DefenceState.PLAYING
+    def _defend(self, defence: Defence) -> None:
         try:
-            self._play(defence, wait)
+            self._play(defence)
         except (ServiceError, InvalidInput) as error:
             defence.failures += 1
             defence.reason = str(error)
@@ -151,24 +139,23 @@ class Defender:
             out_of_time = self._now_s() > defence.deadline_s + _GRACE_S
             self._enter(defence, DefenceState.GIVEN_UP if out_of_time else DefenceState.WAITING)
 
-    def _play(self, defence: Defence, wait: Callable[[float], None]) -> None:
-        terms = self._terms(defence.game_id)
-        played = RpcGame(self._rpc, self._wallet, terms)
-        defence.deadline_s = played.deadline_s()
-        if played.turn() != Turn.OVER:
+    def _play(self, defence: Defence) -> None:
+        terms = self._terms(defence.game_id) if defence.table is None else None
+        game = RpcGame(self._rpc, self._wallet, terms) if terms is not None else defence.table[0]  # type: ignore[index]
+        defence.deadline_s = game.deadline_s()
+        if terms is not None and game.turn() != Turn.OVER:
             job = self._files.kept(defence.job_id)
             if job is None or job.model_hash not in self._models:
                 defence.reason = "the answer or its model is not here any more"
                 self._enter(defence, DefenceState.GIVEN_UP)
                 return
-
-            def think(seconds: float) -> None:
-                defence.deadline_s, defence.failures = played.deadline_s(), 0
-                wait(seconds)
-
-            play_seat(played, terms, self._party(job), think)
-        played.resolve()
-        won = played.winner() == self._wallet.address
+            defence.table = game, Seat(game, terms, self._party(job))
+        if defence.table is not None and not advance(*defence.table):
+            defence.state, defence.failures = DefenceState.PLAYING, 0
+            return
+        game.resolve()
+        defence.table = None
+        won = game.winner() == self._wallet.address
         self._enter(defence, DefenceState.WON if won else DefenceState.LOST)
 
     def _enter(self, defence: Defence, state: DefenceState) -> None:

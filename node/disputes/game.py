@@ -16,7 +16,7 @@ from node.wallet import Wallet
 from zk.contracts import DISPUTE, DISPUTE_ADDRESS
 from zk.dispute import Challenger, Seat, Terms, Turn, Worker
 
-__all__ = ["RpcGame", "game_id", "logs_of", "play_seat"]
+__all__ = ["RpcGame", "advance", "game_id", "logs_of", "play_seat"]
 
 POLL_INTERVAL_S = 0.5
 _TERMS_TYPE = (
@@ -96,18 +96,24 @@ class RpcGame:
         return self._wallet.read(DISPUTE, DISPUTE_ADDRESS, function, *arguments)
 
 
-def play_seat(
-    game: RpcGame, terms: Terms, party: Worker | Challenger, wait: Callable[[float], None] = time.sleep
-) -> None:
-    """Play one side until the game is over; the other party's silence ends it too."""
-    seat = Seat(game, terms, party)
+def advance(game: RpcGame, seat: Seat) -> bool:
+    """Make every move that can be made now, and end the game over the other party's silence; whether it is over."""
     while (turn := game.turn()) != Turn.OVER:
         if seat.act() is not None:
             continue
-        if turn not in party.turns and game.is_overdue():
-            game.time_out()
-        else:
-            wait(POLL_INTERVAL_S)
+        if turn in seat.turns or not game.is_overdue():
+            return False
+        game.time_out()
+    return True
+
+
+def play_seat(
+    game: RpcGame, terms: Terms, party: Worker | Challenger, wait: Callable[[float], None] = time.sleep
+) -> None:
+    """Play one side until the game is over. `wait` passes seconds while the other party thinks."""
+    seat = Seat(game, terms, party)
+    while not advance(game, seat):
+        wait(POLL_INTERVAL_S)
 
 
 def _log(one: dict[str, Any]) -> Log:

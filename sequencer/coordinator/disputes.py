@@ -1,12 +1,11 @@
 """Wrong exact answers, taken to the contracts: their receipts are settled in order to be disputed at once.
 
 The coordinator does it itself, with a bond of its own, and only where it has run the answer again and can prove every
-step: so a cheat pays with its stake, and nobody is slashed for another's word. Playing is a `Prosecutor`'s. One dispute
-at a time, in a thread of its own; after a crash it goes on where the chain says that it stands.
+step: so a cheat pays with its stake, and nobody is slashed for another's word. Playing is a `Prosecutor`'s, in a thread
+of its own, a few moves of each game at a time; after a crash it goes on where the chain says that a game stands.
 """
 
 import asyncio
-import threading
 from collections.abc import Callable
 from concurrent.futures import Executor as ThreadExecutor
 from dataclasses import dataclass
@@ -21,15 +20,11 @@ from sequencer.coordinator.job_log import Judged
 from sequencer.coordinator.job_table import Job
 from sequencer.coordinator.jobs import JobCoordinator
 
-__all__ = ["Case", "Disputes", "Interrupted", "Prosecutor"]
+__all__ = ["Case", "Disputes", "Prosecutor"]
 
-_RETRY_S = 2.0
+_INTERVAL_S = 0.5
 
 _log = structlog.get_logger(__name__)
-
-
-class Interrupted(Exception):
-    """The coordinator ends; a dispute in progress goes on when it is started again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +50,9 @@ class Prosecutor(Protocol):
     def would_win(self, case: Case) -> bool:
         """Whether the contracts would find this receipt wrong, and a bond is at hand."""
 
-    def prosecute(self, case: Case, wait: Callable[[float], None]) -> bool:
-        """Dispute a settled receipt and play to the end; whether its worker lost. `wait` passes seconds.
-
-        Called again for the same case it goes on. Raises WarpgridError for what may be tried again.
-        """
+    def advance(self, case: Case) -> bool | None:
+        """Dispute a settled receipt: open the game, or make the moves that can be made now. Whether its worker lost, or
+        None while the game goes on. Raises WarpgridError for what may be tried again."""
 
 
 class Disputes:
@@ -77,31 +70,24 @@ class Disputes:
         self._coordinator = coordinator
         self._prosecutor = prosecutor
         self._thread = thread
-        self._stopping = threading.Event()
 
     async def run(self) -> None:
         """Dispute until cancelled."""
-        try:
-            while True:
-                await self.step()
-                await asyncio.sleep(_RETRY_S)
-        finally:
-            self._stopping.set()
+        while True:
+            await self.step()
+            await asyncio.sleep(_INTERVAL_S)
 
     async def step(self) -> None:
-        """Play what is to be played now. A chain that does not answer is asked again at the next step."""
+        """Go on with every dispute. A chain that does not answer is asked again at the next step."""
         for job in self._coordinator.table.to_dispute():
             case = Case.of(job, self._coordinator.inclusion(job))
             try:
                 has_lost = await asyncio.get_running_loop().run_in_executor(
-                    self._thread, self._prosecutor.prosecute, case, self._wait
+                    self._thread, self._prosecutor.advance, case
                 )
             except WarpgridError as error:
                 _log.warning("dispute_waits", job=case.job_id.hex(), reason=str(error))
                 continue
-            _log.info("dispute_over", job=case.job_id.hex(), worker=job.worker.hex(), has_lost=has_lost)
-            await self._coordinator.record(Judged(case.job_id, "lost" if has_lost else "won", self._now_ms()))
-
-    def _wait(self, seconds: float) -> None:
-        if self._stopping.wait(seconds):
-            raise Interrupted
+            if has_lost is not None:
+                _log.info("dispute_over", job=case.job_id.hex(), worker=job.worker.hex(), has_lost=has_lost)
+                await self._coordinator.record(Judged(case.job_id, "lost" if has_lost else "won", self._now_ms()))

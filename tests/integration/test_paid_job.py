@@ -6,7 +6,7 @@ Everything is real but the language model: keys and TLS, gRPC, the stores, the c
 import asyncio
 import random
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -370,7 +370,7 @@ class RecordingProsecutor:
     def would_win(self, case: Case) -> bool:
         return True
 
-    def prosecute(self, case: Case, wait: Callable[[float], None]) -> bool:
+    def advance(self, case: Case) -> bool:
         self.cases.append(case)
         return True
 

@@ -129,7 +129,7 @@ class Launch:
         """Rows on the device: the transfers, and the others with those that call the same function side by side."""
         if not len(rows):
             return rows, rows
-        keys = self._cupy.empty(len(rows), "u4")
+        keys = self._cupy.empty(len(rows), "u2")
         self._set_arguments(self._engine.common, rows)
         self._queue(self._engine.common, "warpgrid_evm_sort_keys", len(rows), keys)
         transfers = int((keys == 0).sum())

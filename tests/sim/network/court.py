@@ -4,7 +4,6 @@ What the operator sends is carried out on the ledger and put into a block beside
 by the parties that a real network has: the honest trace against what the worker claimed.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -208,7 +207,7 @@ class SimulatedProsecutor:
             return False
         return True
 
-    def prosecute(self, case: Case, wait: Callable[[float], None]) -> bool:
+    def advance(self, case: Case) -> bool:
         world, dispute = self._world, self._dispute(case)
         world.tick()
         assert case.inclusion is not None, "it is settled"

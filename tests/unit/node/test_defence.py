@@ -12,7 +12,7 @@ from eth_abi.abi import encode
 
 from market.contracts import ARBITER, ARBITER_ADDRESS
 from node.client import RpcClient
-from node.disputes.defence import DefenceState, Defender, Stopped, defend
+from node.disputes.defence import DefenceState, Defender, defend
 from node.disputes.game import game_id
 from node.keys import IdentityKey
 from node.wallet import Wallet
@@ -86,19 +86,19 @@ def only(defender: Defender) -> DefenceState:
 def test_what_fails_is_tried_again(tmp_path: Path) -> None:
     clock, chain = [10.0], Chain(failures=2)
     with chain.defender(tmp_path, clock) as defender:
-        assert defender.step(lambda seconds: None) == 1
+        assert defender.step() == 1
         assert only(defender) == DefenceState.WAITING
         reads = chain.reads
-        defender.step(lambda seconds: None)
+        defender.step()
         assert chain.reads == reads, "not at once"
         clock[0] += 2
-        assert defender.step(lambda seconds: None) == 0
+        assert defender.step() == 0
         assert only(defender) == DefenceState.WAITING
         clock[0] += 3
-        defender.step(lambda seconds: None)
+        defender.step()
         assert (only(defender), chain.reads - reads) == (DefenceState.WAITING, 1), "longer each time"
         clock[0] += 1
-        defender.step(lambda seconds: None)
+        defender.step()
         assert only(defender) == DefenceState.WON
         assert [defender.count(state) for state in DefenceState] == [0, 0, 1, 0, 0]
 
@@ -108,7 +108,7 @@ def test_a_game_is_given_up_when_its_time_is_over_and_not_before(tmp_path: Path,
     clock, chain = [10.0], Chain(failures)
     with chain.defender(tmp_path, clock) as defender:
         for _ in range(1_500):
-            defender.step(lambda seconds: None)
+            defender.step()
             if only(defender) not in (DefenceState.WAITING, DefenceState.PLAYING):
                 break
             clock[0] += 3 if failures < 0 else 15
@@ -121,13 +121,13 @@ def test_a_game_is_given_up_when_its_time_is_over_and_not_before(tmp_path: Path,
         assert 3_900 < clock[0] < 4_000, "for as long as the game's clock could not be read"
         reads = chain.reads
         clock[0] += 1_000
-        defender.step(lambda seconds: None)
+        defender.step()
         assert chain.reads == reads, "for good"
 
 
 def test_without_the_answer_a_game_is_given_up_at_once(tmp_path: Path) -> None:
     with Chain(turn=Turn.STATES).defender(tmp_path, [10.0]) as defender:
-        defender.step(lambda seconds: None)
+        defender.step()
         (defence,) = defender.defences.values()
         assert (defence.state, defence.reason) == (
             DefenceState.GIVEN_UP,
@@ -137,45 +137,31 @@ def test_without_the_answer_a_game_is_given_up_at_once(tmp_path: Path) -> None:
 
 def test_a_lost_game_is_seen_as_lost(tmp_path: Path) -> None:
     with Chain(winner=CHALLENGER).defender(tmp_path, [10.0]) as defender:
-        defender.step(lambda seconds: None)
+        defender.step()
         assert only(defender) == DefenceState.LOST
 
 
-async def test_it_stops_in_the_middle_of_a_game() -> None:
-    """Cancelled while the other party thinks: the thread is told, and ends."""
-    waiting, ended = threading.Event(), threading.Event()
+async def test_it_stops_when_it_is_told_to() -> None:
+    """Cancelled in the middle of a step: that one ends by itself, and there is no other."""
+    began, go_on = threading.Event(), threading.Event()
+    steps: list[str] = []
 
-    class Thinking(Defender):
+    class Slow(Defender):
         def __init__(self) -> None:
             """Asks nobody."""
+            self.defences = {}
 
-        def step(self, wait: Any) -> int:
-            waiting.set()
-            try:
-                wait(3600.0)
-            except Stopped:
-                ended.set()
-                raise
+        def step(self) -> int:
+            began.set()
+            assert go_on.wait(10)
+            steps.append("ended")
             return 0
 
-    task = asyncio.create_task(defend(Thinking()))
-    assert await asyncio.to_thread(waiting.wait, 10)
+    task = asyncio.create_task(defend(Slow()))
+    assert await asyncio.to_thread(began.wait, 10)
     task.cancel()
+    go_on.set()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert await asyncio.to_thread(ended.wait, 10)
-
-
-def test_every_block_is_looked_at_once(tmp_path: Path) -> None:
-    asked: list[tuple[str, str]] = []
-    heads = iter((4, 4, 6))
-
-    def logs(wanted: dict[str, Any]) -> list[Any]:
-        asked.append((wanted["fromBlock"], wanted["toBlock"]))
-        return []
-
-    with serving({"eth_blockNumber": lambda: hex(next(heads)), "eth_getLogs": logs}) as url:
-        rpc = RpcClient(url)
-        defender = Defender(rpc, Wallet(IdentityKey(b"\x11" * 32), rpc), JobFiles(tmp_path), {})
-        assert [defender.step(lambda seconds: None) for _ in range(3)] == [0, 0, 0]
-    assert asked == [("0x0", "0x4"), ("0x5", "0x6")], "a range beyond the head is an error of the chain's"
+    await asyncio.get_running_loop().shutdown_default_executor()
+    assert steps == ["ended"]

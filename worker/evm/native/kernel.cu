@@ -1,27 +1,32 @@
 // Entry points of the common class: most transactions, with little private memory, few registers and no stack to speak
 // of. What does not fit (memory, depth, a precompile beyond the hashes) ends as Overflow and runs in the heavy class.
 //
-// Measured on an H200 (nvcc 13.0, sm_90: 128 registers, 88 bytes of spills, 1,696 bytes of stack, 32 KiB of shared
-// memory a block; 1 M rows unless told, kernel alone, every outcome written in full and equal to the CPU build's):
-// ERC-20 transfer 189 M/s, to new receivers 190; transfer 1,760; four functions shuffled 185, 177 with sorting, 64
-// unsorted; 100 tokens mixed 171; swap (262,144 rows) 23; arithmetic loop 194 G instructions/s; keccak loop 2.9 G
-// hashes/s; 4,096 ERC-20 transfers in 0.17 ms.
+// Measured on an H200 (nvcc 13.0, sm_90: 128 registers, 72 bytes of spills, 1,648 bytes of stack, 58 KiB of shared memory
+// a block of 256; 1 M rows unless told, kernel alone, every outcome written in full and equal to the CPU build's): ERC-20
+// transfer 280 M/s (4 M rows: 288), to new receivers 280; transfer 1,850; four functions shuffled 254, 238 with sorting,
+// 81 unsorted; 100 tokens mixed 235; swap 28; arithmetic loop 311 G instructions/s; keccak loop 3.06 G hashes/s; 4,096
+// ERC-20 transfers in 0.12 ms.
 //
-// What binds (ncu, ERC-20): the memory behind the L1. A transfer is 33 k instructions a warp (224 records of 60
-// instructions each, two keccaks of 5 k), whose floor at 4 instructions a cycle would be 1,000 M/s; 0.9 instructions a
-// cycle are issued of 4, and more warps gain nothing. The L1 writes every store through: 7.5 KB a transaction reach the
-// L2, of which 0.7 KB are the outcome; and the private memory of all resident threads, some 2 KB each, is twice the L2,
-// so that 5 KB a transaction move to and from HBM.
+// What binds (ncu, 131,072 rows, before the warps of a block ran in step). ERC-20: a warp waits 49 % of its time for
+// memory and 16 % for instructions; 1.0 instructions a cycle are issued of 4. A transfer is 34 k instructions a warp, of
+// which two keccaks are 10 k and 224 records of 80 each 18 k. The L1 holds an eighth of the private memory of its
+// threads, 2 KB each, and hits 56 %; of the L2, for which all of that is twice too much, 80 %; so that 6 KB of stores a
+// transaction reach the L2 and 6.5 KB move to and from HBM. Swap: 44 % memory, 30 % instructions: it executes 133 KB of
+// code, a transfer 90 KB. Arithmetic: the latency of dependent instructions. Keccak: the pipe for logic. Transfers: HBM.
 //
 // What helped (ERC-20, M/s): 116 at first; 160 with a journal only of what older frames saw, entries built once, arenas
 // of constant size, arguments in constant memory, and digests of two words remembered; 166 with 3 blocks a
 // multiprocessor and the registers that gives; 172 with a dispatch that makes no calls (the state of divergence was
-// saved to local memory at each record), constants folded by the decoder and jumps that take their block along (46.7 k
-// instructions a warp became 33.4 k; the arithmetic loop went from 133 to 206 G/s, a launch of 4,096 from 0.21 to 0.13
-// ms); 191 with the lowest 8 words of a stack in shared memory and 4 blocks. Transfers in a kernel of their own: 355
-// became 1,720. What did not: 2 blocks (the same or less), 5 (96 registers: 1.8 KB of spills); 12 words in shared
-// memory (184); outcomes stored past the caches and hashes in the base's index (no difference seen). Warning: copied as
-// a whole, registers that were in memory are kept in pieces of a byte by nvcc (Registers::take).
+// saved to local memory at each record), constants folded by the decoder and jumps that take their block along; 187 with
+// the lowest words of a stack in shared memory and 16 warps; 207 with the calls out of the dispatch's loop altogether
+// and the next record read ahead (arithmetic: 194 to 285 G/s), lanes together when they read the base's records, and
+// outcomes copied 8 chunks at a time, not one by one; 212 with the frame's code in shared memory; 255 with the 4 warps of
+// a block in step, 279 with 8. Transfers in a kernel of their own: 355 became 1,720.
+//
+// What did not: 16 warps in step (251; swap, which has more code, 29.2 and not 27.9); 12 warps of 158 registers (199);
+// 12 words of a stack in shared memory (209 and not 207 then, but 4,096 rows took 0.130 and not 0.121 ms) or 6 (205); a
+// row's fields prefetched all at once (the same); a switch whose default is unreachable (more instructions). Warning:
+// copied as a whole, registers that were in memory are kept in pieces of a byte by nvcc (Registers::take).
 #include "worker/evm/native/kernel.hpp"
 #include "worker/evm/native/transfer.hpp"
 
@@ -43,8 +48,8 @@ extern "C" __global__ void __launch_bounds__(128) warpgrid_evm_run_transfers() {
 }
 
 // Sorting key of each row, so that neighbours run the same code: 0 for a transfer; else from the code that is called
-// and the function selector.
-extern "C" __global__ void warpgrid_evm_sort_keys(u32* keys) {
+// and the function selector. 16 bits, since the time of sorting goes by them.
+extern "C" __global__ void warpgrid_evm_sort_keys(u16* keys) {
     const evm::World& world = warpgrid_evm_arguments.world;
     const evm::Transactions& batch = warpgrid_evm_arguments.batch;
     const u64 i = blockIdx.x * static_cast<u64>(blockDim.x) + threadIdx.x;
@@ -61,5 +66,5 @@ extern "C" __global__ void warpgrid_evm_sort_keys(u32* keys) {
     }
     u64 selector = 0;
     for (u64 k = data; k < data + 4 && k < batch.data_offsets[row + 1]; ++k) selector = selector << 8 | batch.data[k];
-    keys[i] = static_cast<u32>(evm::mix(called ^ selector)) | 1;
+    keys[i] = static_cast<u16>(evm::mix(called ^ selector)) | 1;
 }

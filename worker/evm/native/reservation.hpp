@@ -5,6 +5,7 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <memory>
 
 #include "core/native/platform.hpp"
 
@@ -24,18 +25,24 @@ struct LargePageAllocator {
     LargePageAllocator(const LargePageAllocator<U>&) {}
 
     T* allocate(u64 count) {
-        const u64 bytes = count * sizeof(T), whole = (bytes + LARGE_PAGE_BYTES - 1) & ~(LARGE_PAGE_BYTES - 1);
-        const bool is_large = bytes >= LARGE_PAGE_BYTES;
-        void* at = is_large ? std::aligned_alloc(LARGE_PAGE_BYTES, whole) : std::malloc(bytes);
-        if (!at) {
-            std::fputs("warpgrid: no memory for the tables of a base\n", stderr);
+        if (!is_large(count)) return std::allocator<T>().allocate(count);
+        const u64 bytes = count * sizeof(T);
+        void* at = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (at == MAP_FAILED) {
+            std::fputs("warpgrid: the system gives no memory for the tables of a base\n", stderr);
             std::abort();
         }
-        if (is_large) prefer_large_pages(at, whole);
+        prefer_large_pages(at, bytes);
         return static_cast<T*>(at);
     }
-    void deallocate(T* at, u64) { std::free(at); }
+    void deallocate(T* at, u64 count) {
+        if (!is_large(count)) return std::allocator<T>().deallocate(at, count);
+        munmap(at, count * sizeof(T));
+    }
     bool operator==(const LargePageAllocator&) const { return true; }
+
+   private:
+    static bool is_large(u64 count) { return count * sizeof(T) >= 2 * LARGE_PAGE_BYTES; }
 };
 
 // Address space for one purpose; the system gives it memory page by page, as it is touched.
