@@ -257,9 +257,10 @@ class GpuEngine:
         self._graphs[key][0].launch(self._stream)
 
     def _launch_all(self, launches: list[Launch]) -> list[DependentLaunch]:
-        prepared = [self._launcher.prepare(*one) for one in launches]
-        for one in prepared:
-            self._launcher.launch(one)
+        prepared = []
+        for one in launches:
+            prepared.append(self._launcher.prepare(*one))
+            self._launcher.launch(prepared[-1])
         return prepared
 
     def _outcome(self, shape: Shape, slot: TraceSlot, roots: DeviceRoots | None, trace: Tracing) -> GpuForward:

@@ -1,13 +1,16 @@
 // Kernels of the exact engine: docs/exact-inference.md on a Hopper GPU, equal to the CPU engine in every byte.
 //
-// A layer is: sums of qkv, prepare_heads, attention, sums of o, residual_norm, sums of gate_up, gated, quantise_hidden,
+// A layer is: sums of qkv, prepare_heads, attention, sums of o, residual_norm, sums of gate_up, gated, quantise_rows,
 // sums of down, residual_norm. For prompts, attention is attend_maxima, attend and quantise_attended; for long ones, o,
-// gate_up and down end in their own registers (product_residual, product_gated). Answers' attention is score_keys,
-// add_values and finish_heads. worker/inference/exact/gpu_pass.py puts them together. Compile for sm_90a (wgmma).
+// gate_up and down end in their own registers (product_residual, product_gated). Answers' attention is attend_answers and
+// quantise_rows, or for long contexts and odd head widths score_keys, add_values and finish_heads. Where rows are few,
+// products are finished where they are made (stream_values, stream_residual, stream_gated) and norm_rows follows.
+// worker/inference/exact/gpu_pass.py puts them together; blocks of a kernel may start before its predecessor has ended
+// (pipeline.cuh). Compile for sm_90a (wgmma).
 //
 // What binds, at the shape of Llama-3-8B on an H200: a prompt of 4 x 512, products (two thirds of the time, 1,300 to 1,480
-// TOP/s of 1,979), then attend and prepare_heads; an answer of one row, the start and end of 13 kernels a layer, each of
-// which leaves memory idle for 2 to 3 microseconds.
+// TOP/s of 1,979), then attend and prepare_heads; an answer of one row, memory for 50 of 86 microseconds a layer, for the
+// rest the ends of four products and fetching the instructions of the kernels between them.
 //
 // Tried, without gain: the whole decoding step as one cooperative launch (a warp of each block streaming weights into a
 // ring through seven grid-wide barriers a layer; equal bytes, 3.8 to 4.4 ms against 3.6 for a graph of kernels). What
