@@ -3,7 +3,9 @@
     python -m tests.bench.inference exactness      GPU against CPU: random models, ragged batches, traces
     python -m tests.bench.inference engine         speed at the shapes of Llama-3-8B and SmolLM2, random weights
     python -m tests.bench.inference tracing        the same shapes, tracing off and on in turn
-    python -m tests.bench.inference transformers   the same shape in bf16, static cache, CUDA graphs, sdpa
+    python -m tests.bench.inference transformers   the same shapes in bf16, static cache, CUDA graphs, sdpa
+
+`engine:smollm2` and the like take one shape alone.
 
 `device_ms` is a median between CUDA events, `step_ms` of the whole of `GpuEngine.forward`, host and copies included;
 `kernels_us` has events between all kernels, which adds a few microseconds to each.
@@ -52,6 +54,8 @@ SHAPES: dict[str, dict[str, int]] = {
     "ragged": {"heads": 6, "model_width": 96, "vocabulary": 131},
     "wide_heads": {"head_width": 64, "qk_norm": 1, "qkv_bias": 1},
     "widest_heads": {"head_width": 256, "heads": 2, "key_value_heads": 1, "qk_hadamard": 1},
+    "loud_64": {"head_width": 64, "heads": 6, "key_value_heads": 2, "loud_bits": 6},
+    "loud_128": {"head_width": 128, "heads": 4, "key_value_heads": 2, "loud_bits": 6},
     "odd_heads": {"head_width": 80, "heads": 14, "key_value_heads": 2, "model_width": 160},
     "smollm2": {
         **{"model_width": 576, "heads": 9, "key_value_heads": 3, "head_width": 64, "feed_forward_width": 1536},
@@ -92,15 +96,20 @@ MODELS = {"llama_8b": LLAMA_8B, "smollm2": SMOLLM2}
 
 
 def main() -> None:
-    modes: dict[str, Callable[[], Iterator[dict[str, Any]]]] = {
-        "exactness": exactness,
+    modes: dict[str, Callable[[Header], Iterator[dict[str, Any]]]] = {
         "engine": engine,
         "tracing": tracing,
         "transformers": transformers,
     }
-    for mode in sys.argv[1:] or ["exactness", "engine"]:
-        for result in modes[mode]():
-            record({"mode": mode, **result})
+    for argument in sys.argv[1:] or ["exactness", "engine"]:
+        mode, _, only = argument.partition(":")
+        if mode == "exactness":
+            for result in exactness():
+                record({"mode": mode, **result})
+            continue
+        for name in [only] if only else MODELS:
+            for result in modes[mode](MODELS[name]):
+                record({"mode": mode, "shape": name, **result})
 
 
 def record(result: dict[str, Any]) -> None:
@@ -216,14 +225,8 @@ def median_ms(cupy: Any, stream: Any, call: Callable[[], Any], repetitions: int)
     return float(np.median(times))
 
 
-def engine() -> Iterator[dict[str, Any]]:
-    """Prefill and decode, tracing off and on, of random models with the shapes of MODELS."""
-    for name, header in MODELS.items():
-        for result in speed(header):
-            yield {"shape": name, **result}
-
-
-def speed(header: Header) -> Iterator[dict[str, Any]]:
+def engine(header: Header) -> Iterator[dict[str, Any]]:
+    """Prefill and decode, tracing off and on, of a random model."""
     cupy = device().cupy
     pages_each = -(-(CONTEXT + 64) // PAGE_POSITIONS)
     gpu = GpuEngine(
@@ -258,24 +261,23 @@ def speed(header: Header) -> Iterator[dict[str, Any]]:
     gpu.close()
 
 
-def tracing() -> Iterator[dict[str, Any]]:
+def tracing(header: Header) -> Iterator[dict[str, Any]]:
     """What hashing every position costs: rounds of steps with tracing off and on, in turn, each taking up the roots of
     the step before as a server does."""
-    for name, header in MODELS.items():
-        pages_each = -(-(CONTEXT + 64) // PAGE_POSITIONS)
-        gpu = GpuEngine(
-            DeviceModel(header), device(), rows_max=max(map(math.prod, PREFILLS)), pages=max(BATCHES) * pages_each
-        )
-        prompt = np.random.default_rng(3).integers(0, header.vocabulary, CONTEXT).tolist()
-        for batch in BATCHES:
-            rows = decode_rows(prompt, batch, pages_each)
-            yield {"shape": name, "phase": "decode", "batch": batch, **off_and_on(gpu, rows, TRACING_STEPS)}
-        for sequences, length in PREFILLS:
-            if length <= header.context_max:
-                rows = prompt_rows(header, sequences, length)
-                one = off_and_on(gpu, rows, TRACING_STEPS // 8)
-                yield {"shape": name, "phase": "prefill", "sequences": sequences, "length": length, **one}
-        gpu.close()
+    pages_each = -(-(CONTEXT + 64) // PAGE_POSITIONS)
+    gpu = GpuEngine(
+        DeviceModel(header), device(), rows_max=max(map(math.prod, PREFILLS)), pages=max(BATCHES) * pages_each
+    )
+    prompt = np.random.default_rng(3).integers(0, header.vocabulary, CONTEXT).tolist()
+    for batch in BATCHES:
+        rows = decode_rows(prompt, batch, pages_each)
+        yield {"phase": "decode", "batch": batch, **off_and_on(gpu, rows, TRACING_STEPS)}
+    for sequences, length in PREFILLS:
+        if length <= header.context_max:
+            rows = prompt_rows(header, sequences, length)
+            one = off_and_on(gpu, rows, TRACING_STEPS // 8)
+            yield {"phase": "prefill", "sequences": sequences, "length": length, **one}
+    gpu.close()
 
 
 def off_and_on(gpu: GpuEngine, rows: Rows, steps: int) -> dict[str, float]:
@@ -365,8 +367,9 @@ def kernel_times(gpu: GpuEngine, rows: Rows) -> dict[str, float]:
         launches = gpu._launches(shape, gpu._hasher.slots[0])
         events = [cupy.cuda.Event() for _ in range(len(launches) + 1)]
         events[0].record(gpu._stream)
-        for (kernel, grid, block, arguments, shared_bytes), event in zip(launches, events[1:], strict=True):
-            kernel(grid, block, arguments, shared_mem=shared_bytes)
+        prepared = [gpu._launcher.prepare(*launch) for launch in launches]
+        for one, event in zip(prepared, events[1:], strict=True):
+            gpu._launcher.launch(one)
             event.record(gpu._stream)
         gpu._stream.synchronize()
     names = {id(kernel): name for name, kernel in gpu._kernels.items()}
@@ -377,11 +380,10 @@ def kernel_times(gpu: GpuEngine, rows: Rows) -> dict[str, float]:
     return totals
 
 
-def transformers() -> Iterator[dict[str, Any]]:
+def transformers(h: Header) -> Iterator[dict[str, Any]]:
     import torch  # noqa: PLC0415 - only where the comparison runs
     from transformers import LlamaConfig, LlamaForCausalLM, StaticCache  # noqa: PLC0415
 
-    h = LLAMA_8B
     config = LlamaConfig(
         vocab_size=h.vocabulary,
         hidden_size=h.model_width,
@@ -412,10 +414,12 @@ def transformers() -> Iterator[dict[str, Any]]:
         return float(np.median(times))
 
     for sequences, length in PREFILLS:
+        if length > h.context_max:
+            continue
         tokens = torch.randint(0, h.vocabulary, (sequences, length))
         ms = timed(lambda tokens=tokens: model(tokens, use_cache=True, logits_to_keep=1), 5)
         yield {
-            **{"shape": "llama_8b", "phase": "prefill", "sequences": sequences, "length": length},
+            **{"phase": "prefill", "sequences": sequences, "length": length},
             **{"step_ms": round(ms, 2), "tokens_per_s": round(sequences * length / ms * 1000)},
         }
     for batch in BATCHES:
@@ -436,7 +440,7 @@ def transformers() -> Iterator[dict[str, Any]]:
             step()
         ms = timed(graph.replay, 20)
         yield {
-            **{"shape": "llama_8b", "phase": "decode", "batch": batch, "context": CONTEXT},
+            **{"phase": "decode", "batch": batch, "context": CONTEXT},
             **{"graph_ms": round(ms, 3), "tokens_per_s": round(batch / ms * 1000)},
         }
         del graph, cache

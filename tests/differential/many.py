@@ -30,6 +30,7 @@ __all__ = ["Tally", "compare_engines"]
 
 CORPUS_CASES = 3_000
 SHOWN_MAX = 5
+PROGRESS_INTERVAL_S = 10
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -109,13 +110,16 @@ def main(arguments: list[str]) -> int:
     right = (
         GpuEngine(Device(0, Path("build/kernels")), left) if options.right == "gpu" else Engine(options.threads or None)
     )
-    programs, differ, statuses, seed = 0, 0, Counter[str](), options.seed
+    programs, differ, statuses, seed, told = 0, 0, Counter[str](), options.seed, started
     while programs < options.programs and time.monotonic() - started < options.limit_s:
         tally = compare_engines(corpus, seed, options.worlds, left, right)
         programs, differ, statuses = programs + tally.programs, differ + len(tally.different), statuses + tally.statuses
         for row, difference in tally.different[:SHOWN_MAX]:
             print(f"seed {seed}, row {row}: {difference}", flush=True)  # noqa: T201
         seed += 1
+        if time.monotonic() - told > PROGRESS_INTERVAL_S:
+            told = time.monotonic()
+            print(f"{told - started:.0f} s: {programs} programs, {differ} differ", file=sys.stderr, flush=True)  # noqa: T201
     print(f"{time.monotonic() - started:.1f} s, {dict(statuses)}")  # noqa: T201
     print(f"{programs} programs, {sum(statuses.values())} transactions, {differ} differ")  # noqa: T201
     return 1 if differ else 0

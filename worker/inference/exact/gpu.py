@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from core.gpu import Device
 from core.native import SOURCE_ROOT
 from worker.inference.errors import EngineUnavailable
+from worker.inference.exact.gpu_launch import DependentLaunch, Launcher
 from worker.inference.exact.gpu_pass import (
     DeviceModel,
     Launch,
@@ -22,11 +23,10 @@ from worker.inference.exact.gpu_pass import (
     Matrix,
     Shape,
     launches,
-    packed_shape,
-    quantised_bytes,
     shape_of,
     sums_needed,
 )
+from worker.inference.exact.gpu_products import packed_shape, quantised_bytes
 from worker.inference.exact.gpu_trace import DeviceRoots, TraceHasher, TraceSlot
 from worker.inference.exact.native import PAGE_POSITIONS, Rows, native_choose
 from worker.inference.exact.reference import Weights
@@ -44,6 +44,7 @@ _WEIGHT_ROWS: Final = 16
 _PACK_THREADS: Final = 128
 _LOGIT_ROWS_MAX: Final = 512
 _GRAPHS_MAX: Final = 128
+_SHARED_BYTES_ALLOWED: Final = 32 * 1024  # to any kernel; more has to be asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,9 @@ class GpuEngine:
         self._processors = int(cupy.cuda.Device(device.index).attributes["MultiProcessorCount"])
         self._logit_rows_max = min(rows_max, _LOGIT_ROWS_MAX)
         self._kernels: dict[str, Any] = {}
+        self._allowed_bytes: dict[str, int] = {}
         self._stream = cupy.cuda.Stream(non_blocking=True)
+        self._launcher = Launcher(self._stream.ptr)
         self._graphs: OrderedDict[tuple[Shape, int], Any] = OrderedDict()
         try:
             self._hasher = TraceHasher(self.header, device, rows_max)
@@ -188,6 +191,7 @@ class GpuEngine:
             "hidden": empty((rows, f), np.int32),
             "hidden_max": empty(rows, np.int32),
             "attended": empty((rows, attention), np.int32),
+            "attended_max": empty(rows, np.int32),
             "queries": empty((rows, attention), np.int8),
             "query_max": empty(heads, np.int32),
             "score_max": self._cupy.full(heads, -_SCORE_MAX, np.int32),
@@ -245,17 +249,19 @@ class GpuEngine:
         if key not in self._graphs:
             launches = self._launches(shape, slot)
             self._stream.begin_capture()
-            self._launch_all(launches)
-            self._graphs[key] = (self._stream.end_capture(), launches)  # the launches keep their arguments alive
+            kept = self._launch_all(launches)
+            self._graphs[key] = (self._stream.end_capture(), kept)  # what keeps their arguments alive
             if len(self._graphs) > _GRAPHS_MAX:
                 self._graphs.popitem(last=False)
         self._graphs.move_to_end(key)
         self._graphs[key][0].launch(self._stream)
 
-    @staticmethod
-    def _launch_all(launches: list[Launch]) -> None:
-        for kernel, grid, block, arguments, shared_bytes in launches:
-            kernel(grid, block, arguments, shared_mem=shared_bytes)
+    def _launch_all(self, launches: list[Launch]) -> list[DependentLaunch]:
+        prepared = []
+        for one in launches:
+            prepared.append(self._launcher.prepare(*one))
+            self._launcher.launch(prepared[-1])
+        return prepared
 
     def _outcome(self, shape: Shape, slot: TraceSlot, roots: DeviceRoots | None, trace: Tracing) -> GpuForward:
         header, wanted = self.header, shape.logit_rows
@@ -286,8 +292,7 @@ class GpuEngine:
     def _kernel(self, name: str, shared_bytes: int) -> Any:
         """A kernel by name, allowed as much shared memory as it needs."""
         if name not in self._kernels:
-            kernel = self._module.get_function(name)
-            if shared_bytes > 48 * 1024:
-                kernel.max_dynamic_shared_size_bytes = shared_bytes
-            self._kernels[name] = kernel
+            self._kernels[name] = self._module.get_function(name)
+        if shared_bytes > self._allowed_bytes.get(name, _SHARED_BYTES_ALLOWED):
+            self._kernels[name].max_dynamic_shared_size_bytes = self._allowed_bytes[name] = shared_bytes
         return self._kernels[name]

@@ -4,6 +4,7 @@ Owns the correspondence between docs/exact-inference.md section 4 and worker/inf
 nothing and launches nothing: `launches` is a list that may be run or captured.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -12,6 +13,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from worker.inference.exact.gpu_products import PRODUCTS, Product, padded, product_plan
 from worker.inference.exact.native import PAGE_POSITIONS, Rows
 from worker.inference.exact.specification import Header
 
@@ -22,9 +24,6 @@ __all__ = [
     "Matrix",
     "Shape",
     "launches",
-    "packed_shape",
-    "product_plan",
-    "quantised_bytes",
     "shape_of",
     "sums_needed",
 ]
@@ -36,96 +35,32 @@ _TENSOR_HEAD_WIDTHS: Final = (64, 128)  # attention_tensor.cuh, as are the next 
 _TENSOR_PAGES_MAX: Final = 65_536 // PAGE_POSITIONS
 _TENSOR_QUERIES: Final = 64
 _WARP_QUERIES: Final = 16
+_CLUSTER_MAX: Final = 8  # attention_answers.cuh, as are the next two
+_ANSWER_THREADS: Final = 128
+_ANSWER_PAGES_MAX: Final = 512 // PAGE_POSITIONS
+_ATTENDED_FRACTION: Final = 16
 _HEADS_OF_BLOCK: Final = 8  # exact.cu
 _K_BLOCK: Final = 128  # layout.cuh
 _WEIGHT_ROWS: Final = 16
 _ALIGNMENT_BYTES: Final = 1024
-_TILE_OUTPUTS: Final = 128  # matmul.cuh
 _PRODUCT_THREADS: Final = 384
-_PADDED_OUTPUTS: Final = 2 * _TILE_OUTPUTS  # of a cluster
-_PADDED_ROWS: Final = 256  # of the largest tile
-_TENSOR_PRODUCTS_PER_CLOCK: Final = 4096  # of a multiprocessor, as is the next
-_L2_BYTES_PER_CLOCK: Final = 27
-_START_BYTES: Final = 16_384  # what a multiprocessor could read while a tile starts
-_SPLITS_MAX: Final = 8  # rows.cuh
 _BLOCKS_OF_PROCESSOR: Final = 8
+_STREAM_ROWS_MAX: Final = 8  # stream.cuh, as are the next four
+_STREAM_THREADS: Final = 352
+_STREAM_STAGES_MAX: Final = 5
+_STREAM_STAGE_BYTES: Final = 16_384
+_STREAM_OWN_BYTES: Final = 12_288  # barriers, sums, alignment
+_STREAM_ACTIVATION_BYTES_MAX: Final = 28_672
+_STREAM_SHARED_BYTES: Final = 122_880  # so much at most: it and the product after it share a multiprocessor
 _BLOCK_ITEMS: Final = 4 * 256  # exact.cu
 _ROW_ITEMS: Final = 16  # rows.cuh
 _ROWS_MANY: Final = 128
-_BLOCKS_OF_SPLIT_MIN: Final = 4
+_ROW_THREADS: Final = 512
+_NORM_WIDTH_MAX: Final = 4 * 1024
+_WARP_ITEMS: Final = 4 * 32
 _BYTE_BITS: Final = 8
 
 Kernel = Callable[..., None]
-
-
-class _Product(NamedTuple):
-    """A kernel of matmul.cuh: rows of its tile, stages of its ring, blocks of a cluster."""
-
-    name: str
-    rows: int
-    stages: int
-    cluster: int
-
-    @property
-    def shared_bytes(self) -> int:
-        return (_TILE_OUTPUTS + self.rows) * _K_BLOCK * self.stages + _ALIGNMENT_BYTES
-
-    @property
-    def step_clocks(self) -> float:
-        """What one block of K takes: by the tensor cores, or to arrive from the L2 cache."""
-        fetched_bytes = (_TILE_OUTPUTS + self.rows / self.cluster) * _K_BLOCK
-        return max(
-            _TILE_OUTPUTS * self.rows * _K_BLOCK / _TENSOR_PRODUCTS_PER_CLOCK, fetched_bytes / _L2_BYTES_PER_CLOCK
-        )
-
-    def tiles(self, rows: int, outputs: int) -> int:
-        """Units of work that one cluster does."""
-        return -(-rows // self.rows) * -(-outputs // (_TILE_OUTPUTS * self.cluster))
-
-
-_PRODUCTS: Final = (
-    _Product("product_8", 8, 12, 1),
-    _Product("product_16", 16, 11, 1),
-    _Product("product_32", 32, 10, 1),
-    _Product("product_64", 64, 8, 1),
-    _Product("product_128", 128, 6, 2),
-    _Product("product_256", 256, 4, 2),
-)
-
-
-def padded(count: int, multiple: int) -> int:
-    return -(-count // multiple) * multiple
-
-
-def packed_shape(outputs: int, columns: int) -> tuple[int, int]:
-    """Rows and columns of a weight matrix as layout.cuh has it."""
-    return padded(outputs, _PADDED_OUTPUTS), padded(columns, _K_BLOCK)
-
-
-def quantised_bytes(rows: int, columns: int) -> int:
-    """Room for `rows` activation rows, limbs counted, as layout.cuh has them."""
-    return padded(rows, _PADDED_ROWS) * padded(columns, _K_BLOCK)
-
-
-def product_plan(rows: int, outputs: int, columns: int, processors: int) -> tuple[_Product, int]:
-    """(kernel, splits of K) for a matrix product with `rows` activation rows.
-
-    The smallest tile that holds all rows, or of the two largest the one that needs less time; K is split where the
-    tiles alone would leave multiprocessors idle.
-    """
-    kernel = next((one for one in _PRODUCTS if rows <= one.rows), _PRODUCTS[-1])
-    slots = processors // kernel.cluster
-    if rows > _PRODUCTS[-2].rows:
-        kernel = min(_PRODUCTS[-2:], key=lambda one: -(-one.tiles(rows, outputs) // slots) * one.step_clocks)
-
-    def cost(splits: int) -> float:
-        """Bytes that the busiest multiprocessor moves: tiles in, sums out and in again, a start for each."""
-        waves = -(-kernel.tiles(rows, outputs) * splits // slots)
-        tile_bytes = (_TILE_OUTPUTS + kernel.rows) * columns / splits + _START_BYTES
-        return waves * tile_bytes + splits * 8 * rows * outputs / processors
-
-    most = max(1, min(_SPLITS_MAX, -(-columns // _K_BLOCK) // _BLOCKS_OF_SPLIT_MIN))
-    return kernel, min(range(1, most + 1), key=cost)
 
 
 class Matrix(NamedTuple):
@@ -177,6 +112,7 @@ class Launch(NamedTuple):
     block: tuple[int, ...]
     arguments: tuple[Any, ...]
     shared_bytes: int
+    cluster: int  # blocks along the grid's last axis that share their memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +148,13 @@ def shape_of(header: Header, rows: Rows, *, traced: bool) -> tuple[Shape, NDArra
     tile_rows = np.concatenate([*tiles, [count]]).astype(np.int32)
     shape = Shape(count, len(rows.logit_rows), len(tile_rows) - 1, rows_of_tile, len(rows.pages), pages, tensor, traced)
     return shape, tile_rows
+
+
+def _streams(matrix: Matrix, rows: int) -> bool:
+    """Whether a product has so few activation rows that stream.cuh serves it, which finishes values itself."""
+    activation_rows = rows * matrix.bits // _BYTE_BITS
+    activation_bytes = activation_rows * padded(matrix.columns, _K_BLOCK)
+    return activation_rows <= _STREAM_ROWS_MAX and activation_bytes <= _STREAM_ACTIVATION_BYTES_MAX
 
 
 def sums_needed(model: DeviceModel, shape: Shape) -> int:
@@ -320,6 +263,14 @@ def _split_pages(model: DeviceModel, shape: Shape) -> int:
     return split
 
 
+def _cluster_blocks(tiles: int, pages: int, processors: int) -> int:
+    """Blocks of a cluster that attends for one answer's head: as few as keep all multiprocessors busy and have room."""
+    ranks = 1
+    while ranks < _CLUSTER_MAX and (ranks * _ANSWER_PAGES_MAX < pages or tiles * ranks < 2 * processors):
+        ranks *= 2
+    return ranks
+
+
 def launches(
     model: DeviceModel, buffers: Mapping[str, Any], kernel: Callable[[str, int], Kernel], shape: Shape
 ) -> list[Launch]:
@@ -358,7 +309,11 @@ class _Pass:
 
     def _attend(self, index: int, layer: Layer) -> None:
         header, shape, buffers = self._model.header, self._shape, self._buffers
-        splits = self._product(layer.qkv, shape.rows)
+        if _streams(layer.qkv, shape.rows):
+            splits = 0  # finished
+            self._stream("stream_values", layer.qkv, buffers["sums"], layer.qkv.bias)
+        else:
+            splits = self._product(layer.qkv, shape.rows)
         self._add(
             "prepare_heads",
             (shape.rows, -(-(header.heads + 2 * header.key_value_heads) // _HEADS_OF_BLOCK)),
@@ -391,6 +346,24 @@ class _Pass:
         header, shape, buffers = self._model.header, self._shape, self._buffers
         h, heads, kv_heads = header.head_width, header.heads, header.key_value_heads
         parts = -(-(heads // kv_heads) // _HEADS_OF_TILE)
+        if h in _TENSOR_HEAD_WIDTHS and shape.pages_per_sequence <= _CLUSTER_MAX * _ANSWER_PAGES_MAX:
+            blocks = (shape.rows, kv_heads * parts)
+            ranks = _cluster_blocks(math.prod(blocks), shape.pages_per_sequence, self._model.processors)
+            self._add(
+                f"attend_answers_{h}",
+                (*blocks, ranks),
+                _ANSWER_THREADS,
+                *(self._attention, _u32(index), buffers["attended"], buffers["attended_max"]),
+                cluster=ranks,
+            )
+            self._add(
+                "quantise_rows",
+                (-(-heads * h // _BLOCK_ITEMS), shape.rows),
+                256,
+                *(buffers["attended"], buffers["attended_max"], buffers["quantised"], buffers["scale"]),
+                *(_u32(layer.o.bits), _u32(heads * h), _i32(_ATTENDED_FRACTION)),
+            )
+            return
         grid = (shape.tiles, kv_heads * parts, self._structs.splits)
         self._add(f"score_keys_{shape.rows_of_tile}", grid, 128, self._attention, _u32(index))
         self._add(f"add_values_{shape.rows_of_tile}", grid, -(-max(128, h) // 32) * 32, self._attention, _u32(index))
@@ -406,7 +379,10 @@ class _Pass:
         header, shape, buffers = self._model.header, self._shape, self._buffers
         f, fraction, matrix = header.feed_forward_width, _i32(header.hidden_fraction), layer.gate_up
         grid = (-(-f // _BLOCK_ITEMS), shape.rows)
-        if matrix.bits == _BYTE_BITS and self._ends_in_registers(matrix, shape.rows):
+        if _streams(matrix, shape.rows):
+            more = (buffers["hidden_max"], self._model.sigmoid, fraction)
+            self._stream("stream_gated", matrix, buffers["hidden"], *more)
+        elif matrix.bits == _BYTE_BITS and self._ends_in_registers(matrix, shape.rows):
             self._whole_product(
                 "product_gated",
                 *(matrix, buffers["hidden"]),
@@ -428,7 +404,7 @@ class _Pass:
                 *(_u32(f), fraction),
             )
         self._add(
-            "quantise_hidden",
+            "quantise_rows",
             grid,
             256,
             *(buffers["hidden"], buffers["hidden_max"], buffers["quantised"], buffers["scale"]),
@@ -440,7 +416,10 @@ class _Pass:
     def _into_residual(self, matrix: Matrix, bits: int, boundary: int | None) -> None:
         """residual += what is quantised times the matrix; then as `_residual_norm`."""
         rows = self._shape.rows
-        if self._ends_in_registers(matrix, rows):
+        if _streams(matrix, rows):
+            self._stream("stream_residual", matrix, self._buffers["residual"])
+            self._residual_norm(None, 0, bits, boundary)
+        elif self._ends_in_registers(matrix, rows):
             scales = (matrix.mantissa, matrix.row_shift, self._buffers["scale"])
             self._whole_product(f"product_residual_{matrix.bits}", matrix, self._buffers["residual"], *scales)
             self._residual_norm(None, 0, bits, boundary)
@@ -467,29 +446,24 @@ class _Pass:
         header, buffers, shape = self._model.header, self._buffers, self._shape
         width = header.model_width
         kept = buffers["boundaries"][boundary * width :] if shape.traced and boundary is not None else None
-        self._add(
-            "residual_norm",
-            (shape.logit_rows if wanted else shape.rows,),
-            _threads(width, shape.rows),
-            buffers["residual"],
-            *((self._buffers["sums"], product.mantissa, product.row_shift) if product else (None, None, None)),
-            *(buffers["scale"], _u32(product.bits if product else 8), _u32(splits)),
-            *(buffers["quantised"] if bits else None, buffers["scale"], _u32(bits), _u32(width)),
-            *(_i32(header.residual_fraction), np.uint64(header.epsilon_q48)),
-            *(
-                kept,
-                np.uint64((header.layers + 1) * width),
-                self._structs.wanted if wanted else None,
-                buffers["hidden_max"],
-            ),
-        )
+        outcome = (buffers["quantised"] if bits else None, buffers["scale"], _u32(bits), _u32(width))
+        noted = (kept, np.uint64((header.layers + 1) * width), self._structs.wanted if wanted else None)
+        norm = (_i32(header.residual_fraction), np.uint64(header.epsilon_q48), *noted)
+        rest = (*outcome, *norm, buffers["hidden_max"], buffers["attended_max"])
+        blocks = (shape.logit_rows if wanted else shape.rows,)
+        if product is None and width <= _NORM_WIDTH_MAX and shape.rows < _ROWS_MANY:
+            self._add("norm_rows", blocks, -(-width // _WARP_ITEMS) * 32, buffers["residual"], *rest)
+            return
+        sums = (buffers["sums"], product.mantissa, product.row_shift) if product else (None, None, None)
+        given = (buffers["scale"], _u32(product.bits if product else 8), _u32(splits))
+        self._add("residual_norm", blocks, _threads(width, shape.rows), buffers["residual"], *sums, *given, *rest)
 
-    def _plan(self, matrix: Matrix, rows: int) -> tuple[_Product, int]:
+    def _plan(self, matrix: Matrix, rows: int) -> tuple[Product, int]:
         return product_plan(rows * matrix.bits // _BYTE_BITS, matrix.outputs, matrix.columns, self._model.processors)
 
     def _ends_in_registers(self, matrix: Matrix, rows: int) -> bool:
         """Whether the largest tile takes K whole, so that whoever multiplies may finish the values too."""
-        return self._plan(matrix, rows) == (_PRODUCTS[-1], 1)
+        return self._plan(matrix, rows) == (PRODUCTS[-1], 1)
 
     def _product(self, matrix: Matrix, rows: int) -> int:
         """Multiply what is quantised, into `sums`. Returns into how many parts K was split."""
@@ -497,12 +471,28 @@ class _Pass:
         self._launch_product(product.name, product, splits, matrix, rows, self._buffers["sums"], _u32(splits))
         return splits
 
+    def _stream(self, name: str, matrix: Matrix, target: Any, *more: Any) -> None:
+        """Multiply what is quantised by a kernel of stream.cuh."""
+        activation_rows = self._shape.rows * matrix.bits // _BYTE_BITS
+        activation_bytes = activation_rows * padded(matrix.columns, _K_BLOCK)
+        room = _STREAM_SHARED_BYTES - _STREAM_OWN_BYTES - activation_bytes
+        stages = min(_STREAM_STAGES_MAX, room // _STREAM_STAGE_BYTES)
+        self._add(
+            name,
+            (min(self._model.processors, -(-matrix.outputs // _WEIGHT_ROWS)),),
+            _STREAM_THREADS,
+            *(target, matrix.weights, self._buffers["quantised"], _u32(matrix.outputs), _u32(activation_rows)),
+            *(_u32(matrix.columns), _u32(stages), matrix.mantissa, matrix.row_shift, self._buffers["scale"]),
+            *(_u32(matrix.bits), *more),
+            shared_bytes=stages * _STREAM_STAGE_BYTES + activation_bytes + _ALIGNMENT_BYTES,
+        )
+
     def _whole_product(self, name: str, matrix: Matrix, target: Any, *more: Any) -> None:
         """A product of the largest tile that ends in registers."""
-        self._launch_product(name, _PRODUCTS[-1], 1, matrix, self._shape.rows, target, *more)
+        self._launch_product(name, PRODUCTS[-1], 1, matrix, self._shape.rows, target, *more)
 
     def _launch_product(
-        self, name: str, product: _Product, splits: int, matrix: Matrix, rows: int, target: Any, *more: Any
+        self, name: str, product: Product, splits: int, matrix: Matrix, rows: int, target: Any, *more: Any
     ) -> None:
         activation_rows = rows * matrix.bits // _BYTE_BITS
         units = product.tiles(activation_rows, matrix.outputs) * splits
@@ -515,9 +505,18 @@ class _Pass:
             shared_bytes=product.shared_bytes,
         )
 
-    def _add(self, name: str, grid: tuple[int, ...], threads: int, *arguments: Any, shared_bytes: int = 0) -> None:
+    def _add(
+        self,
+        name: str,
+        grid: tuple[int, ...],
+        threads: int,
+        *arguments: Any,
+        shared_bytes: int = 0,
+        cluster: int = 1,
+    ) -> None:
         given = tuple(np.uint64(0) if one is None else one for one in arguments)
-        self._launches.append(Launch(self._kernel(name, shared_bytes), grid, (threads,), given, shared_bytes))
+        kernel = self._kernel(name, shared_bytes)
+        self._launches.append(Launch(kernel, grid, (threads,), given, shared_bytes, cluster))
 
 
 def _u32(value: int | bool) -> np.uint32:
@@ -530,7 +529,9 @@ def _i32(value: int) -> np.int32:
 
 def _threads(width: int, rows: int) -> int:
     """Threads for a block that works on a row of `width` values: in whole warps, with four values each where rows are
-    few and time is latency, up to 16 where many rows keep the multiprocessors busy.
+    few and time is latency, up to 16 where many rows keep the multiprocessors busy. Few enough, where they can be, that
+    the block fits beside the product before it.
     """
     values = 4 if rows < _ROWS_MANY else _ROW_ITEMS
-    return min(1024, max(64, -(-width // (32 * values)) * 32))
+    threads = min(_ROW_THREADS, max(64, -(-width // (32 * values)) * 32))
+    return threads if width <= _ROW_ITEMS * threads else 1024

@@ -36,6 +36,9 @@ WG_FN i32 saturate(i64 x) {
 
 // The least n with x < 2^n.
 WG_FN i32 bit_length(u64 x) {
+#if WG_ON_DEVICE
+    return 64 - __clzll(static_cast<long long>(x));
+#else
     i32 n = 0;
     for (i32 step = 32; step > 0; step /= 2) {
         if (x >> step) {
@@ -44,6 +47,7 @@ WG_FN i32 bit_length(u64 x) {
         }
     }
     return n + static_cast<i32>(x);
+#endif
 }
 
 // floor(sqrt(x)) for x < 2^63. The float unit only guesses: whatever it says, the corrections end at the exact root.
@@ -56,6 +60,20 @@ WG_FN u64 integer_sqrt(u64 x) {
     while (root * root > x) --root;
     while ((root + 1) * (root + 1) <= x) ++root;
     return root;
+}
+
+// floor(a / b) for a < 2^63, b < 2^50: a GPU has no 64-bit division, so the float unit guesses and remainders correct.
+WG_FN u64 quotient(u64 a, u64 b) {
+#if WG_ON_DEVICE
+    const double inverse = 1.0 / static_cast<double>(b);
+    u64 guess = static_cast<u64>(static_cast<double>(a) * inverse);  // off by less than 2^12
+    i64 rest = static_cast<i64>(a - guess * b);
+    guess += static_cast<u64>(static_cast<i64>(floor(static_cast<double>(rest) * inverse)));
+    rest = static_cast<i64>(a - guess * b);
+    return rest < 0 ? guess - 1 : rest >= static_cast<i64>(b) ? guess + 1 : guess;
+#else
+    return a / b;
+#endif
 }
 
 // A positive number as mantissa * 2^exponent with 2^15 <= mantissa < 2^16, truncated.

@@ -48,7 +48,7 @@ WG_FN u64 norm_root(u64 squares, u64 epsilon_q48, u32 width, i32 k, i32 fraction
     const i32 shift = 48 + 2 * k - 2 * fraction;
     const u64 scaled = epsilon_q48 * width;
     const u64 epsilon = shift >= 64 ? 0 : shift >= 0 ? scaled >> shift : scaled << -shift;
-    const u64 root = integer_sqrt((squares + epsilon) / width);
+    const u64 root = integer_sqrt(quotient(squares + epsilon, width));
     return root == 0 ? 1 : root;
 }
 
@@ -56,7 +56,7 @@ WG_FN Scale norm_scale(u64 a, u64 squares, u64 epsilon_q48, u32 width, i32 fract
     const i32 k = norm_shift(a);
     const u64 root = norm_root(squares, epsilon_q48, width, k, fraction);
     const Mantissa largest = mantissa_of(a);
-    const Mantissa ratio = mantissa_of((static_cast<u64>(largest.mantissa) << 32) / root);
+    const Mantissa ratio = mantissa_of(quotient(static_cast<u64>(largest.mantissa) << 32, root));
     return {ratio.mantissa, ratio.exponent + largest.exponent - 32 - k};
 }
 

@@ -47,11 +47,16 @@ class RandomModel:
         return self._tensors[name]
 
 
-def random_model(seed: int, **shape: int) -> RandomModel:
-    """A model of BASE_HEADER with the fields in `shape` replaced. The same seed gives the same model."""
+def random_model(seed: int, *, loud_bits: int = 0, **shape: int) -> RandomModel:
+    """A model of BASE_HEADER with the fields in `shape` replaced. The same seed gives the same model.
+
+    `loud_bits`: how many bits larger the first layer's queries, keys and values are than those of the others.
+    """
     generator = np.random.default_rng(seed)
     header = replace(BASE_HEADER, **shape)
-    return RandomModel(header, {spec.name: _tensor(generator, spec) for spec in tensor_specs(header)})
+    tensors = {spec.name: _tensor(generator, spec) for spec in tensor_specs(header)}
+    tensors["layers.0.qkv.exponent"] += np.int8(loud_bits)
+    return RandomModel(header, tensors)
 
 
 def _tensor(generator: np.random.Generator, spec: TensorSpec) -> NDArray[Any]:

@@ -25,6 +25,8 @@ SHAPES: dict[str, dict[str, int]] = {
     "two_limbs": {"qkv_bits": 16, "gate_up_bits": 16, "head_bits": 16, "o_bits": 16},
     "tensor_64": {"head_width": 64, "heads": 6, "key_value_heads": 2, "model_width": 96, "vocabulary": 131},
     "tensor_128": {"head_width": 128, "heads": 4, "key_value_heads": 1, "qk_hadamard": 1},
+    "loud_64": {"head_width": 64, "heads": 6, "key_value_heads": 2, "loud_bits": 6},
+    "loud_128": {"head_width": 128, "heads": 4, "key_value_heads": 2, "loud_bits": 6},
     "odd_heads": {"head_width": 80, "heads": 14, "key_value_heads": 2, "model_width": 160},
 }
 

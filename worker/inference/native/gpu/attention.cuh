@@ -87,6 +87,13 @@ __device__ __forceinline__ Tile tile_of(const Attention& a, u32 number, u32 grou
     return tile;
 }
 
+// The tile's part of the cache on its way into L2. What this batch adds to it is written there anyway.
+__device__ __forceinline__ void prefetch_pages(const Attention& a, const Tile& tile, u32 layer) {
+    const u32 first = tile.begin + threadIdx.x * PAGE_POSITIONS;
+    for (u32 key = first; key < tile.end; key += blockDim.x * PAGE_POSITIONS)
+        prefetch_bulk(a.page(tile.first_row, key / PAGE_POSITIONS, layer, tile.kv_head).keys, PAGE_POSITIONS * (2 * a.head_width + 12));
+}
+
 template <u32 QUERIES, typename Crew>
 __device__ __forceinline__ void score_keys(const Attention& a, const Tile& tile, u32 layer) {
     __shared__ __align__(16) i8 queries[QUERIES][HEAD_WIDTH_MAX];
@@ -174,7 +181,7 @@ struct HeadScale {
 
 __device__ __forceinline__ HeadScale head_scale(u64 denominator, i32 shift) {
     const i32 b = bit_length(denominator);
-    return {static_cast<i32>((1ull << (b + 22)) / (127 * denominator)), b + 18 - shift};
+    return {static_cast<i32>(quotient(1ull << (b + 22), 127 * denominator)), b + 18 - shift};
 }
 
 template <u32 QUERIES, typename Crew>

@@ -1,21 +1,26 @@
 // Kernels of the exact engine: docs/exact-inference.md on a Hopper GPU, equal to the CPU engine in every byte.
 //
-// A layer is: sums of qkv, prepare_heads, attention, sums of o, residual_norm, sums of gate_up, gated, quantise_hidden,
+// A layer is: sums of qkv, prepare_heads, attention, sums of o, residual_norm, sums of gate_up, gated, quantise_rows,
 // sums of down, residual_norm. For prompts, attention is attend_maxima, attend and quantise_attended; for long ones, o,
-// gate_up and down end in their own registers (product_residual, product_gated). Answers' attention is score_keys,
-// add_values and finish_heads. worker/inference/exact/gpu_pass.py puts them together. Compile for sm_90a (wgmma).
+// gate_up and down end in their own registers (product_residual, product_gated). Answers' attention is attend_answers and
+// quantise_rows, or for long contexts and odd head widths score_keys, add_values and finish_heads. Where rows are few,
+// products are finished where they are made (stream_values, stream_residual, stream_gated) and norm_rows follows.
+// worker/inference/exact/gpu_pass.py puts them together; blocks of a kernel may start before its predecessor has ended
+// (pipeline.cuh). Compile for sm_90a (wgmma).
 //
 // What binds, at the shape of Llama-3-8B on an H200: a prompt of 4 x 512, products (two thirds of the time, 1,300 to 1,480
-// TOP/s of 1,979), then attend and prepare_heads; an answer of one row, the start and end of 13 kernels a layer, each of
-// which leaves memory idle for 2 to 3 microseconds.
+// TOP/s of 1,979), then attend and prepare_heads; an answer of one row, memory for 50 of 86 microseconds a layer, for the
+// rest the ends of four products and fetching the instructions of the kernels between them.
 //
 // Tried, without gain: the whole decoding step as one cooperative launch (a warp of each block streaming weights into a
 // ring through seven grid-wide barriers a layer; equal bytes, 3.8 to 4.4 ms against 3.6 for a graph of kernels). What
 // every block has to compute for itself there (norms, quantised inputs: 5 to 8 microseconds each) costs more than the
 // launches that it saves.
+#include "worker/inference/native/gpu/attention_answers.cuh"
 #include "worker/inference/native/gpu/attention_tensor.cuh"
 #include "worker/inference/native/gpu/heads.cuh"
 #include "worker/inference/native/gpu/matmul.cuh"
+#include "worker/inference/native/gpu/stream.cuh"
 #include "worker/inference/native/sampling.hpp"
 
 using namespace warpgrid;
@@ -58,11 +63,11 @@ struct StoreSums {
                                             StoreSums{sums, outputs, rows});                                           \
     }
 
-#define KERNEL_ALONE(threads) KERNEL_RESIDENT(threads, 1)
-PRODUCT(product_8, KERNEL_ALONE, 8, 12, 1)
-PRODUCT(product_16, KERNEL_ALONE, 16, 11, 1)
-PRODUCT(product_32, KERNEL_ALONE, 32, 10, 1)
-PRODUCT(product_64, KERNEL_ALONE, 64, 8, 1)
+#define KERNEL_ALONE(threads) KERNEL_RESIDENT(threads, 2)  // this product and the one after next
+PRODUCT(product_8, KERNEL_ALONE, 8, 6, 1)
+PRODUCT(product_16, KERNEL_ALONE, 16, 6, 1)
+PRODUCT(product_32, KERNEL_ALONE, 32, 5, 1)
+PRODUCT(product_64, KERNEL_ALONE, 64, 4, 1)
 PRODUCT(product_128, KERNEL_PAIR, 128, 6, 2)
 PRODUCT(product_256, KERNEL_PAIR, 256, 4, 2)
 
@@ -264,9 +269,15 @@ product_gated(i32* hidden, const i8* weights, const i8* activations, u32 outputs
                        Gate{hidden, hidden_max, tile_max, {tile_scale, &exponent_max}, table, mantissa, row_shift, scale, outputs / 2, rows, hidden_fraction});
 }
 
+// A table of 4,096 words on its way into the L2 cache, which a layer's weights have swept since it was last read.
+__device__ __forceinline__ void prefetch_table(const i32* table) {
+    for (u32 i = 32 * threadIdx.x; i < 4096; i += 32 * blockDim.x) prefetch_line(table + i);
+}
+
 // Rows of the embedding, the residual's boundary 0; resets what the steps of this pass accumulate.
 KERNEL(1024) embed(i32* residual, const i8* embedding, const u16* mantissa, const i8* exponent, const i32* token,
                    u32 width, i32 fraction, u64* best) {
+    take_turn();
     const u64 row = blockIdx.x, from = static_cast<u64>(token[row]);
     if (threadIdx.x == 0) best[row] = 0;
     for (u32 i = threadIdx.x; i < width; i += blockDim.x)
@@ -277,10 +288,15 @@ KERNEL(1024) embed(i32* residual, const i8* embedding, const u16* mantissa, cons
 // Where `boundary` is not null: the residual row for the trace. `rows_wanted` chooses rows, or is null for all.
 KERNEL(1024) residual_norm(i32* residual, const i32* sums, const i32* mantissa, const i32* row_shift, const Scale* in_scale,
                            u32 in_bits, u32 splits, i8* out, Scale* out_scale, u32 out_bits, u32 width, i32 fraction,
-                           u64 epsilon_q48, i32* boundary, u64 boundary_stride, const i32* rows_wanted, i32* hidden_max) {
+                           u64 epsilon_q48, i32* boundary, u64 boundary_stride, const i32* rows_wanted, i32* hidden_max,
+                           i32* attended_max) {
+    allow_next();
+    const Product product = {sums, mantissa, row_shift, gridDim.x, width, in_bits, splits};
+    if (sums)
+        for (u32 i = 4 * threadIdx.x; i < width; i += 4 * blockDim.x) product.prefetch(i);
+    await_previous();
     const u32 row = rows_wanted ? static_cast<u32>(rows_wanted[blockIdx.x]) : blockIdx.x;
     i32* from = residual + static_cast<u64>(row) * width;
-    const Product product = {sums, mantissa, row_shift, gridDim.x, width, in_bits, splits};
     const Scale row_scale = sums ? in_scale[row] : Scale{};
     Quad x[ROW_QUADS] = {};
 #pragma unroll
@@ -302,7 +318,20 @@ KERNEL(1024) residual_norm(i32* residual, const i32* sums, const i32* mantissa, 
         }
         if (boundary) store_quad(boundary + row * boundary_stride + i, x[j]);
     }
-    if (hidden_max && threadIdx.x == 0) hidden_max[row] = 1;
+    if (threadIdx.x == 0) hidden_max[row] = attended_max[row] = 1;
+    if (out) norm_row(out, blockIdx.x, out_scale + blockIdx.x, x, width, out_bits, fraction, epsilon_q48);
+}
+
+// residual_norm where there is no product to add and each thread has four values: the short code of an answer alone, as
+// each layer fetches it again.
+KERNEL_RESIDENT(1024, 2) norm_rows(const i32* residual, i8* out, Scale* out_scale, u32 out_bits, u32 width, i32 fraction, u64 epsilon_q48,
+                              i32* boundary, u64 boundary_stride, const i32* rows_wanted, i32* hidden_max, i32* attended_max) {
+    take_turn();
+    const u32 row = rows_wanted ? static_cast<u32>(rows_wanted[blockIdx.x]) : blockIdx.x, i = 4 * threadIdx.x;
+    Quad x[1] = {};
+    if (i < width) x[0] = load_quad(residual + static_cast<u64>(row) * width + i);
+    if (boundary && i < width) store_quad(boundary + row * boundary_stride + i, x[0]);
+    if (threadIdx.x == 0) hidden_max[row] = attended_max[row] = 1;
     if (out) norm_row(out, blockIdx.x, out_scale + blockIdx.x, x, width, out_bits, fraction, epsilon_q48);
 }
 
@@ -312,35 +341,76 @@ constexpr u32 HEADS_OF_BLOCK = 8;
 KERNEL(32 * HEADS_OF_BLOCK) prepare_heads(const i32* sums, const i32* mantissa, const i32* row_shift, const Scale* scale,
                                           u32 bits, u32 splits, const i32* bias, const Heads* state, const i32* query_norm,
                                           const i32* key_norm, u8* kv_rows, u32 layer) {
+    allow_next();
     const u32 row = blockIdx.x, head = blockIdx.y * HEADS_OF_BLOCK + threadIdx.x / 32;
     Heads heads = *state;
     heads.query_norm = query_norm;
     heads.key_norm = key_norm;
     heads.kv_rows = kv_rows;
     const u32 all = heads.heads + 2 * heads.kv_heads;
-    if (head >= all) return;
     const Product product = {sums, mantissa, row_shift, gridDim.x, all * heads.head_width, bits, splits};
+    for (u32 i = threadIdx.x % 32; splits > 0 && head < all && i < heads.head_width; i += 32) product.prefetch(head * heads.head_width + i);
+    prefetch_angles(heads, row);
+    await_previous();
+    if (head >= all) return;
+    if (splits == 0) {  // finished (stream_values)
+        prepare_head(heads, layer, row, head, [&](u32 n) { return sums[static_cast<u64>(row) * product.outputs + n]; });
+        return;
+    }
     const Scale row_scale = scale[row];
     prepare_head(heads, layer, row, head, [&](u32 n) {
         return saturate(product.output(product.sum(row, n), n, row_scale) + (bias ? bias[n] : 0));
     });
 }
 
+// In clusters of gridDim.z blocks.
+#define ATTEND_ANSWERS(width)                                                                                            \
+    KERNEL_RESIDENT(ANSWER_THREADS, 4) attend_answers_##width(const Attention* attention, u32 layer, i32* attended, i32* attended_max) { \
+        __shared__ __align__(16) AnswerMemory<width> memory;                                                             \
+        const Attention a = *attention;                                                                                  \
+        Answer<width> answer(a, memory, layer);                                                                          \
+        allow_next();                                                                                                    \
+        prefetch_table(a.exp2);                                                                                          \
+        if (gridDim.x * gridDim.y * gridDim.z < ANSWER_PREFETCH_BLOCKS) answer.prefetch();                               \
+        await_previous();                                                                                                \
+        answer.load_queries();                                                                                           \
+        answer.score();                                                                                                  \
+        answer.add_values();                                                                                             \
+        answer.finish(attended, attended_max);                                                                           \
+    }
+ATTEND_ANSWERS(64)
+ATTEND_ANSWERS(128)
+
 KERNEL_RESIDENT(128, 8) score_keys_1(const Attention* attention, u32 layer) {
-    score_keys<HEADS_OF_TILE, BlockCrew>(*attention, tile_of(*attention, blockIdx.x, blockIdx.y, blockIdx.z), layer);
+    const Tile tile = tile_of(*attention, blockIdx.x, blockIdx.y, blockIdx.z);
+    allow_next();
+    prefetch_pages(*attention, tile, layer);
+    await_previous();
+    score_keys<HEADS_OF_TILE, BlockCrew>(*attention, tile, layer);
 }
 KERNEL_RESIDENT(128, 4) score_keys_4(const Attention* attention, u32 layer) {
-    score_keys<4 * HEADS_OF_TILE, BlockCrew>(*attention, tile_of(*attention, blockIdx.x, blockIdx.y, blockIdx.z), layer);
+    const Tile tile = tile_of(*attention, blockIdx.x, blockIdx.y, blockIdx.z);
+    allow_next();
+    prefetch_pages(*attention, tile, layer);
+    await_previous();
+    score_keys<4 * HEADS_OF_TILE, BlockCrew>(*attention, tile, layer);
 }
 KERNEL_RESIDENT(256, 4) add_values_1(const Attention* attention, u32 layer) {
+    allow_next();
+    prefetch_table(attention->exp2);
+    await_previous();
     add_values<HEADS_OF_TILE, BlockCrew>(*attention, tile_of(*attention, blockIdx.x, blockIdx.y, blockIdx.z), layer);
 }
 KERNEL_RESIDENT(256, 2) add_values_4(const Attention* attention, u32 layer) {
+    allow_next();
+    prefetch_table(attention->exp2);
+    await_previous();
     add_values<4 * HEADS_OF_TILE, BlockCrew>(*attention, tile_of(*attention, blockIdx.x, blockIdx.y, blockIdx.z), layer);
 }
 
 #define ATTEND_MAXIMA(width)                                                                               \
     KERNEL_RESIDENT(32 * TENSOR_WARPS, 6) attend_maxima_##width(const Attention* attention, u32 layer) { \
+        take_turn();                                                                                     \
         attend_maxima<width>(*attention, layer);                                                         \
     }
 ATTEND_MAXIMA(64)
@@ -349,8 +419,10 @@ ATTEND_MAXIMA(128)
 #define ATTEND(width)                                                                                   \
     KERNEL_RESIDENT(32 * TENSOR_WARPS, 2) attend_##width(const Attention* attention, u32 layer, i32* attended) { \
         __shared__ i32 exp2[4096];                                                                      \
+        allow_next();                                                                                   \
         for (u32 i = threadIdx.x; i < 4096; i += blockDim.x) exp2[i] = attention->exp2[i];              \
         __syncthreads();                                                                                \
+        await_previous();                                                                               \
         attend<width>(*attention, layer, exp2, attended);                                               \
     }
 ATTEND(64)
@@ -369,6 +441,7 @@ __device__ __forceinline__ void quantise_attended_row(const i32* attended, i32 a
 }
 
 KERNEL(1024) quantise_attended(const i32* attended, i8* out, Scale* scale, u32 bits, u32 width) {
+    take_turn();
     i32 a = 1;
 #pragma unroll 4
     for (u32 i = 4 * threadIdx.x; i < width; i += 4 * blockDim.x)
@@ -379,6 +452,7 @@ KERNEL(1024) quantise_attended(const i32* attended, i8* out, Scale* scale, u32 b
 // The outputs of all heads of a row, quantised for `o`; leaves the running results of attention as they were at first.
 KERNEL(1024) finish_heads(i32* score_max, i32* reach_max, u64* denominator, u64* numerator, i32* attended, i8* out,
                           Scale* scale, u32 bits, u32 heads, u32 h) {
+    take_turn();
     __shared__ HeadScale scales[256];
     const u64 row = blockIdx.x;
     const u32 width = heads * h;
@@ -411,9 +485,13 @@ __device__ __forceinline__ u32 first_item() { return 4 * (blockIdx.x * blockDim.
 KERNEL(256) gated(const i32* sums, const i32* mantissa, const i32* row_shift, const Scale* scale, u32 bits, u32 splits,
                   i32* hidden, i32* hidden_max, const i32* sigmoid, u32 f, i32 hidden_fraction) {
     __shared__ i32 partial[32];
+    allow_next();
     const u32 row = blockIdx.y, i = first_item();
-    const Scale row_scale = scale[row];
     const Product product = {sums, mantissa, row_shift, gridDim.y, 2 * f, bits, splits};
+    if (i < f) product.prefetch(i), product.prefetch(f + i);
+    prefetch_table(sigmoid);
+    await_previous();
+    const Scale row_scale = scale[row];
     i32 a = 1;
     if (i < f) {
         i64 gates[4], ups[4];
@@ -433,14 +511,34 @@ KERNEL(256) gated(const i32* sums, const i32* mantissa, const i32* row_shift, co
     if (threadIdx.x == 0) atomicMax(hidden_max + row, a);
 }
 
-// A row's part of the gated units, quantised for `down`.
-KERNEL(256) quantise_hidden(const i32* hidden, const i32* hidden_max, i8* out, Scale* scale, u32 bits, u32 f,
-                            i32 hidden_fraction) {
+// A row's part, quantised for the next product; `row_max` has the largest magnitude of each row.
+KERNEL(256) quantise_rows(const i32* rows, const i32* row_max, i8* out, Scale* scale, u32 bits, u32 width, i32 fraction) {
+    take_turn();
     const u32 row = blockIdx.y, i = first_item();
-    const i32 a = hidden_max[row];
-    if (i < f)
-        store_quantised(out, row, i, f, bits, load_quad(hidden + static_cast<u64>(row) * f + i), reciprocal_of(bits, a));
-    if (i == 0) scale[row] = plain_scale(static_cast<u64>(a), hidden_fraction);
+    const i32 a = row_max[row];
+    if (i < width)
+        store_quantised(out, row, i, width, bits, load_quad(rows + static_cast<u64>(row) * width + i), reciprocal_of(bits, a));
+    if (i == 0) scale[row] = plain_scale(static_cast<u64>(a), fraction);
+}
+
+// Products of few rows, finished where they are made (stream.cuh).
+#define KERNEL_STREAM KERNEL_RESIDENT(STREAM_THREADS, 2)
+#define STREAM_ARGUMENTS \
+    const i8 *weights, const i8 *activations, u32 outputs, u32 rows, u32 columns, u32 stages, const i32 *mantissa, const i32 *row_shift, \
+        const Scale *scale, u32 bits
+#define STREAM_OPERANDS {weights, activations, outputs, rows, columns, stages}
+#define STREAM_SCALES {mantissa, row_shift, scale, rows, bits}
+
+KERNEL_STREAM stream_values(i32* values, STREAM_ARGUMENTS, const i32* bias) {
+    stream_product(STREAM_OPERANDS, StreamValues{values, bias, STREAM_SCALES, outputs});
+}
+
+KERNEL_STREAM stream_residual(i32* residual, STREAM_ARGUMENTS) {
+    stream_product(STREAM_OPERANDS, StreamResidual{residual, STREAM_SCALES, outputs});
+}
+
+KERNEL_STREAM stream_gated(i32* hidden, STREAM_ARGUMENTS, i32* hidden_max, const i32* sigmoid, i32 hidden_fraction) {
+    stream_product(STREAM_OPERANDS, StreamGated{hidden, RowMaxima(hidden_max), STREAM_SCALES, sigmoid, outputs / 2, hidden_fraction});
 }
 
 // Logits of a part of the vocabulary, and the key of the greedy choice: `best` grows to the largest logit with the
@@ -448,9 +546,16 @@ KERNEL(256) quantise_hidden(const i32* hidden, const i32* hidden_max, i8* out, S
 KERNEL(256) finish_logits(const i32* sums, const i32* mantissa, const i32* row_shift, const Scale* scale, u32 bits,
                           u32 splits, i32* logits, u64* best, u32 vocabulary) {
     __shared__ u64 partial[32];
+    allow_next();
     const u32 row = blockIdx.y;
-    const Scale row_scale = scale[row];
     const Product product = {sums, mantissa, row_shift, gridDim.y, vocabulary, bits, splits};
+#pragma unroll
+    for (u32 j = 0; j < 4; ++j) {
+        const u32 n = (blockIdx.x * 4 + j) * blockDim.x + threadIdx.x;
+        if (n < vocabulary) product.prefetch(n);
+    }
+    await_previous();
+    const Scale row_scale = scale[row];
     i64 four[4] = {};
 #pragma unroll
     for (u32 j = 0; j < 4; ++j) {

@@ -24,6 +24,13 @@ struct Heads {
     u32 layers, heads, kv_heads, head_width, pages_per_sequence, hadamard;
 };
 
+// Cosines and sines of a row's position on their way into the L2 cache.
+__device__ __forceinline__ void prefetch_angles(const Heads& h, u32 row) {
+    const u32 half = h.head_width / 2, i = threadIdx.x * 32;
+    const u64 angles = static_cast<u64>(h.position[row]) * half;
+    if (i < half) prefetch_line(h.cosines + angles + i), prefetch_line(h.sines + angles + i);
+}
+
 // PAIRS is how many pairs of entries a lane holds at most.
 template <u32 PAIRS>
 struct HeadPairs {

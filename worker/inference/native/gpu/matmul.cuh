@@ -142,36 +142,79 @@ struct Ring {
     __device__ __forceinline__ static u32 parity(u32 use) { return use / STAGES % 2; }
 };
 
+// The blocks of K that one block of threads works on, tile after tile, and where their operands are.
+template <u32 ROWS, u32 CLUSTER>
+struct Walk {
+    const Operands& operands;
+    const Tiles<ROWS, CLUSTER>& tiles;
+    u32 rank, unit, left;
+    const i8* weights;
+    const i8* activations;
+
+    __device__ __forceinline__ Walk(const Operands& operands, const Tiles<ROWS, CLUSTER>& tiles, u32 rank)
+        : operands(operands), tiles(tiles), rank(rank), unit(blockIdx.x / CLUSTER) {
+        enter();
+    }
+    __device__ __forceinline__ bool more() const { return unit < tiles.units; }
+    __device__ __forceinline__ void next() {
+        weights += WEIGHT_BLOCK_BYTES;
+        activations += ACTIVATION_BLOCK_BYTES;
+        if (--left > 0) return;
+        unit += gridDim.x / CLUSTER;
+        enter();
+    }
+    __device__ __forceinline__ void enter() {
+        const u32 row = tiles.first_row(unit), block = tiles.begin(unit);
+        left = tiles.end(unit) - block;
+        weights = operands.weights + (static_cast<u64>(tiles.first_output(unit, rank) / WEIGHT_ROWS) * tiles.blocks + block) * WEIGHT_BLOCK_BYTES;
+        activations = operands.activations + (static_cast<u64>(row / ACTIVATION_ROWS) * tiles.blocks + block) * ACTIVATION_BLOCK_BYTES +
+                      row % ACTIVATION_ROWS * K_BLOCK;
+    }
+};
+
+// The thread that fetches. Weights of the first stages are on their way before the kernels ahead of this one have ended.
 template <u32 ROWS, u32 STAGES, u32 CLUSTER>
-__device__ __forceinline__ void feed(const Operands& o, const Tiles<ROWS, CLUSTER>& tiles, const Ring<ROWS, STAGES>& ring,
-                                     u32 rank) {
-    constexpr u32 PARTS = ROWS > ACTIVATION_ROWS ? ROWS / ACTIVATION_ROWS : 1, PART_BYTES = ROWS / PARTS * K_BLOCK;
+struct Feeder {
+    static constexpr u32 PARTS = ROWS > ACTIVATION_ROWS ? ROWS / ACTIVATION_ROWS : 1, PART_BYTES = ROWS / PARTS * K_BLOCK;
     static_assert(PARTS % CLUSTER == 0);
-    u32 use = 0;
-    for (u32 unit = blockIdx.x / CLUSTER; unit < tiles.units; unit += gridDim.x / CLUSTER) {
-        const u32 row = tiles.first_row(unit);
-        const i8* weights = o.weights + static_cast<u64>(tiles.first_output(unit, rank) / WEIGHT_ROWS) * tiles.blocks * WEIGHT_BLOCK_BYTES;
-        const i8* activations = o.activations + static_cast<u64>(row / ACTIVATION_ROWS) * tiles.blocks * ACTIVATION_BLOCK_BYTES +
-                                row % ACTIVATION_ROWS * K_BLOCK;
-        for (u32 block = tiles.begin(unit); block < tiles.end(unit); ++block, ++use) {
+    const Ring<ROWS, STAGES>& ring;
+    u32 rank, blocks;
+
+    __device__ __forceinline__ void run(const Operands& operands, const Tiles<ROWS, CLUSTER>& tiles) const {
+        Walk<ROWS, CLUSTER> ahead(operands, tiles, rank);
+        u32 started = 0;
+        for (; started < STAGES && ahead.more(); ++started, ahead.next()) fetch_weights(ahead.weights, started);
+        await_previous();
+        async_proxy_follows();
+        Walk<ROWS, CLUSTER> walk(operands, tiles, rank);
+        for (u32 use = 0; use < started; ++use, walk.next()) fetch_activations(walk.activations, use);
+        for (u32 use = started; walk.more(); ++use, walk.next()) {
             barrier_wait(ring.empty_of(use), ring.parity(use) ^ 1);
-            const u32 at = ring.stage(use), full = ring.full_of(use);
-            barrier_expect(full, ring.STAGE_BYTES);
+            fetch_weights(walk.weights, use);
+            fetch_activations(walk.activations, use);
+        }
+        allow_next();
+    }
+
+    __device__ __forceinline__ void fetch_weights(const i8* weights, u32 use) const {
+        const u32 at = ring.stage(use), full = ring.full_of(use);
+        barrier_expect(full, ring.STAGE_BYTES);
 #pragma unroll
-            for (u32 i = 0; i < TILE_OUTPUTS / WEIGHT_ROWS; ++i)
-                copy_bulk(at + i * WEIGHT_BLOCK_BYTES,
-                          weights + (static_cast<u64>(i) * tiles.blocks + block) * WEIGHT_BLOCK_BYTES, WEIGHT_BLOCK_BYTES, full);
+        for (u32 i = 0; i < TILE_OUTPUTS / WEIGHT_ROWS; ++i)
+            copy_bulk(at + i * WEIGHT_BLOCK_BYTES, weights + static_cast<u64>(i) * blocks * WEIGHT_BLOCK_BYTES, WEIGHT_BLOCK_BYTES, full);
+    }
+
+    __device__ __forceinline__ void fetch_activations(const i8* activations, u32 use) const {
+        const u32 at = ring.stage(use) + TILE_OUTPUTS * K_BLOCK, full = ring.full_of(use);
 #pragma unroll
-            for (u32 i = 0; i < PARTS / CLUSTER; ++i) {
-                const u32 part = i * CLUSTER + rank;
-                const u32 target = at + TILE_OUTPUTS * K_BLOCK + part * PART_BYTES;
-                const i8* source = activations + (static_cast<u64>(part) * tiles.blocks + block) * ACTIVATION_BLOCK_BYTES;
-                if constexpr (CLUSTER == 1) copy_bulk(target, source, PART_BYTES, full);
-                else copy_bulk_to_all(target, source, PART_BYTES, full, (1 << CLUSTER) - 1);
-            }
+        for (u32 i = 0; i < PARTS / CLUSTER; ++i) {
+            const u32 part = i * CLUSTER + rank, target = at + part * PART_BYTES;
+            const i8* source = activations + static_cast<u64>(part) * blocks * ACTIVATION_BLOCK_BYTES;
+            if constexpr (CLUSTER == 1) copy_bulk(target, source, PART_BYTES, full);
+            else copy_bulk_to_all(target, source, PART_BYTES, full, (1 << CLUSTER) - 1);
         }
     }
-}
+};
 
 template <u32 ROWS, u32 STAGES, u32 CLUSTER>
 __device__ __forceinline__ void leave_stage(const Ring<ROWS, STAGES>& ring, u32 use) {
@@ -233,9 +276,10 @@ __device__ __forceinline__ void product(const Operands& operands, const Finish& 
     if constexpr (CLUSTER > 1) cluster_sync();
     if (threadIdx.x >= GROUPS * GROUP_THREADS) {
         if constexpr (ROWS > 128) asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
-        if (threadIdx.x == GROUPS * GROUP_THREADS) feed<ROWS, STAGES, CLUSTER>(operands, tiles, ring, rank);
+        if (threadIdx.x == GROUPS * GROUP_THREADS) Feeder<ROWS, STAGES, CLUSTER>{ring, rank, tiles.blocks}.run(operands, tiles);
     } else {
         if constexpr (ROWS > 128) asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
+        await_previous();
         multiply<ROWS, STAGES, CLUSTER>(tiles, ring, rank, finish);
     }
     if constexpr (CLUSTER > 1) cluster_sync();  // nobody leaves while another may still write into its memory

@@ -67,8 +67,63 @@ __device__ __forceinline__ void copy_bulk_to_all(u32 target, const void* source,
         : "memory");
 }
 
+// Sixteen bytes into shared memory, by the thread itself; a group of them is what lies between two commits.
+__device__ __forceinline__ void copy_async(void* target, const void* source) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(target)), "l"(source) : "memory");
+}
+
+__device__ __forceinline__ void copy_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+
+template <u32 PENDING>  // groups that may still be on their way
+__device__ __forceinline__ void copy_async_wait() {
+    asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory");
+}
+
+// The same as copy_bulk, only into the L2 cache and without notice.
+__device__ __forceinline__ void prefetch_bulk(const void* source, u32 bytes) {
+    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(source), "r"(bytes) : "memory");
+}
+
+// The cache line of one address, into the L2 cache.
+__device__ __forceinline__ void prefetch_line(const void* source) {
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(source) : "memory");
+}
+
+// Kernels are launched so that the next one's blocks may start (and fetch weights, which nobody writes) while this one
+// runs. `allow_next` by any thread of each block lets them; `await_previous` before anything that earlier kernels wrote is
+// read, or that they read is written. Every kernel awaits, so that one which has ended implies all before it have.
+__device__ __forceinline__ void allow_next() { asm volatile("griddepcontrol.launch_dependents;" ::: "memory"); }
+__device__ __forceinline__ void await_previous() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
+
+// Of a kernel that has nothing to do before its predecessor's results are there.
+__device__ __forceinline__ void take_turn() {
+    allow_next();
+    await_previous();
+}
+
+// What ordinary stores wrote (and this thread may read) is what bulk copies issued from here on read, too.
+__device__ __forceinline__ void async_proxy_follows() { asm volatile("fence.proxy.async.global;" ::: "memory"); }
+
 __device__ __forceinline__ void cluster_sync() {
     asm volatile("barrier.cluster.arrive.release;\nbarrier.cluster.wait.acquire;" ::: "memory");
+}
+
+// A word of another block's shared memory (or of this one's), at the same address there.
+__device__ __forceinline__ void store_at(u32 address, u32 rank, i32 value) {
+    asm volatile(
+        "{\n.reg .b32 there;\nmapa.shared::cluster.u32 there, %0, %1;\nst.shared::cluster.s32 [there], %2;\n}" ::"r"(address), "r"(rank),
+        "r"(value)
+        : "memory");
+}
+
+__device__ __forceinline__ i32 load_at(u32 address, u32 rank) {
+    i32 value;
+    asm volatile(
+        "{\n.reg .b32 there;\nmapa.shared::cluster.u32 there, %1, %2;\nld.shared::cluster.s32 %0, [there];\n}"
+        : "=r"(value)
+        : "r"(address), "r"(rank)
+        : "memory");
+    return value;
 }
 
 __device__ __forceinline__ u32 cluster_rank() {

@@ -5,6 +5,7 @@
 #pragma once
 
 #include "worker/inference/native/gpu/layout.cuh"
+#include "worker/inference/native/gpu/pipeline.cuh"
 #include "worker/inference/native/gpu/rescale.cuh"
 
 namespace warpgrid::exact {
@@ -39,13 +40,13 @@ struct Product {
         const u32 limbs = bits / 8;
         const i32* at = sums + static_cast<u64>(row) * limbs * outputs + n;
         const u64 step = static_cast<u64>(rows) * limbs * outputs;
-        i32 high = at[0], low = limbs == 2 ? at[outputs] : 0;
-#pragma unroll 1
-        for (u32 split = 1; split < splits; ++split) {
-            high += at[split * step];
-            if (limbs == 2) low += at[split * step + outputs];
-        }
-        return limbs == 2 ? 256 * static_cast<i64>(high) + low : high;
+        i32 high = 0, low = 0;
+#pragma unroll
+        for (u32 split = 0; split < SPLITS_MAX; ++split) high += split < splits ? at[split * step] : 0;
+        if (limbs == 1) return high;
+#pragma unroll
+        for (u32 split = 0; split < SPLITS_MAX; ++split) low += split < splits ? at[split * step + outputs] : 0;
+        return 256 * static_cast<i64>(high) + low;
     }
 
     // Sums n .. n + 3. All loads come before the arithmetic that needs them, several at a time.
@@ -53,20 +54,32 @@ struct Product {
         const u32 limbs = bits / 8;
         const i32* at = sums + static_cast<u64>(row) * limbs * outputs + n;
         const u64 step = static_cast<u64>(rows) * limbs * outputs;
-        Quad high = load_quad(at), low = limbs == 2 ? load_quad(at + outputs) : Quad{};
-        if (splits > 1) {
-#pragma unroll
-            for (u32 split = 1; split < SPLITS_MAX; ++split) {
-                if (split >= splits) break;
-                const Quad more = load_quad(at + split * step);
-                const Quad more_low = limbs == 2 ? load_quad(at + split * step + outputs) : Quad{};
-#pragma unroll
-                for (u32 j = 0; j < 4; ++j) high.value[j] += more.value[j], low.value[j] += more_low.value[j];
-            }
-        }
+        const Quad high = sum_of_splits(at, step), low = limbs == 2 ? sum_of_splits(at + outputs, step) : Quad{};
 #pragma unroll
         for (u32 j = 0; j < 4; ++j)
             out[j] = limbs == 2 ? 256 * static_cast<i64>(high.value[j]) + low.value[j] : high.value[j];
+    }
+
+    // Four at a time are on their way together.
+    __device__ __forceinline__ Quad sum_of_splits(const i32* at, u64 step) const {
+        Quad total = {};
+#pragma unroll
+        for (u32 first = 0; first < SPLITS_MAX; first += 4) {
+            if (first >= splits) break;
+            Quad part[4];
+#pragma unroll
+            for (u32 i = 0; i < 4; ++i) part[i] = first + i < splits ? load_quad(at + (first + i) * step) : Quad{};
+#pragma unroll
+            for (u32 j = 0; j < 4; ++j)
+                total.value[j] += part[0].value[j] + part[1].value[j] + part[2].value[j] + part[3].value[j];
+        }
+        return total;
+    }
+
+    // What `output` will read, into the L2 cache: nobody writes it, so there is no need to wait for the sums first.
+    __device__ __forceinline__ void prefetch(u32 n) const {
+        prefetch_line(mantissa + n);
+        prefetch_line(row_shift + n);
     }
 
     __device__ __forceinline__ i64 output(i64 sum, u32 n, Scale row_scale) const {
@@ -160,19 +173,20 @@ constexpr u32 ROW_QUADS = 4;
 static_assert(4 * ROW_QUADS * 1024 >= 16'384, "a row of the widest model fits a block");
 
 // A residual row, held by the block's threads, quantised with the scale of its norm.
-__device__ __forceinline__ void norm_row(i8* out, u32 row, Scale* scale, const Quad* x, u32 width, u32 bits, i32 fraction,
+template <u32 QUADS>
+__device__ __forceinline__ void norm_row(i8* out, u32 row, Scale* scale, const Quad (&x)[QUADS], u32 width, u32 bits, i32 fraction,
                                          u64 epsilon_q48) {
     __shared__ i32 partial_max[32];
     __shared__ u64 partial_sum[32];
     i32 a = 1;
 #pragma unroll
-    for (u32 j = 0; j < ROW_QUADS; ++j) a = max(a, magnitude(x[j]));
+    for (u32 j = 0; j < QUADS; ++j) a = max(a, magnitude(x[j]));
     a = crew_reduce<BlockCrew>(a, partial_max, Larger());
     const i32 k = norm_shift(static_cast<u64>(a));
     const i64 reciprocal = reciprocal_of(bits, a);
     u64 squares = 0;
 #pragma unroll
-    for (u32 j = 0; j < ROW_QUADS; ++j) {
+    for (u32 j = 0; j < QUADS; ++j) {
         const u32 i = 4 * (threadIdx.x + j * blockDim.x);
         if (i >= width) break;
         squares += squares_of(x[j], k);
