@@ -13,7 +13,7 @@ from itertools import groupby
 from core.jobs.receipt import Receipt, ReceiptDomain
 from core.jobs.request import Tier
 from market.receipt_tree import leaf_of, proof_of, root_of
-from protos.messages import Inclusion
+from protos.job_messages import Inclusion
 
 __all__ = ["BATCH_RECEIPTS_MAX", "Batch"]
 

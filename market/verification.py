@@ -20,7 +20,7 @@ from core.jobs.request import JobRequest, Tier, output_hash, request_hash
 from core.receipts import Log
 from market.contracts import ESCROW_ADDRESS, JOB_ESCROW, EscrowStatus
 from market.receipt_tree import leaf_of, proof_of, root_from_proof
-from protos.messages import Inclusion, SignedReceipt
+from protos.job_messages import Inclusion, SignedReceipt
 
 __all__ = [
     "ChainRecord",

@@ -10,7 +10,7 @@ from functools import cache
 from threading import Lock
 
 from core.errors import InvalidInput
-from protos.messages import AnswerOpened
+from protos.job_messages import AnswerOpened
 from sequencer.coordinator.challenges import Answered
 from worker.inference.exact.answer import AnswerText, whole_text
 from worker.inference.exact.model import ExactModel

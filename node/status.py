@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from core.chain import ChainReader
-from protos.messages import JobRecord, ListJobs
+from protos.job_messages import JobRecord, ListJobs
 from sequencer.coordinator.fleet import Member
 from sequencer.coordinator.service import Coordinator
 from sequencer.jsonrpc.method import Method, light

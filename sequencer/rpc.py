@@ -20,17 +20,8 @@ from grpc_reflection.v1alpha import reflection
 from core.errors import InvalidInput, WarpgridError
 from protos.errors import PeerLost
 from protos.gen.warpgrid.v1 import jobs_pb2, network_pb2
-from protos.messages import (
-    DescribeRequest,
-    EnrolRequest,
-    JobEvent,
-    JobList,
-    JobQuery,
-    JobRecord,
-    ListJobs,
-    SnapshotRequest,
-    SubmitJob,
-)
+from protos.job_messages import JobEvent, JobList, JobQuery, JobRecord, ListJobs, SubmitJob
+from protos.messages import DescribeRequest, EnrolRequest, SnapshotRequest
 from protos.rpc import FRAME_BYTES_MAX, decode, encode, sequencer_writer
 from sequencer.coordinator.catch_up import SnapshotServer
 from sequencer.coordinator.errors import JobConflict, JobNotFunded, JobUnknown, JoinRefused, QueueFull

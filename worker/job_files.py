@@ -9,7 +9,7 @@ from pathlib import Path
 from core.errors import StoreCorrupt
 from core.files import write_whole
 from protos.errors import MalformedMessage
-from protos.messages import AssignJob, JobFinished
+from protos.job_messages import AssignJob, JobFinished
 from protos.rpc import decode, encode
 
 __all__ = ["JobFiles"]

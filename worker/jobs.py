@@ -20,13 +20,12 @@ from core.errors import InvalidInput, WarpgridError
 from core.jobs.receipt import Receipt, ReceiptDomain
 from core.jobs.request import JobRequest, decode_tokens, encode_tokens, output_hash, request_hash
 from protos.handshake import Signer
-from protos.messages import (
+from protos.job_messages import (
     OPEN_ATTEMPT,
     OUTPUT_BYTES_MAX,
     OUTPUT_PIECE_BYTES_MAX,
     AnswerOpened,
     AssignJob,
-    BlockReference,
     CancelJob,
     JobFailed,
     JobFinished,
@@ -36,6 +35,7 @@ from protos.messages import (
     ReceiptStored,
     SignedReceipt,
 )
+from protos.messages import BlockReference
 from worker.client import SequencerClient
 from worker.inference.engine import Completion, Engine, Piece
 from worker.inference.errors import EngineBusy, InferenceError

@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from protos.messages import AUDIT_UNITS_MAX, AnswerOpened, Product, UnitOpening
+from protos.job_messages import AUDIT_UNITS_MAX, AnswerOpened, Product, UnitOpening
 from zk.arithmetic import Ints, ModelShape, trace_shape
 from zk.audit import AuditOpening, Unit
 from zk.errors import OpeningInvalid

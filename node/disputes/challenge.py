@@ -18,7 +18,7 @@ from node.disputes.game import RpcGame, logs_of, play_seat
 from node.errors import ServiceError
 from node.jobs.records import ClientJob
 from node.wallet import Wallet, read_contract
-from protos.messages import SignedReceipt
+from protos.job_messages import SignedReceipt
 from worker.inference.dispute_parties import DisputeParties
 from worker.inference.exact.model import ExactModel, ModelStore
 from worker.inference.exact.ordering import find_ordered

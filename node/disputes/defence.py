@@ -20,7 +20,7 @@ from node.client import RpcClient
 from node.disputes.game import RpcGame, advance, logs_of
 from node.errors import ServiceError
 from node.wallet import Wallet
-from protos.messages import AssignJob
+from protos.job_messages import AssignJob
 from worker.inference.dispute_parties import DisputeParties
 from worker.inference.exact.model import ExactModel
 from worker.inference.exact.tokenizer import ChatTokenizer

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from node.errors import ServiceError
 from node.jobs.network import AsJson, JobId, JobNetwork, on_network
-from protos.messages import JobQuery, JobRecord, ListJobs
+from protos.job_messages import JobQuery, JobRecord, ListJobs
 
 __all__ = ["cancel", "list_jobs", "status"]
 

@@ -10,7 +10,7 @@ from core.jobs.exact import ExactTerms
 from core.jobs.request import JobRequest, Message, Role, Sampling, Tier
 from node.errors import ServiceError
 from protos.errors import MalformedMessage
-from protos.messages import Inclusion, SignedReceipt
+from protos.job_messages import Inclusion, SignedReceipt
 from protos.rpc import decode, encode
 
 __all__ = ["ClientJob", "JobRecords"]

@@ -9,7 +9,7 @@ import grpc
 
 from node.errors import ServiceError, ServiceUnreachable
 from protos.handshake import SEQUENCER_TLS_NAME
-from protos.messages import JobEvent, JobList, JobQuery, JobRecord, ListJobs, SubmitJob
+from protos.job_messages import JobEvent, JobList, JobQuery, JobRecord, ListJobs, SubmitJob
 from protos.rpc import MESSAGE_BYTES_MAX, decode, encode
 
 __all__ = ["JobsClient"]

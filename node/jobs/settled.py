@@ -10,7 +10,7 @@ from dataclasses import replace
 from node.errors import ServiceError
 from node.jobs.network import JobNetwork
 from node.jobs.records import ClientJob
-from protos.messages import JobQuery, JobRecord
+from protos.job_messages import JobQuery, JobRecord
 
 __all__ = ["settled_job"]
 

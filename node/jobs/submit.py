@@ -24,7 +24,7 @@ from node.jobs.records import ClientJob, JobRecords
 from node.jobs.rpc import JobsClient
 from node.keys import IdentityKey
 from node.wallet import Wallet
-from protos.messages import JobEvent, SubmitJob
+from protos.job_messages import JobEvent, SubmitJob
 from worker.inference.cli_model import MODELS_DIR
 from worker.inference.errors import ModelNotFound
 from worker.inference.exact.model import ModelStore

@@ -12,7 +12,7 @@ from node.errors import ConfigError, ServiceError
 from node.jobs.network import AsJson, JobNetwork, on_network
 from node.jobs.records import ClientJob
 from node.jobs.submit import KeyFile, open_submission, payer_of, submit_job
-from protos.messages import JobEvent
+from protos.job_messages import JobEvent
 
 __all__ = ["submit"]
 

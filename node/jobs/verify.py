@@ -18,7 +18,7 @@ from node.errors import ServiceError
 from node.jobs.records import ClientJob
 from node.models import load_model
 from node.wallet import read_contract
-from protos.messages import JobRecord
+from protos.job_messages import JobRecord
 from worker.inference.engine import Completion, Piece
 from worker.inference.errors import ModelNotFound
 from worker.inference.exact.model import ModelStore

@@ -26,7 +26,7 @@ from node.models import model_file, model_name, packaged_exact_model
 from node.testnet import layout, processes, view
 from node.testnet.genesis import testnet_genesis
 from node.testnet.view import network_status
-from protos.messages import JobQuery
+from protos.job_messages import JobQuery
 from worker.inference.cli_model import MODELS_DIR
 from worker.inference.packaged import PACKAGED_MODEL
 

@@ -14,7 +14,7 @@ from core.hashing import keccak256
 from core.jobs.receipt import Receipt, ReceiptDomain, recover_signer
 from core.jobs.request import Tier, output_hash
 from market.matching import Candidate
-from protos.messages import AUDIT_ATTEMPT, JobFailed, JobFinished
+from protos.job_messages import AUDIT_ATTEMPT, JobFailed, JobFinished
 from sequencer.coordinator.fleet import Fleet, Member
 from sequencer.coordinator.job_table import Job
 

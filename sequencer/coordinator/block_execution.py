@@ -19,13 +19,7 @@ from core.chain_rules import Commitments, commitments_of
 from core.execution import BlockContext, ExecutionOutcome, Executor
 from core.transaction import TransactionColumns
 from protos.errors import MalformedMessage, UnexpectedMessage
-from protos.messages import (
-    AnnounceBlock,
-    BlockAnswer,
-    BlockEnvironment,
-    BlockRefusal,
-    ExecuteBlock,
-)
+from protos.messages import AnnounceBlock, BlockAnswer, BlockEnvironment, BlockRefusal, ExecuteBlock
 from sequencer.coordinator.evidence import EvidenceStore
 from sequencer.coordinator.fleet import DUTY_REPLICA, DUTY_WATCHER, Fleet, Member
 from sequencer.ports import ExecutedBlock, ExecutionUnavailable

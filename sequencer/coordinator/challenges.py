@@ -14,7 +14,7 @@ from core.errors import InvalidInput, WarpgridError
 from core.hashing import keccak256
 from core.jobs.receipt import ReceiptDomain
 from core.jobs.request import JobRequest, Tier, decode_tokens
-from protos.messages import AnswerOpened, JobFailed, OpenAnswer
+from protos.job_messages import AnswerOpened, JobFailed, OpenAnswer
 from sequencer.coordinator.audits import Verdict
 from sequencer.coordinator.fleet import Member
 from sequencer.coordinator.job_table import Job

@@ -15,7 +15,7 @@ import structlog
 
 from core.errors import WarpgridError
 from core.jobs.request import JobRequest
-from protos.messages import Inclusion, SignedReceipt
+from protos.job_messages import Inclusion, SignedReceipt
 from sequencer.coordinator.job_log import Judged
 from sequencer.coordinator.job_table import Job
 from sequencer.coordinator.jobs import JobCoordinator

@@ -18,7 +18,7 @@ from core.jobs.request import JobRequest
 from core.store.identity import ChainIdentity
 from core.store.log import BlockLog
 from protos.errors import MalformedMessage
-from protos.messages import SignedReceipt
+from protos.job_messages import SignedReceipt
 from protos.rpc import decode, encode
 
 __all__ = [

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 
 from core.jobs.receipt import Receipt
-from protos.messages import OUTPUT_PIECE_BYTES_MAX, Inclusion, JobEvent, JobRecord, SignedReceipt
+from protos.job_messages import OUTPUT_PIECE_BYTES_MAX, Inclusion, JobEvent, JobRecord, SignedReceipt
 from sequencer.coordinator.job_log import (
     Assigned,
     AttemptFailed,

@@ -18,7 +18,7 @@ from core.errors import InvalidInput
 from core.jobs.request import request_hash
 from market.batches import Batch
 from market.matching import Candidate, JobNeeds, choose
-from protos.messages import (
+from protos.job_messages import (
     AUDIT_ATTEMPT,
     OPEN_ATTEMPT,
     AnswerOpened,
@@ -34,10 +34,10 @@ from protos.messages import (
     JobRecord,
     JobStarted,
     ListJobs,
-    Model,
     ReceiptStored,
     SubmitJob,
 )
+from protos.messages import Model
 from sequencer.coordinator.audits import Audits, Verdict
 from sequencer.coordinator.challenges import Auditor, Challenges, NoAuditor
 from sequencer.coordinator.errors import JobConflict, JobNotFunded, JobUnknown, QueueFull

@@ -3,7 +3,7 @@
 from core.errors import InvalidInput
 from core.jobs.receipt import ReceiptDomain, recover_signer
 from core.jobs.request import Tier, output_hash
-from protos.messages import JobFinished
+from protos.job_messages import JobFinished
 from sequencer.coordinator.job_table import Attempt, Job
 
 __all__ = ["CLOCK_TOLERANCE_MS", "check_receipt"]

@@ -25,7 +25,8 @@ from core.transaction import (
     encode_transaction,
 )
 from protos.errors import ProtocolError
-from protos.messages import GetBlocks, Goodbye, SubmitJob
+from protos.job_messages import SubmitJob
+from protos.messages import GetBlocks, Goodbye
 from protos.rpc import decode, encode, sequencer_reader, worker_reader, worker_writer
 
 __all__ = ["TARGETS", "Target"]

@@ -34,7 +34,7 @@ from node.jobs.submit import open_submission, submit_job
 from node.keys import IdentityKey
 from node.testnet import layout, processes
 from node.testnet.genesis import testnet_genesis
-from protos.messages import JobQuery, JobRecord
+from protos.job_messages import JobQuery, JobRecord
 
 __all__ = ["CrashSoak", "main"]
 

@@ -47,7 +47,7 @@ from node.jobs.records import ClientJob, JobRecords
 from node.keys import IdentityKey
 from node.registration import ensure_registered
 from node.wallet import Wallet
-from protos.messages import AssignJob, SignedReceipt
+from protos.job_messages import AssignJob, SignedReceipt
 from sequencer.coordinator.disputes import Case
 from tests.integration.local_sequencer import CHAIN_ID, RunningSequencer, running_sequencer
 from tests.unit.worker.inference.exact_models import write_model

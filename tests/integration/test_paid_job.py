@@ -38,7 +38,7 @@ from market.contracts import (
 from market.receipt_tree import leaf_of, root_from_proof
 from node.auditing import ModelAuditor
 from node.keys import CertificateAuthority, IdentityKey, SequencerPin, WorkerTls
-from protos.messages import AnswerOpened, JobEvent, JobQuery, JobRecord, SubmitJob
+from protos.job_messages import AnswerOpened, JobEvent, JobQuery, JobRecord, SubmitJob
 from protos.rpc import decode, encode
 from sequencer.coordinator.challenges import Answered, Auditor
 from sequencer.coordinator.disputes import Case, Prosecutor

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from protos.messages import SubmitJob
+from protos.job_messages import SubmitJob
 from sequencer.coordinator.escrow import EscrowStatus
 from tests.sim.network.court import CLIENT, PENALTY_WEI, PRICE_MAX_WEI, STAKE_WEI, CourtWorld
 from tests.sim.network.exact_jobs import Claim, SimulatedEngine

@@ -9,7 +9,7 @@ import pytest
 from core.jobs.receipt import recover_signer
 from core.jobs.request import output_hash
 from core.store.identity import ChainIdentity
-from protos.messages import JobEvent, JobQuery, ListJobs
+from protos.job_messages import JobEvent, JobQuery, ListJobs
 from sequencer.coordinator.errors import JobConflict, JobNotFunded, JobUnknown, QueueFull
 from sequencer.coordinator.job_log import JobLog, JobLogRecord
 from sequencer.coordinator.job_table import JobTable

@@ -15,7 +15,7 @@ import pytest
 
 from core.hashing import keccak256
 from core.jobs.request import JobRequest
-from protos.messages import SubmitJob
+from protos.job_messages import SubmitJob
 from tests.sim.network.exact_jobs import Claim, ExactWorld, GrindingRunner, SimulatedEngine
 from tests.sim.network.virtual_time import pass_time, simulate
 from tests.sim.network.world import SimulatedWorker

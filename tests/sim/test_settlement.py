@@ -9,7 +9,7 @@ from core.signature import recover_senders
 from core.transaction import TransactionColumns, decode_transaction
 from market.contracts import ESCROW_ADDRESS, JOB_ESCROW
 from market.receipt_tree import leaf_of, root_from_proof
-from protos.messages import JobQuery, SignedReceipt
+from protos.job_messages import JobQuery, SignedReceipt
 from sequencer.coordinator.job_log import Assigned, Ended, Finished, Submitted
 from sequencer.coordinator.settlement import Settlement, SettlementConfig
 from sequencer.errors import TransactionUnderpriced

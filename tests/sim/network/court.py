@@ -30,7 +30,7 @@ from node.disputes.challenge import Dispute, dispute_of
 from node.errors import ServiceError
 from node.jobs.records import ClientJob
 from node.keys import IdentityKey
-from protos.messages import SubmitJob
+from protos.job_messages import SubmitJob
 from sequencer.coordinator.disputes import Case, Disputes
 from sequencer.coordinator.escrow import CallFailed, EscrowStatus, JobTerms, Settled, Standing
 from sequencer.coordinator.settlement import Settlement, SettlementConfig

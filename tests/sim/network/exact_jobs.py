@@ -14,7 +14,8 @@ from core.hashing import keccak256
 from core.jobs.exact import prompt_prefix
 from core.jobs.request import JobRequest, Message, Role, Sampling, Tier, request_hash
 from node.auditing import ModelAuditor
-from protos.messages import AssignJob, JobFinished, Model, SignedReceipt, SubmitJob
+from protos.job_messages import AssignJob, JobFinished, SignedReceipt, SubmitJob
+from protos.messages import Model
 from sequencer.coordinator.escrow import MarketChain
 from sequencer.coordinator.fleet import DUTY_INFERENCE, DUTY_REPLICA
 from sequencer.coordinator.job_table import Job

@@ -11,7 +11,8 @@ from core.jobs.receipt import ReceiptDomain
 from core.jobs.request import JobRequest, Message, Role, Sampling, Tier, request_hash
 from core.store.identity import ChainIdentity
 from market.contracts import JOB_ESCROW
-from protos.messages import JobEvent, Model, SubmitJob
+from protos.job_messages import JobEvent, SubmitJob
+from protos.messages import Model
 from sequencer.coordinator.challenges import Auditor
 from sequencer.coordinator.escrow import CallFailed, EscrowStatus, JobTerms, MarketChain, Settled, Standing
 from sequencer.coordinator.fleet import DUTY_INFERENCE, DUTY_REPLICA

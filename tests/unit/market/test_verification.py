@@ -23,7 +23,7 @@ from market.verification import (
     read_record,
     verify,
 )
-from protos.messages import SignedReceipt
+from protos.job_messages import SignedReceipt
 from tests.unit.market.ledger import address_of, key_of
 from tests.unit.market.scene import DOMAIN, PARAMETERS, Scene, receipt_for
 

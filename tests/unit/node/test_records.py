@@ -8,7 +8,7 @@ import pytest
 from core.jobs.request import JobRequest, Message, Role, Sampling
 from node.errors import ServiceError
 from node.jobs.records import ClientJob, JobRecords
-from protos.messages import Inclusion, SignedReceipt
+from protos.job_messages import Inclusion, SignedReceipt
 from tests.unit.market.scene import receipt_for
 
 REQUEST = JobRequest(

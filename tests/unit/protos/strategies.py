@@ -6,8 +6,17 @@ from hypothesis import strategies as st
 
 from core.jobs.receipt import Receipt
 from core.jobs.request import JobRequest, Message, Role, Sampling, Tier
-from protos.messages import (
+from protos.job_messages import (
     AnswerOpened,
+    JobFailed,
+    JobFinished,
+    JobOutput,
+    JobStarted,
+    Product,
+    SignedReceipt,
+    UnitOpening,
+)
+from protos.messages import (
     BlockReference,
     BlockRefusal,
     Capabilities,
@@ -17,15 +26,8 @@ from protos.messages import (
     Gpu,
     Heartbeat,
     Hello,
-    JobFailed,
-    JobFinished,
-    JobOutput,
-    JobStarted,
     Model,
-    Product,
     Register,
-    SignedReceipt,
-    UnitOpening,
 )
 
 __all__ = ["job_requests", "receipts", "worker_messages"]

@@ -17,9 +17,9 @@ from core.state import Account, AccountChange, StateDifference
 from protos import rpc
 from protos.errors import MalformedMessage, MessageTooLarge, ProtocolError, SequenceBroken
 from protos.gen.warpgrid.v1 import jobs_pb2, network_pb2
+from protos.job_messages import AssignJob, JobEvent, JobOutput, OpenAnswer, SubmitJob
 from protos.messages import (
     AnnounceBlock,
-    AssignJob,
     BlockAnswer,
     BlockBody,
     BlockEnvironment,
@@ -29,11 +29,7 @@ from protos.messages import (
     Failure,
     Heartbeat,
     Hello,
-    JobEvent,
-    JobOutput,
-    OpenAnswer,
     SequencerMessage,
-    SubmitJob,
     WorkerMessage,
 )
 from tests.sim.network.world import genesis, transfers

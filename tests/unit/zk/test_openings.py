@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.hashing import keccak256
-from protos.messages import AUDIT_UNITS_MAX, AnswerOpened, UnitOpening
+from protos.job_messages import AUDIT_UNITS_MAX, AnswerOpened, UnitOpening
 from protos.rpc import decode, encode
 from tests.unit.zk.scene import Claim, Scene
 from zk.audit import AuditKey, AuditVerdict, Unit, audit, open_unit

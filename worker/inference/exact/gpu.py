@@ -257,10 +257,9 @@ class GpuEngine:
         self._graphs[key][0].launch(self._stream)
 
     def _launch_all(self, launches: list[Launch]) -> list[DependentLaunch]:
-        prepared = []
-        for one in launches:
-            prepared.append(self._launcher.prepare(*one))
-            self._launcher.launch(prepared[-1])
+        prepared = [self._launcher.prepare(*one) for one in launches]
+        for one in prepared:
+            self._launcher.launch(one)
         return prepared
 
     def _outcome(self, shape: Shape, slot: TraceSlot, roots: DeviceRoots | None, trace: Tracing) -> GpuForward:

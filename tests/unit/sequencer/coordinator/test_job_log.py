@@ -7,7 +7,7 @@ import pytest
 
 from core.errors import StoreCorrupt, StoreMismatch
 from core.store.identity import ChainIdentity
-from protos.messages import SignedReceipt
+from protos.job_messages import SignedReceipt
 from sequencer.coordinator.job_log import (
     Assigned,
     AttemptFailed,
