@@ -192,7 +192,7 @@ WG_FN u64 fetch_add(u64* counter, u64 amount) {
 #endif
 
 // x86-64 on the host: a function for newer processors carries its target, and is called after a look at the processor
-// (crypto/processor_x86.hpp), so that one build serves old and new ones.
+// (processor_x86.hpp), so that one build serves old and new ones.
 #if !defined(__CUDACC__) && defined(__x86_64__)
 #define WG_X86 1
 #define WG_TARGET(features) __attribute__((target(features)))

@@ -3,7 +3,7 @@
 // idle; what binds is the number of instructions, 90 a round in place of 155. Zen 4: 211 ns a permutation, not 240.
 #pragma once
 
-#include "core/native/crypto/processor_x86.hpp"
+#include "core/native/processor_x86.hpp"
 
 namespace warpgrid {
 

@@ -3,7 +3,7 @@
 #pragma once
 
 #include "core/native/crypto/keccak.hpp"
-#include "core/native/crypto/processor_x86.hpp"
+#include "core/native/processor_x86.hpp"
 
 namespace warpgrid {
 

@@ -9,7 +9,7 @@
 #pragma once
 
 #include "core/native/crypto/bls12_381_curve.hpp"
-#include "core/native/crypto/processor_x86.hpp"
+#include "core/native/processor_x86.hpp"
 
 #if WG_X86
 

@@ -1,7 +1,7 @@
 // SHA-256's compression by the SHA extensions of x86-64 (Intel, "Intel SHA Extensions", 2013): two rounds an instruction.
 #pragma once
 
-#include "core/native/crypto/processor_x86.hpp"
+#include "core/native/processor_x86.hpp"
 
 namespace warpgrid {
 

@@ -29,22 +29,12 @@ struct Isa {
     bool available;
 };
 
-#if defined(__x86_64__)
-bool cpu_has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2"); }
-
-bool cpu_has_avx512vnni() {
-    return __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512dq") &&
-           __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-           __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("bmi2");
-}
-#endif
-
 // Fastest first.
 std::vector<Isa> instruction_sets() {
     return {
-#if defined(__x86_64__)
-        {"avx512vnni", exact_isa::forward_avx512vnni, cpu_has_avx512vnni()},
-        {"avx2", exact_isa::forward_avx2, cpu_has_avx2()},
+#if WG_X86
+        {"avx512vnni", exact_isa::forward_avx512vnni, PROCESSOR.vnni},
+        {"avx2", exact_isa::forward_avx2, PROCESSOR.avx2},
 #endif
         {"generic", exact_isa::forward_generic, true},
     };

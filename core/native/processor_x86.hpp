@@ -14,23 +14,28 @@ constexpr u8 ALL_LANES = 0xff;
 
 struct ProcessorX86 {
     bool sha;     // SHA-NI: Zen and Ice Lake on
-    bool avx512;  // 512-bit vectors, and their instructions on shorter ones: Skylake-X, Zen 4 on
+    bool avx2;    // 256-bit vectors of integers, and BMI2: Haswell and Zen on
+    bool avx512;  // 512-bit vectors, and their instructions on shorter ones: Skylake-X and Zen 4 on
     bool ifma;    // with products of 52-bit integers: Ice Lake and Zen 4 on
+    bool vnni;    // with sums of products of bytes: Cascade Lake and Zen 4 on
 };
 
-// By CPUID (Intel's manual, volume 2): not every compiler's __builtin_cpu_supports knows "sha", and zig's, which builds the
-// wheels, always says no.
+// By CPUID (Intel's manual, volume 2): not every compiler's __builtin_cpu_supports knows "sha", and zig's, which builds
+// the wheels, always says no.
 inline ProcessorX86 look_at_processor() {
     unsigned a = 0, b = 0, c = 0, d = 0;
     if (!__get_cpuid(1, &a, &b, &c, &d)) return {};
     const bool sse41 = c >> 19 & 1, saves_state = c >> 27 & 1;
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return {};
     const auto has = [&](u32 bit) { return (b >> bit & 1) != 0; };
-    constexpr u32 F = 16, DQ = 17, IFMA = 21, SHA = 29, VL = 31, AVX512_STATE = 0xe6;
+    constexpr u32 AVX2 = 5, BMI2 = 8, F = 16, DQ = 17, IFMA = 21, CD = 28, SHA = 29, BW = 30, VL = 31;
+    constexpr u32 AVX_STATE = 0x06, AVX512_STATE = 0xe6;
     u32 state = 0, high = 0;  // which registers the system saves
     if (saves_state) asm("xgetbv" : "=a"(state), "=d"(high) : "c"(0));
-    const bool avx512 = (state & AVX512_STATE) == AVX512_STATE && has(F) && has(DQ) && has(VL);
-    return {sse41 && has(SHA), avx512, avx512 && has(IFMA)};
+    const bool avx2 = (state & AVX_STATE) == AVX_STATE && has(AVX2) && has(BMI2);
+    const bool avx512 = avx2 && (state & AVX512_STATE) == AVX512_STATE && has(F) && has(DQ) && has(CD) && has(BW) && has(VL);
+    const bool vnni = avx512 && (c >> 11 & 1) != 0;
+    return {sse41 && has(SHA), avx2, avx512, avx512 && has(IFMA), vnni};
 }
 
 inline ProcessorX86 PROCESSOR = look_at_processor();
