@@ -12,7 +12,7 @@ root=$PWD build=build/sanitized tree=build/sanitized/tree
 
 # A copy of the Python beside these libraries: each finds its libraries beside itself.
 rm -rf "$tree" && mkdir -p "$tree"
-cp -r pyproject.toml core protos worker tests "$tree"
+cp -r pyproject.toml core protos zk market sequencer worker node tests "$tree"
 rm -rf "$tree/core/native/lib" && mkdir -p "$tree/core/native/lib"
 cp "$build"/core/native/libwarpgrid_core.so "$build"/worker/evm/native/libwarpgrid_evm.so "$tree/core/native/lib"
 ln -sfn "$(realpath ../shared)" "$build/shared"
