@@ -6,6 +6,7 @@ again by a second, comparable worker and compared. Money moves in `sequencer.coo
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import Executor as ThreadExecutor
 from dataclasses import dataclass, replace
@@ -17,12 +18,11 @@ import structlog
 from core.errors import InvalidInput
 from core.jobs.request import request_hash
 from market.batches import Batch
-from market.matching import Candidate, JobNeeds, choose
+from market.matching import Candidate, choose
 from protos.job_messages import (
     AUDIT_ATTEMPT,
     OPEN_ATTEMPT,
     AnswerOpened,
-    AssignJob,
     CancelJob,
     Inclusion,
     JobEvent,
@@ -37,7 +37,7 @@ from protos.job_messages import (
     ReceiptStored,
     SubmitJob,
 )
-from protos.messages import Model
+from sequencer.coordinator.assignment import Standings, assignment_of, candidate_of, needs_of
 from sequencer.coordinator.audits import Audits, Verdict
 from sequencer.coordinator.challenges import Auditor, Challenges, NoAuditor
 from sequencer.coordinator.errors import JobConflict, JobNotFunded, JobUnknown, QueueFull
@@ -132,7 +132,7 @@ class JobCoordinator:
         self._wake = asyncio.Event()
         self._heard_ms: dict[tuple[bytes, int], int] = {}
         self._deciding: set[bytes] = set()  # jobs whose verdict is being computed, outside the lock
-        self._standings: dict[bytes, tuple[Standing, int]] = {}
+        self._standings = Standings(self._standing, ttl_ms=config.standing_ttl_ms, now_ms=now_ms)
         self._audits = Audits(
             fleet,
             market.domain,
@@ -290,10 +290,10 @@ class JobCoordinator:
             await self._end(job, "failed", f"{len(job.attempts)} attempts failed; {job.detail}")
             return
         tried = frozenset(one.worker for one in job.attempts.values())
-        needs = self._needs(job, tried)
+        needs = needs_of(job, tried)
         choice = choose(needs, self._candidates())
         if choice.best is None and tried:
-            choice = choose(self._needs(job, frozenset()), self._candidates())
+            choice = choose(needs_of(job, frozenset()), self._candidates())
         best = choice.best
         member = None if best is None else self._fleet.member(best.address)
         if member is None or best is None:
@@ -312,50 +312,13 @@ class JobCoordinator:
                 self._now_ms(),
             )
         )
-        if not await member.post(self._assignment(job, number, model)):
+        if not await member.post(assignment_of(job, number, model)):
             await self._fail(job, number, "gone", "the worker left")
 
-    def _needs(self, job: Job, tried: frozenset[bytes]) -> JobNeeds:
-        terms = job.terms
-        deadline_s = -(-terms.deadline_ms // 1000)
-        return JobNeeds(terms.request, terms.model_hash, terms.worker, terms.price_max_wei, deadline_s, tried)
-
     def _candidates(self) -> list[Candidate]:
-        load: dict[bytes, int] = {}
-        for job in self.table.running():
-            load[job.worker] = load.get(job.worker, 0) + 1
-        for worker in self._audits.workers():
-            load[worker] = load.get(worker, 0) + 1
-        return [self._candidate(member, load.get(member.address, 0)) for member in self._fleet.members(DUTY_INFERENCE)]
-
-    def _candidate(self, member: Member, jobs_running: int) -> Candidate:
-        known = self._standings.get(member.address)
-        reliability = self.table.reliability.get(member.address)
-        return Candidate(
-            address=member.address,
-            models=member.capabilities.models,
-            job_slots=max(1, member.capabilities.job_slots),
-            jobs_running=jobs_running,
-            is_ready=member.has_beaten,
-            is_draining=member.is_draining,
-            bonded_until=known[0].bonded_until if known else None,
-            reliability_per_mille=reliability.per_mille() if reliability else 500,
-        )
-
-    def _assignment(self, job: Job, attempt: int, model: Model) -> AssignJob:
-        terms = job.terms
-        return AssignJob(
-            job_id=terms.job_id,
-            attempt=attempt,
-            request=terms.request,
-            salt=terms.salt,
-            model_hash=terms.model_hash,
-            deadline_ms=terms.deadline_ms,
-            input_token_wei=model.input_token_wei,
-            output_token_wei=model.output_token_wei,
-            price_max_wei=terms.price_max_wei,
-            audit=False,
-        )
+        busy = Counter(job.worker for job in self.table.running()) + Counter(self._audits.workers())
+        members = self._fleet.members(DUTY_INFERENCE)
+        return [candidate_of(one, self._standings, self.table.reliability, busy[one.address]) for one in members]
 
     async def _end(self, job: Job, state: str, detail: str) -> None:
         running = job.attempt if job.state == "running" else 0
@@ -426,7 +389,7 @@ class JobCoordinator:
 
     @_uninterrupted
     async def _on_finished(self, member: Member, message: JobFinished) -> None:
-        standing = await self._standing(member.address)
+        standing = await self._standings.of(member.address)
         async with self._lock:
             if message.attempt == AUDIT_ATTEMPT:
                 job = self.table.jobs.get(message.job_id)
@@ -471,7 +434,7 @@ class JobCoordinator:
 
     async def _begin_audit(self, job: Job) -> None:
         comparable = self._audits.comparable(job, self._candidates())
-        anybody = replace(self._needs(job, frozenset({job.worker})), worker=bytes(20))  # whoever was ordered to answer
+        anybody = replace(needs_of(job, frozenset({job.worker})), worker=bytes(20))  # whoever was ordered to answer
         choice = choose(anybody, comparable)
         best = choice.best
         member = None if best is None else self._fleet.member(best.address)
@@ -485,7 +448,7 @@ class JobCoordinator:
                 await self._audit_alone(job, f"nobody comparable: {choice.explain()}")
             return
         deadline_ms = self._audits.begin(job, member.address)
-        assignment = self._assignment(job, AUDIT_ATTEMPT, best.model)
+        assignment = assignment_of(job, AUDIT_ATTEMPT, best.model)
         await member.post(replace(assignment, deadline_ms=deadline_ms, audit=True, expected=job.answer))
 
     async def _audit_alone(self, job: Job, detail: str) -> None:
@@ -563,11 +526,11 @@ class JobCoordinator:
 
     async def joined(self, member: Member) -> None:
         if member.has_duty(DUTY_INFERENCE):
-            await self._standing(member.address, is_stale=True)
+            await self._standings.of(member.address, is_stale=True)
 
     async def heard(self, member: Member) -> None:
         if member.has_duty(DUTY_INFERENCE):
-            await self._standing(member.address)
+            await self._standings.of(member.address)
             self._wake.set()
 
     @_uninterrupted
@@ -580,13 +543,8 @@ class JobCoordinator:
             self._challenges.forget(worker=member.address)
         self._wake.set()
 
-    async def _standing(self, worker: bytes, *, is_stale: bool = False) -> Standing:
-        """The worker's record on chain, at most `standing_ttl_ms` old."""
-        known = self._standings.get(worker)
-        if known is None or is_stale or self._now_ms() - known[1] > self._config.standing_ttl_ms:
-            known = (await self._in_thread(self._market.standing, worker), self._now_ms())
-            self._standings[worker] = known
-        return known[0]
+    async def _standing(self, worker: bytes) -> Standing:
+        return await self._in_thread(self._market.standing, worker)
 
     async def _in_thread(self, work: Callable[[bytes], _T], argument: bytes) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work, argument)
