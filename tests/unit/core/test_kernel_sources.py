@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import pytest
 
 import core.gpu
-from core.build_kernels import kernel_sources
+from core.build_kernels import architectures_of, kernel_sources
 from core.errors import SourcesDiffer
-from core.gpu import Device, check_same_sources
+from core.gpu import ARCHITECTURES, Device, check_same_sources
 from core.native import SOURCE_ROOT, built_from
 
 KERNEL = SOURCE_ROOT / "worker/evm/native/kernel.cu"
@@ -71,3 +71,9 @@ def _fresh(device: Device, cache_dir: Path) -> Device:
     fresh = Device(device.index, cache_dir)
     vars(fresh).update({name: vars(device)[name] for name in ("cupy", "architecture")})
     return fresh
+
+
+def test_a_source_says_which_gpus_alone_can_run_it() -> None:
+    only = {source.name: architectures_of(source) for source in kernel_sources()}
+    assert only["exact.cu"] == ["sm_90a"]
+    assert only["kernel.cu"] == list(ARCHITECTURES)

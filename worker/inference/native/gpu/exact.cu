@@ -1,5 +1,7 @@
 // Kernels of the exact engine: docs/exact-inference.md on a Hopper GPU, equal to the CPU engine in every byte.
 //
+// only: sm_90a
+//
 // A layer is: sums of qkv, prepare_heads, attention, sums of o, residual_norm, sums of gate_up, gated, quantise_rows,
 // sums of down, residual_norm. For prompts, attention is attend_maxima, attend and quantise_attended; for long ones, o,
 // gate_up and down end in their own registers (product_residual, product_gated). Answers' attention is attend_answers and
