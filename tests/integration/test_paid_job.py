@@ -14,8 +14,6 @@ from typing import Any
 
 import grpc
 from coincurve import PrivateKey
-from eth_account import Account as EthAccount
-from eth_account.messages import encode_typed_data
 from grpc import aio
 from prometheus_client import CollectorRegistry
 
@@ -54,6 +52,7 @@ from sequencer.production import BlockProducer, ProductionSettings
 from sequencer.rpc import ServerConfig
 from tests.integration.network import FleetEvents
 from tests.sim.network.jobs import ScriptedEngine, request
+from tests.unit.market.bindings import signed_binding
 from tests.unit.sequencer.fakes import CHAIN_ID, GWEI, Wallet
 from tests.unit.worker.inference.exact_models import write_model
 from worker.client import ClientConfig
@@ -198,26 +197,7 @@ class PaidNetwork:
 
     async def stake(self, identity: IdentityKey) -> None:
         """Register a worker that signs for itself."""
-        typed = {
-            "types": {
-                "EIP712Domain": [
-                    {"name": "name", "type": "string"},
-                    {"name": "version", "type": "string"},
-                    {"name": "chainId", "type": "uint256"},
-                    {"name": "verifyingContract", "type": "address"},
-                ],
-                "SignerBinding": [{"name": "worker", "type": "address"}],
-            },
-            "primaryType": "SignerBinding",
-            "domain": {
-                "name": "Warpgrid WorkerRegistry",
-                "version": "1",
-                "chainId": CHAIN_ID,
-                "verifyingContract": "0x" + REGISTRY_ADDRESS.hex(),
-            },
-            "message": {"worker": "0x" + identity.address.hex()},
-        }
-        binding = bytes(EthAccount.sign_message(encode_typed_data(full_message=typed), identity.secret).signature)
+        binding = signed_binding(identity.address, identity.secret, CHAIN_ID)
         member = (identity.address, bytes(32), bytes(32), "")
         data = WORKER_REGISTRY.encode_call("register", member, binding)
         assert await self.mined(self.call(KeyWallet(identity), REGISTRY_ADDRESS, data, value=2 * ETHER))

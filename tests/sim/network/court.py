@@ -7,8 +7,6 @@ by the parties that a real network has: the honest trace against what the worker
 from pathlib import Path
 
 import numpy as np
-from eth_account import Account as EthAccount
-from eth_account.messages import encode_typed_data
 
 from core.hashing import keccak256
 from core.jobs.receipt import ReceiptDomain
@@ -29,7 +27,6 @@ from market.contracts import predeploys as market_predeploys
 from node.disputes.challenge import Dispute, dispute_of
 from node.errors import ServiceError
 from node.jobs.records import ClientJob
-from node.keys import IdentityKey
 from protos.job_messages import SubmitJob
 from sequencer.coordinator.disputes import Case, Disputes
 from sequencer.coordinator.escrow import CallFailed, EscrowStatus, JobTerms, Settled, Standing
@@ -38,6 +35,7 @@ from tests.sim.network.exact_jobs import ExactWorld, SimulatedEngine
 from tests.sim.network.jobs import OPERATOR, OPERATOR_KEY
 from tests.sim.network.virtual_time import pass_time
 from tests.sim.network.world import SimulatedWorker, identity
+from tests.unit.market.bindings import signed_binding
 from tests.unit.market.ledger import CHAIN_ID, ETHER, Ledger, Reverted, address_of
 from tests.unit.zk.arena import Arena
 from worker.evm.native_executor import NativeExecutor
@@ -142,7 +140,7 @@ class CourtWorld(ExactWorld):
         self.tick()
         key = identity(number)
         member = (key.address, bytes(32), bytes(32), "")
-        binding = _binding(key)
+        binding = signed_binding(key.address, key.secret, CHAIN_ID)
         self.ledger.send(key.address, REGISTRY_ADDRESS, "register", member, binding, value=STAKE_WEI)
         self.engines[key.address] = engine
         return worker
@@ -244,27 +242,3 @@ class SimulatedProsecutor:
             return Tape(tape.size, {**tape.cells, tape.size - 1: claim.trace.digest(position, inner)})
 
         return parties.committed_worker(claim.trace, claim.rows, tapes)
-
-
-def _binding(key: IdentityKey) -> bytes:
-    """A signer's proof for WorkerRegistry, for a worker that signs for itself."""
-    typed = {
-        "types": {
-            "EIP712Domain": [
-                {"name": "name", "type": "string"},
-                {"name": "version", "type": "string"},
-                {"name": "chainId", "type": "uint256"},
-                {"name": "verifyingContract", "type": "address"},
-            ],
-            "SignerBinding": [{"name": "worker", "type": "address"}],
-        },
-        "primaryType": "SignerBinding",
-        "domain": {
-            "name": "Warpgrid WorkerRegistry",
-            "version": "1",
-            "chainId": CHAIN_ID,
-            "verifyingContract": "0x" + REGISTRY_ADDRESS.hex(),
-        },
-        "message": {"worker": "0x" + key.address.hex()},
-    }
-    return bytes(EthAccount.sign_message(encode_typed_data(full_message=typed), key.secret).signature)

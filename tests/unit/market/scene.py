@@ -3,9 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from eth_account import Account as EthAccount
-from eth_account.messages import encode_typed_data
-
 from core.contract import Artifact
 from core.jobs.receipt import Receipt, ReceiptDomain, sign_receipt
 from core.jobs.request import Tier
@@ -19,6 +16,7 @@ from market.contracts import (
     MarketParameters,
     predeploys,
 )
+from tests.unit.market.bindings import signed_binding
 from tests.unit.market.ledger import CHAIN_ID, ETHER, GENESIS_TIME, Ledger, Sent, address_of, key_of
 from worker.evm.reference import ReferenceExecutor
 
@@ -87,28 +85,8 @@ def receipt_for(job_id: bytes, worker: str = "worker", **changes: object) -> Rec
 
 
 def binding_of(worker: str, signer: str) -> bytes:
-    """The signer's proof for WorkerRegistry, made by eth-account from the typed data alone."""
-    message = {
-        "types": {
-            "EIP712Domain": [
-                {"name": "name", "type": "string"},
-                {"name": "version", "type": "string"},
-                {"name": "chainId", "type": "uint256"},
-                {"name": "verifyingContract", "type": "address"},
-            ],
-            "SignerBinding": [{"name": "worker", "type": "address"}],
-        },
-        "primaryType": "SignerBinding",
-        "domain": {
-            "name": "Warpgrid WorkerRegistry",
-            "version": "1",
-            "chainId": CHAIN_ID,
-            "verifyingContract": "0x" + REGISTRY_ADDRESS.hex(),
-        },
-        "message": {"worker": "0x" + address_of(worker).hex()},
-    }
-    signed = EthAccount.sign_message(encode_typed_data(full_message=message), key_of(signer).secret)
-    return bytes(signed.signature)
+    """The signer's proof for WorkerRegistry."""
+    return signed_binding(address_of(worker), key_of(signer).secret, CHAIN_ID)
 
 
 def identity_of(worker: str, endpoint: str = "grpc://127.0.0.1:7000") -> tuple[object, ...]:
