@@ -18,7 +18,6 @@ from worker.evm.layouts import (
     ACCOUNT_RECORD,
     ARENA_SECTIONS,
     CODE,
-    HALT_LATE,
     NEAR_STACK_BYTES,
     NONE,
     PRECOMPILE_ANSWER,
@@ -31,7 +30,7 @@ from worker.evm.layouts import (
     World,
 )
 
-__all__ = ["ArenaClass", "Launch", "upload_world"]
+__all__ = ["LATE", "ArenaClass", "Launch", "upload_world"]
 
 _THREADS_PER_BLOCK = 128
 """Of kernels with a thread for each row."""
@@ -42,6 +41,14 @@ _OUTPUT_BYTES_MIN = 64 << 20
 _INDEX_PLACE_BYTES = 8
 _READ_AHEAD_BYTES = 16
 """A kernel reads the record that follows the one it executes."""
+_COLUMN_SLACK_BYTES = 32
+"""Beyond a column's end, so that wide loads stay inside; what they hold means nothing."""
+
+_PINNED_BYTES_MAX = 2 << 30
+"""Of outcomes in page-locked memory, which a copy from the device reaches six times as fast."""
+
+LATE = 0x80
+"""Beside Status.OVERFLOW in a row's state: it took longer than a kernel may."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +102,7 @@ class Launch:
 
     def __init__(self, engine: LaunchingEngine, base: BaseState, batch: Batch) -> None:
         self._engine, self._cupy = engine, engine.device.cupy
-        self._columns = {name: self._cupy.asarray(_padded(column)) for name, column in batch.columns.items()}
+        self._columns = {name: self._column_on_device(column) for name, column in batch.columns.items()}
         self._count = len(batch)
         self._results = self._cupy.zeros(self._count * RESULT.itemsize, "u1")
         self._world = engine.base_on_device(base)
@@ -116,14 +123,23 @@ class Launch:
         """Forget the outputs of earlier runs."""
         self._used.fill(0)
 
-    def run_rows(self, rows: Array) -> None:
-        """Run these rows: transfers, then the others in the common class, and what overflows it in the heavy one."""
-        transfers, others = self.split_rows(self._cupy.asarray(rows))
+    def run_rows(self, rows: Array) -> Array:
+        """Run these rows: transfers, then the others in the common class, and what overflows it in the heavy one.
+
+        The state of each: its Status, and LATE.
+        """
+        on_device = self._cupy.asarray(rows)
+        transfers, others = self.split_rows(on_device)
         self.run_transfers(transfers)
         self.run_class(self._engine.common, others)
-        results = self._cupy.asnumpy(self._results).view(RESULT)[rows]
-        overflown = rows[(results["status"] == Status.OVERFLOW) & (results["halt"] != HALT_LATE)]
-        self.run_class(self._engine.heavy, self.split_rows(self._cupy.asarray(overflown))[1])
+        states = self._states(on_device)
+        overflown = np.flatnonzero(states == Status.OVERFLOW)
+        if not len(overflown):
+            return states
+        again = self._cupy.asarray(rows[overflown])
+        self.run_class(self._engine.heavy, self.split_rows(again)[1])
+        states[overflown] = self._states(again)
+        return states
 
     def split_rows(self, rows: Any) -> tuple[Any, Any]:
         """Rows on the device: the transfers, and the others with those that call the same function side by side."""
@@ -148,13 +164,43 @@ class Launch:
 
     def outcomes(self) -> Outcomes:
         """Results and their sections, on the host."""
-        results = self._cupy.asnumpy(self._results).view(RESULT)
         used = min(int(self._used[0]), self._capacity)
-        return Outcomes(results, self._cupy.asnumpy(self._arena[:used]))
+        return Outcomes(self._on_host(self._results).view(RESULT), self._on_host(self._arena[:used]))
 
     def begun_rows(self) -> tuple[int, ...]:
         """The rows that the kernels' threads began last; readable when nothing on the device is any more."""
         return tuple(np.unique(self._begun[self._begun != NONE]).tolist())
+
+    def _states(self, rows: Any) -> Array:
+        """u8[n]: what became of rows on the device."""
+        states = self._cupy.empty(len(rows), "u1")
+        if len(rows):
+            self._set_arguments(self._engine.common, rows)
+            self._queue(self._engine.common, "warpgrid_evm_tell_states", len(rows), states)
+        told: Array = self._cupy.asnumpy(states)
+        return told
+
+    def _column_on_device(self, column: Array) -> Any:
+        raw = np.ascontiguousarray(column).reshape(-1).view("u1")
+        array = self._cupy.empty(len(raw) + _COLUMN_SLACK_BYTES, "u1")
+        if len(raw):
+            array[: len(raw)].set(raw)
+        return array
+
+    def _on_host(self, array: Any) -> Array:
+        """Bytes of the device, in memory that is theirs: page-locked where the system gives so much."""
+        if not 0 < array.nbytes <= _PINNED_BYTES_MAX:
+            copied: Array = self._cupy.asnumpy(array)
+            return copied
+        try:
+            memory = self._cupy.cuda.alloc_pinned_memory(array.nbytes)
+        except self._cupy.cuda.runtime.CUDARuntimeError as error:
+            if error.status != self._cupy.cuda.runtime.errorMemoryAllocation:
+                raise
+            return np.asarray(self._cupy.asnumpy(array))
+        host = np.frombuffer(memory, "u1", array.nbytes)
+        array.data.copy_to_host(host.ctypes.data, array.nbytes)
+        return host
 
     def _output_bytes(self) -> int:
         """What most batches need, as far as the device has it; rows that find the arena full run elsewhere."""
@@ -209,12 +255,6 @@ class Launch:
         )
         place = self._engine.module(kind).get_global("warpgrid_evm_arguments")
         place.copy_from_host(ctypes.c_void_p(ctypes.addressof(arguments)), ctypes.sizeof(arguments))
-
-
-def _padded(column: Array) -> Array:
-    """A column's bytes, at least 32 of them beyond its end, so that wide loads stay inside."""
-    raw = np.ascontiguousarray(column).reshape(-1).view("u1")
-    return np.concatenate([raw, np.zeros(32, "u1")])
 
 
 def upload_world(cupy: Any, base: BaseState) -> tuple[World, list[Any]]:
