@@ -301,7 +301,7 @@ class ArenaSizes(ctypes.Structure):
     )
 
 
-ARENA_SECTIONS = 12
+ARENA_SECTIONS = 15
 
 
 class LaunchArguments(ctypes.Structure):
@@ -328,7 +328,7 @@ NEAR_STACK_BYTES = 6 * 32
 HALT_LATE = 22
 """Native `Halt::Late`: beside Status.OVERFLOW, a row that took longer than a kernel may."""
 
-assert ctypes.sizeof(LaunchArguments) == 632
+assert ctypes.sizeof(LaunchArguments) == 656
 
 
 def check_layouts(library: ctypes.CDLL) -> None:

@@ -115,7 +115,7 @@ struct alignas(16) Digest {
     u64 output[4];
 };
 static_assert(sizeof(Digest) == 96);
-constexpr u32 DIGESTS_KEPT = 4;
+constexpr u32 DIGESTS_KEPT = 8;  // the last ones; each has a tag of 4 bytes, by which it is searched
 
 enum FrameFlag : u32 {
     FRAME_STATIC = 1,
@@ -125,13 +125,17 @@ enum FrameFlag : u32 {
 
 // Offsets of the sections in a lane's memory.
 struct ArenaLayout {
-    u64 stack, memory, returned, accounts, slots, account_index, slot_index, journal, logs, frames, digests, end;
+    u64 stack, memory, returned, accounts, slots, account_hashes, slot_hashes, account_index, slot_index, journal, logs,
+        frames, digests, digest_tags, end;
 };
 
 // Slack after sections that unaligned accesses may touch a little beyond their end.
 constexpr u64 SECTION_SLACK = 64;
 
 WG_FN constexpr u64 align_section(u64 bytes) { return (bytes + SECTION_SLACK + 15) & ~15ull; }
+
+// Of a section with a hash of 4 bytes for each entry: whole chunks, since four are read at a time.
+WG_FN constexpr u64 hashes_bytes(u64 entries) { return (entries * sizeof(u32) + 15) & ~15ull; }
 
 WG_FN constexpr ArenaLayout lay_out(const ArenaSizes& sizes) {
     ArenaLayout layout = {};
@@ -140,13 +144,16 @@ WG_FN constexpr ArenaLayout lay_out(const ArenaSizes& sizes) {
     layout.returned = layout.memory + align_section(sizes.memory_bytes);
     layout.accounts = layout.returned + align_section(sizes.return_bytes);
     layout.slots = layout.accounts + sizes.accounts * sizeof(AccountEntry);
-    layout.account_index = layout.slots + sizes.slots * sizeof(SlotEntry);
+    layout.account_hashes = layout.slots + sizes.slots * sizeof(SlotEntry);
+    layout.slot_hashes = layout.account_hashes + hashes_bytes(sizes.accounts);
+    layout.account_index = layout.slot_hashes + hashes_bytes(sizes.slots);
     layout.slot_index = layout.account_index + sizes.index_entries * sizeof(u32);
     layout.journal = layout.slot_index + sizes.index_entries * sizeof(u32);
     layout.logs = layout.journal + sizes.journal_entries * sizeof(JournalEntry);
     layout.frames = layout.logs + align_section(sizes.log_bytes);
     layout.digests = layout.frames + sizes.frames * sizeof(Frame);
-    layout.end = layout.digests + DIGESTS_KEPT * sizeof(Digest);
+    layout.digest_tags = layout.digests + DIGESTS_KEPT * sizeof(Digest);
+    layout.end = layout.digest_tags + DIGESTS_KEPT * sizeof(u32);
     return layout;
 }
 

@@ -3,7 +3,8 @@
 // A program becomes records of 8 bytes. A BLOCK record stands before each run of instructions that can only be entered
 // at its start; it carries the constant gas of the run and what it needs of the stack, so that the instructions check
 // neither. PUSH before JUMP or JUMPI is fused into one record that knows its target, with an ISZERO before it into one
-// that jumps on zero; POPs in a row are one record; what arithmetic makes of constants (solc writes its masks as shifts and
+// that jumps on zero; POPs in a row are one record, and one with the SWAP that saves the top from them; the commonest
+// instructions take along a first operand that was just pushed; what arithmetic makes of constants (solc writes its masks as shifts and
 // differences) is one constant. Gas and stack needs stay those of the instructions. Checking a block at once is exact:
 // a frame that fails later in the block loses all its gas and effects anyway, and no block runs past an instruction that
 // sees the gas left (Flow::Split). With Granularity::Instruction every instruction is a block, as tracing needs it.
@@ -97,16 +98,29 @@ struct Decoder {
     u32 block;
     u32 gas;
     i32 height, inputs, growth;
-    u8 last;            // operation of the last record
-    u32 last_argument;  // and its argument
+    // of the last record, and of the one before it
+    u8 last, before;
+    u32 last_argument, last_immediate, before_argument;
     ConstantRun run_of_constants;
 
     WG_FN void emit(u8 operation, u32 argument, u32 immediate) {
         if (target.records) target.records[sizes.records] = make_instruction(operation, argument, immediate);
         if (++sizes.records > room.records) room.records = sizes.records;
+        before = last;
+        before_argument = last_argument;
         last = operation;
         last_argument = argument;
+        last_immediate = immediate;
         if (operation != OP_PUSH_WORD && operation != OP_PUSH_WIDE) run_of_constants.length = 0;
+    }
+    // Puts a record in the place of the last `count`.
+    WG_FN void replace(u32 count, u8 operation, u32 argument, u32 immediate) {
+        const u8 kept = before;
+        const u32 kept_argument = before_argument;
+        sizes.records -= count;
+        emit(operation, argument, immediate);
+        before = count == 1 ? kept : u8{OP_BLOCK};
+        before_argument = count == 1 ? kept_argument : 0;
     }
     WG_FN void emit_constant(const u256& value) {
         if (is_narrow(value)) {
@@ -128,6 +142,47 @@ struct Decoder {
         }
         if (taken) emit_constant(run_of_constants.top());
         return taken;
+    }
+    // Puts an instruction and the push of its first operand into one record, if there is one for them.
+    WG_FN bool take_operand(u8 opcode) {
+        if (granularity != Granularity::Block) return false;
+        const u8 fused = last == OP_DUP         ? with_copy(opcode)
+                         : last == OP_PUSH_WORD ? with_word(opcode)
+                         : last == OP_PUSH_WIDE ? with_wide(opcode)
+                                                : u8{OP_INVALID};
+        if (fused == OP_INVALID) return false;
+        replace(1, fused, last_argument, last_immediate);
+        return true;
+    }
+    static WG_FN u8 with_copy(u8 opcode) {
+        switch (opcode) {
+            case OP_ADD: return OP_ADD_COPY;
+            case OP_SUB: return OP_SUB_COPY;
+            case OP_AND: return OP_AND_COPY;
+            case OP_EQ: return OP_EQ_COPY;
+            case OP_LT: return OP_LT_COPY;
+            case OP_GT: return OP_GT_COPY;
+            default: return OP_INVALID;
+        }
+    }
+    static WG_FN u8 with_word(u8 opcode) {
+        return opcode == OP_ADD ? u8{OP_ADD_WORD} : opcode == OP_EQ ? u8{OP_EQ_WORD} : u8{OP_INVALID};
+    }
+    static WG_FN u8 with_wide(u8 opcode) { return opcode == OP_AND ? u8{OP_AND_WIDE} : u8{OP_INVALID}; }
+
+    // POP: one word more for the last record, where that drops some.
+    WG_FN void drop_one(u32 pc) {
+        if (granularity != Granularity::Block) return emit(OP_DROP, 1, pc);
+        const bool more = last == OP_DROP;
+        const u32 count = more ? last_argument + 1 : 1;
+        const bool swapped = more ? before == OP_SWAP && before_argument == count : last == OP_SWAP && last_argument == 1;
+        if (swapped) {
+            replace(more ? 2 : 1, OP_SLIDE, count, pc);
+        } else if (more) {
+            replace(1, OP_DROP, count, pc);
+        } else {
+            emit(OP_DROP, 1, pc);
+        }
     }
     WG_FN void close_block() {
         const u32 needed = inputs > 1025 ? 1025 : static_cast<u32>(inputs);
@@ -179,16 +234,13 @@ struct Decoder {
         }
         account_for(traits);
         if (opcode >= OP_PUSH0 && opcode <= OP_PUSH32) return decode_push(pc, opcode - OP_PUSH0);
-        if (fold(opcode)) return pc + 1;
+        if (fold(opcode) || take_operand(opcode)) return pc + 1;
         if (opcode >= OP_DUP1 && opcode <= OP_DUP16) {
             emit(OP_DUP, opcode - OP_DUP1, pc);
         } else if (opcode >= OP_SWAP1 && opcode <= OP_SWAP16) {
             emit(OP_SWAP, opcode - OP_SWAP1 + 1, pc);
-        } else if (opcode == OP_POP && last == OP_DROP && granularity == Granularity::Block) {
-            --sizes.records;
-            emit(OP_DROP, last_argument + 1, pc);
         } else if (opcode == OP_POP) {
-            emit(OP_DROP, 1, pc);
+            drop_one(pc);
         } else if (opcode >= OP_LOG0 && opcode <= OP_LOG4) {
             emit(OP_LOG, opcode - OP_LOG0, pc);
         } else if (opcode != OP_JUMPDEST || granularity == Granularity::Instruction) {

@@ -199,12 +199,13 @@ WG_EXPORT void warpgrid_evm_base_code_hash(const Base* base, u32 code, u8* hash)
     std::memcpy(hash, base->code(code).hash, 32);
 }
 
-// How arenas of these sizes are divided: 12 offsets, then the bytes of a lane and of a region.
+// How arenas of these sizes are divided: the sections' offsets, then the bytes of a lane and of a region.
 WG_EXPORT void warpgrid_evm_lay_out(const ArenaSizes* sizes, u64* layout) {
     const ArenaLayout sections = lay_out(*sizes);
     std::memcpy(layout, &sections, sizeof(sections));
-    layout[12] = (lane_bytes(*sizes) + 15) & ~15ull;
-    layout[13] = (region_bytes(*sizes) + 15) & ~15ull;
+    constexpr u64 COUNT = sizeof(ArenaLayout) / sizeof(u64);
+    layout[COUNT] = (lane_bytes(*sizes) + 15) & ~15ull;
+    layout[COUNT + 1] = (region_bytes(*sizes) + 15) & ~15ull;
 }
 
 // The sizes that the GPU's common class was built with.

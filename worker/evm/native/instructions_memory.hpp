@@ -85,6 +85,11 @@ WG_NOINLINE u256 keccak_range(const LaneMemory<LANES>& memory, u64 offset, u64 s
     return from_big_endian_words(state[0], state[1], state[2], state[3]);
 }
 
+template <class M>
+WG_FN u64 digest_at(const M& m, u32 place) {
+    return m.layout().digests + place * sizeof(Digest);
+}
+
 // The same of two words, `offset` being a multiple of 16, unless it is remembered.
 template <class M>
 WG_NOINLINE u256 keccak_pair(M& m, u64 offset) {
@@ -95,9 +100,14 @@ WG_NOINLINE u256 keccak_pair(M& m, u64 offset) {
         input[i] = chunk.low;
         input[i + 1] = chunk.high;
     }
-    const u32 place = static_cast<u32>(mix(input[2] ^ input[3] ^ input[6] ^ input[7])) % DIGESTS_KEPT;
-    const u64 kept = m.layout().digests + place * sizeof(Digest);
-    if (m.digests_kept >> place & 1) {
+    const u32 tag = static_cast<u32>(mix(input[2] ^ input[3] ^ input[6] ^ input[7]));
+    const u64 tags = m.layout().digest_tags;
+    u32 found = 0;  // bit i: digest i has the tag
+    WG_UNROLL
+    for (u32 i = 0; i < DIGESTS_KEPT; i += 4) found |= load_four_words(m.memory, tags + i * sizeof(u32)).matches(tag) << i;
+    const u32 candidate = found ? count_trailing_zeros(found) : DIGESTS_KEPT;
+    if (candidate < DIGESTS_KEPT && candidate < m.digests_made) {
+        const u64 kept = digest_at(m, candidate);
         u64 difference = 0;
         WG_UNROLL
         for (u32 i = 0; i < 8; i += 2) {
@@ -120,10 +130,13 @@ WG_NOINLINE u256 keccak_pair(M& m, u64 offset) {
         keccak256(digest, reinterpret_cast<const u8*>(input), sizeof(input));
         output = load_big_endian(digest);
     }
+    // In turn, so that the lanes of a warp remember and forget the same digests: one that must compute keeps all waiting.
+    const u32 place = m.digests_made++ % DIGESTS_KEPT;
+    const u64 kept = digest_at(m, place);
     WG_UNROLL
     for (u32 i = 0; i < 8; i += 2) m.memory.template store<Chunk>(kept + 8 * i, {input[i], input[i + 1]});
     m.memory.store_word(kept + WG_OFFSET(Digest, output), output);
-    m.digests_kept |= 1u << place;
+    m.memory.template store<u32>(tags + place * sizeof(u32), tag);
     return output;
 }
 
@@ -299,7 +312,7 @@ WG_FN void jump_to(M& m, R& r, const u256& destination) {
     if (record == NO_JUMP) {
         r.halt = Halt::InvalidJump;
     } else {
-        r.record = m.code().records + record;
+        branch(m, r, true, record);
     }
 }
 

@@ -8,9 +8,15 @@
 
 namespace warpgrid::evm {
 
+constexpr u32 BLOCKS_A_LOOK = 1024;  // that a GPU executes between two looks at the clock
+
+// Now and then a GPU puts a block's record off after it was executed, to look at the clock.
 template <class M, class R>
 WG_FN void op_BLOCK(M&, R& r, Instruction instruction) {
     const u32 inputs = instruction.head >> 8 & 0x7ff, growth = instruction.head >> 19, height = r.stack.height();
+    if constexpr (M::LANES > 1) {
+        if (++r.ahead.blocks % BLOCKS_A_LOOK == 0) r.halt = Halt::PutOff;
+    }
     r.gas -= instruction.immediate;
     if (r.gas < 0) r.halt = Halt::OutOfGas;
     if (height < inputs) r.halt = Halt::StackUnderflow;
@@ -19,42 +25,48 @@ WG_FN void op_BLOCK(M&, R& r, Instruction instruction) {
     }
 }
 
-// On a GPU a jump takes the block's record that it leads to along: a dispatch less.
+// On a GPU a jump takes the block's record along that stands after it, `next`: a dispatch less.
 template <class M, class R>
-WG_FN void enter_block(M& m, R& r) {
+WG_FN void enter_block(M& m, R& r, Instruction next) {
+    if (static_cast<u8>(next.head) != OP_BLOCK) return;  // the trap for invalid jumps
+    ++r.record;
+    op_BLOCK(m, r, next);
+}
+
+// Goes to a record of the running code if `taken`. On a GPU what was read ahead is read anew then.
+template <class M, class R>
+WG_FN void branch(M& m, R& r, bool taken, u32 target) {
+    if (taken) r.record = m.code().records + target;
     if constexpr (M::LANES > 1) {
-        const Instruction next = *r.record;
-        if (static_cast<u8>(next.head) != OP_BLOCK) return;  // the trap for invalid jumps
-        ++r.record;
-        op_BLOCK(m, r, next);
+        const Instruction next = taken ? *r.record : r.ahead.next;
+        r.halt = Halt::Moved;
+        enter_block(m, r, next);
     }
 }
 
 template <class M, class R>
 WG_FN void op_PUSH_JUMP(M& m, R& r, Instruction instruction) {
-    r.record = m.code().records + instruction.immediate;
-    enter_block(m, r);
+    branch(m, r, true, instruction.immediate);
 }
 
 template <class M, class R>
 WG_FN void op_PUSH_JUMPI(M& m, R& r, Instruction instruction) {
     const bool taken = !is_zero(r.stack.top());
     r.stack.drop(1);
-    if (taken) r.record = m.code().records + instruction.immediate;
-    enter_block(m, r);
+    branch(m, r, taken, instruction.immediate);
 }
 
 template <class M, class R>
 WG_FN void op_PUSH_JUMPZ(M& m, R& r, Instruction instruction) {
     const bool taken = is_zero(r.stack.top());
     r.stack.drop(1);
-    if (taken) r.record = m.code().records + instruction.immediate;
-    enter_block(m, r);
+    branch(m, r, taken, instruction.immediate);
 }
 
 template <class M, class R> WG_FN void op_BAD_JUMP(M&, R& r, Instruction) { r.halt = Halt::InvalidJump; }
-// Where a lane whose transaction has ended stays until its warp has.
-template <class M, class R> WG_FN void op_WAIT(M&, R& r, Instruction) { --r.record; }
+// Where a lane whose transaction has ended stays until its warp has: the record that it waits on, and the one read ahead.
+WG_CONSTANT Instruction WAIT[2] = {make_instruction(OP_WAIT, 0, 0), make_instruction(OP_WAIT, 0, 0)};
+template <class M, class R> WG_FN void op_WAIT(M&, R& r, Instruction) { r.record = WAIT; }
 template <class M, class R>
 WG_FN void op_PUSH_WORD(M&, R& r, Instruction instruction) {
     r.stack.push(make_u256(instruction.immediate));
@@ -75,6 +87,51 @@ template <class M, class R>
 WG_FN void op_DROP(M&, R& r, Instruction instruction) {
     r.stack.drop(instruction.head >> 8);
 }
+template <class M, class R>
+WG_FN void op_SLIDE(M&, R& r, Instruction instruction) {
+    r.stack.slide(instruction.head >> 8);
+}
+
+// What an instruction with two operands takes for a stack when its first one was never pushed.
+template <class S>
+struct StackUnder {
+    S& stack;
+    u256 operand;
+    WG_FN const u256& top() const { return operand; }
+    WG_FN u256 at(u32 n) const { return n == 1 ? u256(stack.top()) : stack.at(n - 1); }
+    WG_FN void replace(u32 n, const u256& word) { stack.replace(n - 1, word); }
+};
+
+#define WG_FUSED(name, suffix, fetched)                            \
+    template <class M, class R>                                    \
+    WG_FN void op_##name##_##suffix(M& m, R& r, Instruction one) { \
+        StackUnder<decltype(r.stack)> under = {r.stack, fetched};  \
+        op_##name(under);                                          \
+    }
+#define WG_WITH_COPY(name) WG_FUSED(name, COPY, copied_word(m, r, one))
+template <class M, class R>
+WG_FN u256 copied_word(const M&, R& r, Instruction one) {
+    return one.head >> 8 ? u256(r.stack.at(one.head >> 8)) : u256(r.stack.top());
+}
+template <class M, class R>
+WG_FN u256 narrow_constant(const M&, const R&, Instruction one) {
+    return make_u256(one.immediate);
+}
+template <class M, class R>
+WG_FN u256 wide_constant(const M& m, const R&, Instruction one) {
+    return m.code().constants[one.immediate];
+}
+WG_WITH_COPY(ADD)
+WG_WITH_COPY(SUB)
+WG_WITH_COPY(AND)
+WG_WITH_COPY(EQ)
+WG_WITH_COPY(LT)
+WG_WITH_COPY(GT)
+WG_FUSED(ADD, WORD, narrow_constant(m, r, one))
+WG_FUSED(EQ, WORD, narrow_constant(m, r, one))
+WG_FUSED(AND, WIDE, wide_constant(m, r, one))
+#undef WG_WITH_COPY
+#undef WG_FUSED
 
 #define WG_OPCODE(byte, name, gas, inputs, outputs, flow, access) WG_CASE_##access(name)
 #define WG_INTERNAL(byte, name, access) WG_CASE_##access(name)
@@ -137,7 +194,7 @@ WG_FN void execute_without_calls(M& m, R& r, Instruction instruction) {
     }
 }
 
-// Executes the record that was put off.
+// Executes the record that was put off; not one that waits for memory to grow (kernel.hpp, execute_by_value).
 template <class M, class R>
 WG_FN void execute_put_off(M& m, R& r) {
     const Instruction instruction = r.record[-1];
@@ -149,7 +206,7 @@ WG_FN void execute_put_off(M& m, R& r) {
     case OP_##name: op_##name(r.stack); break;
 #define WG_CASE_Called(name) \
     case OP_##name: op_##name(m, r, instruction); break;
-#define WG_CASE_Memory(name) WG_CASE_Called(name)
+#define WG_CASE_Memory(name)
 #include "worker/evm/native/opcodes.def"
 #undef WG_CASE_Stack
 #undef WG_CASE_Machine

@@ -29,7 +29,7 @@ struct LaunchArguments {
     u64 row_ns_max;   // a row that runs longer ends as Halt::Late
     u32* begun_rows;  // in the host's memory, for each resident thread: the row it began last
 };
-static_assert(sizeof(LaunchArguments) == 632);
+static_assert(sizeof(LaunchArguments) == 656);
 
 }  // namespace warpgrid::evm
 
@@ -40,8 +40,11 @@ __constant__ warpgrid::evm::LaunchArguments warpgrid_evm_arguments;
 
 namespace warpgrid::evm {
 
+#ifndef STOPS
+#define STOPS 4
+#endif
+constexpr u32 STOPS_A_STEP = STOPS;
 constexpr u32 THREADS_PER_BLOCK_MAX = 256;  // of run_rows; a multiple of 32 below it will do for few rows
-constexpr u32 TURNS_A_LOOK = 4096;  // records between two looks at the clock
 
 // The code that each thread's running frame runs: jumps and wide constants ask for it, and would have to wait for the L2.
 __shared__ CodeView near_codes[THREADS_PER_BLOCK_MAX];
@@ -68,16 +71,15 @@ struct HeavyContext : LaunchContext {
     WG_FN const ArenaLayout& layout() const { return warpgrid_evm_arguments.layout; }
 };
 
-// The record that lanes wait on, and the one read ahead of it.
-WG_CONSTANT Instruction WAIT[2] = {make_instruction(OP_WAIT, 0, 0), make_instruction(OP_WAIT, 0, 0)};
-
 // The commonest of the records that were put off: their operands and results travel in processor registers. What it does
 // not take on stays put off.
 template <class M>
-__device__ __forceinline__ void execute_by_value(M& m, typename M::Regs& r) {
+__device__ __forceinline__ void execute_by_value(M& m, typename M::Regs& r, u64 deadline_ns) {
     const Instruction instruction = r.record[-1];
     const u8 operation = static_cast<u8>(instruction.head);
-    if (operation == OP_KECCAK256 && is_pair_in_memory(r)) {
+    if (operation == OP_BLOCK) {
+        r.halt = device_time_ns() > deadline_ns ? Halt::Late : Halt::None;
+    } else if (operation == OP_KECCAK256 && is_pair_in_memory(r)) {
         r.halt = Halt::None;
         hash_pair(m, r);
     } else if (operation == OP_SLOAD) {
@@ -86,6 +88,12 @@ __device__ __forceinline__ void execute_by_value(M& m, typename M::Regs& r) {
     } else if (operation == OP_SSTORE) {
         r.halt = Halt::None;
         op_SSTORE(m, r, instruction);
+    } else if (operation == OP_MSTORE || operation == OP_MLOAD) {  // once memory has grown, the dispatch can do it
+        r.halt = Halt::None;
+        if (ensure_memory(m, r, saturate_u64(r.stack.top()), 32)) --r.record;
+    } else if (operation == OP_DIV) {
+        r.halt = Halt::None;
+        op_DIV(r.stack);
     }
 }
 
@@ -99,60 +107,70 @@ __device__ __noinline__ bool go_on(M& m, typename M::Regs& r) {
     return leave_frame(m, r);
 }
 
-// In PTX, since of a pointer known to be of device memory the compiler keeps a second copy beside the first.
+// In PTX, since of a pointer known to be of device memory the compiler keeps a second copy beside the first. Records are
+// to stay in the L1 cache, which private memory would else sweep clean of them.
 __device__ __forceinline__ Instruction record_at(const Instruction* record) {
     Instruction instruction;
-    asm volatile("ld.global.v2.u32 {%0, %1}, [%2];"
+    asm volatile("ld.global.L1::evict_last.v2.u32 {%0, %1}, [%2];"
                  : "=r"(instruction.head), "=r"(instruction.immediate)
                  : "l"(record));
     return instruction;
 }
 
-// The dispatch: a record a turn, lanes brought together after each, until one of them halts or the clock must be looked
-// at; `turns` counts on. There is not a call in it: for one, the state of divergence would be saved at every record. The
-// record that follows is read while one is executed.
+// The dispatch: a record a turn, lanes brought together after each, until one of them halts. There is not a call in it: for
+// one, the state of divergence would be saved at every record. The record that follows is read while one is executed.
 template <class M>
-__device__ __forceinline__ u32 run_until_a_lane_halts(M& m, typename M::Regs& r, u32 turns) {
-    Instruction next = record_at(r.record);
-    for (;; ++turns) {
-        const Instruction instruction = next;
-        const Instruction* const following = ++r.record;
-        next = record_at(following);
-        execute_without_calls(m, r, instruction);
-        if (any_lane(r.halt != Halt::None) || turns % TURNS_A_LOOK == 0) return turns;
-        if (r.record != following) next = record_at(r.record);
+__device__ __forceinline__ void run_until_a_lane_halts(M& m, typename M::Regs& r) {
+    const u32 zero = static_cast<u32>(warpgrid_evm_arguments.count >> 32);
+    for (;;) {
+        Instruction instruction = record_at(r.record);
+        do {
+            r.halt = Halt::None;
+            r.ahead.next = record_at(++r.record);
+            execute_without_calls(m, r, instruction);
+            instruction = {r.ahead.next.head + zero, r.ahead.next.immediate + zero};
+        } while (!any_lane(r.halt != Halt::None));
+        if (r.halt == Halt::Moved) r.halt = Halt::None;
+        if (any_lane(r.halt != Halt::None)) return;
     }
 }
 
 // Runs what `open_machine` began, all lanes of the warp together. `r` becomes what it is at the end; `addressed` is room
 // for a copy of it.
 template <class M>
-__device__ __forceinline__ void run_together(M& m, typename M::Regs& r, typename M::Regs& addressed, bool running) {
+__device__ __forceinline__ void run_together(M& m, typename M::Regs& r, typename M::Regs& addressed, bool running,
+                                             bool in_step) {
     Halt outcome = r.halt;
-    if (!running) {
-        r.halt = Halt::None;
-        r.record = WAIT;
-    }
+    u32 stops = 0;
+    if (!running) r.record = WAIT;
     const u64 deadline_ns = device_time_ns() + warpgrid_evm_arguments.row_ns_max;
-    for (u32 turns = 1; any_lane(running); ++turns) {
-        turns = run_until_a_lane_halts(m, r, turns);
-        if (turns % TURNS_A_LOOK == 0 && running && r.halt == Halt::None && device_time_ns() > deadline_ns) {
-            r.halt = Halt::Late;
-        }
-        if (r.halt == Halt::PutOff) execute_by_value(m, r);
+    r.ahead.blocks = 0;
+    while (any_lane(running)) {
+        run_until_a_lane_halts(m, r);
+        if (r.halt == Halt::PutOff) execute_by_value(m, r, deadline_ns);
         if (r.halt != Halt::None) {
             addressed.take(r);
             running = go_on(m, addressed);
             r.take(addressed);
             if (!running) {
                 outcome = r.halt;
-                r.halt = Halt::None;
                 r.record = WAIT;
             }
         }
         converge_lanes();
+        if (in_step && STOPS_A_STEP && ++stops % (STOPS_A_STEP + !STOPS_A_STEP) == 0) __syncthreads_or(true);
+    }
+    while (in_step && __syncthreads_or(false)) {
     }
     r.halt = outcome;
+}
+
+// Do all of the block's warps run the same code? Asked by all of its threads.
+__device__ __forceinline__ bool is_alike(bool running, u32 code) {
+    __shared__ u32 block_code;
+    if (threadIdx.x == 0) block_code = code;
+    __syncthreads();
+    return __syncthreads_and(!running || code == block_code);
 }
 
 template <class Context>
@@ -186,7 +204,8 @@ __device__ __forceinline__ void run_rows() {
             if (running && addressed.halt != Halt::None) running = leave_frame(m, addressed);  // a precompile, a collision
             r.take(addressed);
         }
-        run_together(m, r, addressed, running);
+        converge_lanes();
+        run_together(m, r, addressed, running, STOPS_A_STEP && is_alike(running, m.frame.code));
         if (present) {
             addressed.take(r);
             write_result(m, addressed, rejection, a.outputs);

@@ -9,6 +9,16 @@
 
 namespace warpgrid::evm {
 
+// What a GPU's dispatch keeps beside (kernel.hpp): the record read ahead of the one it executes, and how many blocks it
+// began since it looked at the clock.
+template <u32 LANES>
+struct Ahead {
+    Instruction next;
+    u32 blocks;
+};
+template <>
+struct Ahead<1> {};
+
 // What the interpreter's loop keeps in processor registers. Functions that are not inlined get a copy, so that the
 // original never has an address.
 template <u32 LANES>
@@ -19,6 +29,7 @@ struct Registers {
     u64 memory_bytes;  // its size now, a multiple of 32
     Stack<LANES> stack;
     Halt halt;
+    [[no_unique_address]] Ahead<LANES> ahead;
 
     // Takes over registers that were in memory, word by word: copied as a whole, nvcc keeps them in pieces of a byte.
     WG_FN void take(const Registers& other) {
@@ -106,7 +117,7 @@ struct Machine {
     u256 gas_price;
     u64 floor_gas;
     Granularity granularity;
-    u32 digests_kept = 0;  // bit i: the arenas hold digest i; they stay true from transaction to transaction
+    u32 digests_made = 0;  // the arenas hold the last of them; they stay true from transaction to transaction
 
     WG_FN decltype(auto) code() { return code_place.view(); }  // that the running frame runs
     WG_FN decltype(auto) code() const { return code_place.view(); }
@@ -128,22 +139,24 @@ struct Machine {
     WG_FN const u8* outside_input() const { return batch().data + frame.input_offset; }
 };
 
-// Makes memory[offset .. offset + size) exist, charging for growth. False with `halt` when that fails.
+// A frame's memory after growth, with the gas that is left.
+struct Growth {
+    i64 gas;
+    u64 bytes;
+    Halt halt;
+};
+
+// Makes memory[offset .. offset + size) of the frame whose memory begins at `base` and has `bytes` exist, charging for
+// growth. Everything travels in processor registers.
 template <class M>
-WG_NOINLINE bool grow_memory(const M& m, typename M::Regs& r, u64 offset, u64 size) {
-    if (offset > MEMORY_BYTES_UNPAYABLE || size > MEMORY_BYTES_UNPAYABLE) {
-        r.halt = Halt::OutOfGas;
-        return false;
-    }
-    const u64 words = words_of(offset + size);
-    if (!r.charge(memory_gas(words) - memory_gas(r.memory_bytes / 32))) return false;
-    if (r.memory_base + words * 32 > m.layout().memory + m.sizes().memory_bytes) {
-        r.halt = Halt::Overflow;
-        return false;
-    }
-    m.memory.zero(r.memory_base + r.memory_bytes, words * 32 - r.memory_bytes);
-    r.memory_bytes = words * 32;
-    return true;
+WG_NOINLINE Growth grow_memory(const M& m, u64 base, u64 bytes, i64 gas, u64 offset, u64 size) {
+    if (offset > MEMORY_BYTES_UNPAYABLE || size > MEMORY_BYTES_UNPAYABLE) return {gas, bytes, Halt::OutOfGas};
+    const u64 words = words_of(offset + size), cost = memory_gas(words) - memory_gas(bytes / 32);
+    if (static_cast<u64>(gas) < cost) return {gas, bytes, Halt::OutOfGas};
+    gas -= static_cast<i64>(cost);
+    if (base + words * 32 > m.layout().memory + m.sizes().memory_bytes) return {gas, bytes, Halt::Overflow};
+    m.memory.zero(base + bytes, words * 32 - bytes);
+    return {gas, words * 32, Halt::None};
 }
 
 // Does the frame's memory hold the 32 bytes at `offset`?
@@ -156,10 +169,11 @@ template <class M>
 WG_FN bool ensure_memory(const M& m, typename M::Regs& r, u64 offset, u64 size) {
     // offset + size cannot wrap unnoticed: either operand near 2^64 exceeds memory_bytes on its own
     if (offset <= r.memory_bytes && size <= r.memory_bytes - offset) return true;
-    typename M::Regs copy = r;
-    const bool grown = grow_memory(m, copy, offset, size);
-    r = copy;
-    return grown;
+    const Growth growth = grow_memory(m, r.memory_base, r.memory_bytes, r.gas, offset, size);
+    r.gas = growth.gas;
+    r.memory_bytes = growth.bytes;
+    if (growth.halt != Halt::None) r.halt = growth.halt;
+    return growth.halt == Halt::None;
 }
 
 // The same for a range given by stack words; an empty range needs nothing, wherever it lies.

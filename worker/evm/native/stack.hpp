@@ -34,8 +34,7 @@ struct Stack {
     WG_FN u256 at(u32 n) const { return load(count - n); }
     WG_FN void set(u32 n, const u256& word) { store(count - n, word); }
     WG_FN void push(const u256& word) {
-        store(count, value);
-        ++count;
+        make_room();
         value = word;
     }
     WG_FN void drop(u32 n) {
@@ -47,12 +46,18 @@ struct Stack {
         count -= n;
         value = word;
     }
-    WG_FN void duplicate(u32 n) { push(n == 0 ? u256(value) : at(n)); }
+    // The top is stored before the word is read, so that no register holds both.
+    WG_FN void duplicate(u32 n) {
+        make_room();
+        if (n != 0) value = load(count - 1 - n);
+    }
     WG_FN void swap(u32 n) {
         const u256 other = at(n);
         set(n, value);
         value = other;
     }
+    // Drops the n words under the top.
+    WG_FN void slide(u32 n) { count -= n; }
     WG_FN u32 height() const { return count; }
 
     // Leaves the frame's words in the section, for `resume`.
@@ -84,6 +89,11 @@ struct Stack {
     }
 
    private:
+    // Stores the top where it belongs among the others; it is the new top, too, until another word takes its place.
+    WG_FN void make_room() {
+        store(count, value);
+        ++count;
+    }
     WG_FN LaneMemory<LANES> far(u32 i) const { return {far_words + (base + i) * WORD_STRIDE}; }
     WG_FN u256 load(u32 i) const { return place(i).load_word_anywhere(); }
     WG_FN void store(u32 i, const u256& word) const { place(i).store_word_anywhere(word); }
@@ -113,6 +123,10 @@ struct Stack<1> {
         const u256 other = slot[-static_cast<i64>(n)];
         slot[-static_cast<i64>(n)] = *slot;
         *slot = other;
+    }
+    WG_FN void slide(u32 n) {
+        slot[-static_cast<i64>(n)] = *slot;
+        slot -= n;
     }
     WG_FN u32 height() const { return static_cast<u32>(slot - base); }
 

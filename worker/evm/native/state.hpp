@@ -99,10 +99,27 @@ constexpr u32 LINEAR_ENTRIES_MAX = 16;  // up to here a scan is faster than an i
 struct EntryTable {
     u64 index;      // section
     u64 index_max;  // its entries; 0: always scan
-    u64 hashes;     // where entry 0 keeps its hash
-    u64 stride;     // bytes of an entry
+    u64 hashes;     // section: u32 for each entry
     u64 count_max;
 };
+
+// Four 32-bit values that lie side by side: as many as one access brings.
+struct FourWords {
+    u32 values[4];
+    // Bit i: value i is `wanted`.
+    WG_FN u32 matches(u32 wanted) const {
+        u32 found = 0;
+        WG_UNROLL
+        for (u32 i = 0; i < 4; ++i) found |= static_cast<u32>(values[i] == wanted) << i;
+        return found;
+    }
+};
+template <u32 LANES>
+WG_FN FourWords load_four_words(const LaneMemory<LANES>& memory, u64 offset) {
+    const Chunk chunk = memory.template load<Chunk>(offset);
+    return {{static_cast<u32>(chunk.low), static_cast<u32>(chunk.low >> 32), static_cast<u32>(chunk.high),
+             static_cast<u32>(chunk.high >> 32)}};
+}
 
 // Which entry of a table holds a key: a scan of hashes while there are few, then an index that doubles as it fills.
 template <u32 LANES>
@@ -112,15 +129,19 @@ struct EntryIndex {
     u32 count;
 
     static WG_FN u32 hash_of(Memory memory, const EntryTable& table, u32 entry) {
-        return memory.template load<u32>(table.hashes + entry * table.stride);
+        return memory.template load<u32>(table.hashes + entry * sizeof(u32));
     }
 
     // Calls equal(entry) for entries with this hash until one says yes; that entry, or NONE.
     template <class Equal>
     WG_FN u32 find(Memory memory, const EntryTable& table, u32 hash, Equal equal) const {
         if (table.index_max == 0 || mask == 0) {
-            for (u32 i = 0; i < count; ++i) {
-                if (hash_of(memory, table, i) == hash && equal(i)) return i;
+            for (u32 first = 0; first < count; first += 4) {
+                u32 found = load_four_words(memory, table.hashes + first * sizeof(u32)).matches(hash);
+                for (; found; found &= found - 1) {
+                    const u32 i = first + count_trailing_zeros(found);
+                    if (i < count && equal(i)) return i;
+                }
             }
             return NONE;
         }
@@ -131,8 +152,9 @@ struct EntryIndex {
         }
     }
 
-    // Counts one more entry, whose hash has been written.
-    WG_FN void added(Memory memory, const EntryTable& table) {
+    // Counts one more entry.
+    WG_FN void added(Memory memory, const EntryTable& table, u32 hash) {
+        memory.template store<u32>(table.hashes + count * sizeof(u32), hash);
         ++count;
         if (table.index_max == 0) return;
         if (mask == 0 ? count > LINEAR_ENTRIES_MAX : count > mask / 2) {
@@ -225,14 +247,12 @@ struct State {
     WG_FN EntryTable account_table() const {
         const auto& layout = context.layout();
         const auto& sizes = context.sizes();
-        return {layout.account_index, sizes.index_entries, layout.accounts + WG_OFFSET(AccountEntry, hash),
-                sizeof(AccountEntry), sizes.accounts};
+        return {layout.account_index, sizes.index_entries, layout.account_hashes, sizes.accounts};
     }
     WG_FN EntryTable slot_table() const {
         const auto& layout = context.layout();
         const auto& sizes = context.sizes();
-        return {layout.slot_index, sizes.index_entries, layout.slots + WG_OFFSET(SlotEntry, hash), sizeof(SlotEntry),
-                sizes.slots};
+        return {layout.slot_index, sizes.index_entries, layout.slot_hashes, sizes.slots};
     }
 
     // ---- accounts: fields of entry i ----
@@ -410,7 +430,7 @@ struct State {
             return NONE;
         }
         memory.store_struct(account_at(entry), fresh);
-        accounts.added(memory, account_table());
+        accounts.added(memory, account_table(), fresh.hash);
         return entry;
     }
     WG_FN bool read_base(AccountEntry& entry) {
@@ -460,7 +480,7 @@ struct State {
             return NONE;
         }
         memory.store_struct(slot_at(entry), fresh);
-        slots.added(memory, slot_table());
+        slots.added(memory, slot_table(), fresh.hash);
         return entry;
     }
     WG_NOINLINE bool load_slot_cold(u32 i) {

@@ -226,6 +226,7 @@ enum class Halt : u32 {
     Overflow,  // not an EVM outcome: the arenas are too small
     Late,      // not an EVM outcome: the transaction took longer than a kernel may
     PutOff,    // not an outcome: the record waits for `execute_put_off`
+    Moved,     // not an outcome: the record that was read ahead is not the one that follows
 };
 
 enum class Rejection : u32 {
