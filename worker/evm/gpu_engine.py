@@ -126,7 +126,7 @@ class GpuEngine:
         launch: Launch | None = None
         try:
             launch = self.prepare(base, batch)
-            outcomes = self._run_prepared(launch, base, batch, resolver)
+            outcomes, endings = self._run_prepared(launch, base, batch, resolver)
         except self._device.cupy.cuda.runtime.CUDARuntimeError as error:
             return self._run_after_failure(error, launch, base, batch, resolver)
         except self._device.cupy.cuda.driver.CUDADriverError as error:
@@ -136,21 +136,23 @@ class GpuEngine:
                 f"the GPU has too little memory for {len(batch)} transactions ({error}): run fewer transactions at a "
                 "time, give the engine fewer `heavy_bytes`, or end what else uses the GPU (`nvidia-smi` shows it)"
             ) from error
-        return self._merge_fallback(base, batch, outcomes, resolver)
+        return self._merge_fallback(base, batch, outcomes, endings, resolver)
 
     def prepare(self, base: BaseState, batch: Batch) -> Launch:
         """Bring a base and a batch to the device, ready to be run (more than once, for measurements)."""
         return Launch(self, base, batch)
 
-    def _run_prepared(self, launch: Launch, base: BaseState, batch: Batch, resolver: Resolver) -> Outcomes:
+    def _run_prepared(
+        self, launch: Launch, base: BaseState, batch: Batch, resolver: Resolver
+    ) -> tuple[Outcomes, Array]:
+        """What came out, and u32[n, 2]: the Status and Halt of each row."""
         rows = np.arange(len(batch), dtype="<u4")
         while True:
-            launch.run_rows(rows)
-            outcomes = launch.outcomes()
-            rows = np.flatnonzero(outcomes.results["status"] == Status.PARKED).astype("<u4")
+            endings = launch.run_rows(rows)
+            rows = np.flatnonzero(endings[:, 0] == Status.PARKED).astype("<u4")
             if not len(rows):
-                return outcomes
-            self._answer(base, batch, outcomes, rows, resolver)
+                return launch.outcomes(), endings
+            self._answer(base, batch, launch.outcomes(), rows, resolver)
             launch.refresh_base(base)
 
     def _run_after_failure(
@@ -189,12 +191,14 @@ class GpuEngine:
         if others:
             resolver.resolve(base, batch, outcomes, others)
 
-    def _merge_fallback(self, base: BaseState, batch: Batch, outcomes: Outcomes, resolver: Resolver) -> Outcomes:
+    def _merge_fallback(
+        self, base: BaseState, batch: Batch, outcomes: Outcomes, endings: Array, resolver: Resolver
+    ) -> Outcomes:
         """Run the rows that overflowed even the heavy class on the CPU, and put their outcomes in place."""
-        rows = np.flatnonzero(outcomes.results["status"] == Status.OVERFLOW)
+        rows = np.flatnonzero(endings[:, 0] == Status.OVERFLOW)
         if not len(rows):
             return outcomes
-        late = rows[outcomes.results["halt"][rows] == HALT_LATE]
+        late = rows[endings[rows, 1] == HALT_LATE]
         if len(late):
             self._report(f"more than {self.row_ns_max / 1e9:g} s in a kernel", tuple(late.tolist()))
         others = self._fallback.run(base, batch.take(rows), resolver)

@@ -29,6 +29,7 @@ from worker.evm.layouts import (
     Status,
     Transactions,
     World,
+    offset_of,
 )
 
 __all__ = ["ArenaClass", "Launch", "upload_world"]
@@ -42,6 +43,19 @@ _OUTPUT_BYTES_MIN = 64 << 20
 _INDEX_PLACE_BYTES = 8
 _READ_AHEAD_BYTES = 16
 """A kernel reads the record that follows the one it executes."""
+_COLUMN_SLACK_BYTES = 32
+"""Beyond a column's end, so that wide loads stay inside; what they hold means nothing."""
+
+_PINNED_BYTES_MAX = 1 << 30
+"""Of an array in page-locked memory, which copies from the device reach six times as fast as other memory."""
+
+_TOO_LITTLE_MEMORY = 2  # cudaErrorMemoryAllocation
+
+_WORD_BYTES = 4
+_STATUS_WORD = offset_of(RESULT, "status") // _WORD_BYTES
+"""Of a RESULT seen as u32; its halt follows."""
+
+assert offset_of(RESULT, "halt") == (_STATUS_WORD + 1) * _WORD_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +109,7 @@ class Launch:
 
     def __init__(self, engine: LaunchingEngine, base: BaseState, batch: Batch) -> None:
         self._engine, self._cupy = engine, engine.device.cupy
-        self._columns = {name: self._cupy.asarray(_padded(column)) for name, column in batch.columns.items()}
+        self._columns = {name: self._column_on_device(column) for name, column in batch.columns.items()}
         self._count = len(batch)
         self._results = self._cupy.zeros(self._count * RESULT.itemsize, "u1")
         self._world = engine.base_on_device(base)
@@ -116,14 +130,21 @@ class Launch:
         """Forget the outputs of earlier runs."""
         self._used.fill(0)
 
-    def run_rows(self, rows: Array) -> None:
-        """Run these rows: transfers, then the others in the common class, and what overflows it in the heavy one."""
+    def run_rows(self, rows: Array) -> Array:
+        """Run these rows: transfers, then the others in the common class, and what overflows it in the heavy one.
+
+        u32[n, 2], for each row of the batch, whenever it ran: its Status and its Halt.
+        """
         transfers, others = self.split_rows(self._cupy.asarray(rows))
         self.run_transfers(transfers)
         self.run_class(self._engine.common, others)
-        results = self._cupy.asnumpy(self._results).view(RESULT)[rows]
-        overflown = rows[(results["status"] == Status.OVERFLOW) & (results["halt"] != HALT_LATE)]
+        endings = self._endings()
+        statuses, halts = endings[rows].T
+        overflown = rows[(statuses == Status.OVERFLOW) & (halts != HALT_LATE)]
+        if not len(overflown):
+            return endings
         self.run_class(self._engine.heavy, self.split_rows(self._cupy.asarray(overflown))[1])
+        return self._endings()
 
     def split_rows(self, rows: Any) -> tuple[Any, Any]:
         """Rows on the device: the transfers, and the others with those that call the same function side by side."""
@@ -148,13 +169,43 @@ class Launch:
 
     def outcomes(self) -> Outcomes:
         """Results and their sections, on the host."""
-        results = self._cupy.asnumpy(self._results).view(RESULT)
         used = min(int(self._used[0]), self._capacity)
-        return Outcomes(results, self._cupy.asnumpy(self._arena[:used]))
+        return Outcomes(self._on_host(self._results).view(RESULT), self._on_host(self._arena[:used]))
 
     def begun_rows(self) -> tuple[int, ...]:
         """The rows that the kernels' threads began last; readable when nothing on the device is any more."""
         return tuple(np.unique(self._begun[self._begun != NONE]).tolist())
+
+    def _endings(self) -> Array:
+        words = self._results.view("<u4").reshape(self._count, RESULT.itemsize // _WORD_BYTES)
+        endings: Array = self._cupy.asnumpy(words[:, _STATUS_WORD : _STATUS_WORD + 2])
+        return endings
+
+    def _column_on_device(self, column: Array) -> Any:
+        raw = np.ascontiguousarray(column).reshape(-1).view("u1")
+        array = self._cupy.empty(len(raw) + _COLUMN_SLACK_BYTES, "u1")
+        if len(raw):
+            array[: len(raw)].set(raw)
+        return array
+
+    def _on_host(self, array: Any) -> Array:
+        """Bytes of the device, in memory of their own: page-locked where they are few enough and the system has it."""
+        memory = self._pinned(array.nbytes) if 0 < array.nbytes <= _PINNED_BYTES_MAX else None
+        if memory is None:
+            copied: Array = self._cupy.asnumpy(array)
+            return copied
+        host = np.frombuffer(memory, "u1", array.nbytes)
+        array.data.copy_to_host(ctypes.c_void_p(host.ctypes.data), array.nbytes)
+        return host
+
+    def _pinned(self, size: int) -> Any | None:
+        """Page-locked memory, which goes back to cupy's pool with the last array on it, or None: too little is left."""
+        try:
+            return self._cupy.cuda.alloc_pinned_memory(size)
+        except self._cupy.cuda.runtime.CUDARuntimeError as error:
+            if error.status != _TOO_LITTLE_MEMORY:
+                raise
+            return None
 
     def _output_bytes(self) -> int:
         """What most batches need, as far as the device has it; rows that find the arena full run elsewhere."""
@@ -209,12 +260,6 @@ class Launch:
         )
         place = self._engine.module(kind).get_global("warpgrid_evm_arguments")
         place.copy_from_host(ctypes.c_void_p(ctypes.addressof(arguments)), ctypes.sizeof(arguments))
-
-
-def _padded(column: Array) -> Array:
-    """A column's bytes, at least 32 of them beyond its end, so that wide loads stay inside."""
-    raw = np.ascontiguousarray(column).reshape(-1).view("u1")
-    return np.concatenate([raw, np.zeros(32, "u1")])
 
 
 def upload_world(cupy: Any, base: BaseState) -> tuple[World, list[Any]]:

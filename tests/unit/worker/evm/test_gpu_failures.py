@@ -60,8 +60,9 @@ class FakeLaunch:
         self._run = run
         self._outcomes: Outcomes | None = None
 
-    def run_rows(self, rows: Array) -> None:
+    def run_rows(self, rows: Array) -> Array:
         self._outcomes = self._run()
+        return np.stack([self._outcomes.results["status"], self._outcomes.results["halt"]], axis=1)
 
     def outcomes(self) -> Outcomes:
         assert self._outcomes is not None
