@@ -22,8 +22,8 @@ from worker.evm.base_state import BaseState
 from worker.evm.batch import Batch, Outcomes
 from worker.evm.engine import Engine, NothingMissing, Resolver
 from worker.evm.errors import EngineLimit
-from worker.evm.gpu_launch import LATE, ArenaClass, Launch, upload_world
-from worker.evm.layouts import ARENA_SECTIONS, ArenaSizes, NativeFork, RequestKind, Status, World
+from worker.evm.gpu_launch import ArenaClass, Launch, upload_world
+from worker.evm.layouts import ARENA_SECTIONS, HALT_LATE, ArenaSizes, NativeFork, RequestKind, Status, World
 
 __all__ = ["COMMON_ARENAS", "HEAVY_ARENAS", "GpuEngine", "Incident"]
 
@@ -126,7 +126,7 @@ class GpuEngine:
         launch: Launch | None = None
         try:
             launch = self.prepare(base, batch)
-            outcomes, states = self._run_prepared(launch, base, batch, resolver)
+            outcomes, endings = self._run_prepared(launch, base, batch, resolver)
         except self._device.cupy.cuda.runtime.CUDARuntimeError as error:
             return self._run_after_failure(error, launch, base, batch, resolver)
         except self._device.cupy.cuda.driver.CUDADriverError as error:
@@ -136,7 +136,7 @@ class GpuEngine:
                 f"the GPU has too little memory for {len(batch)} transactions ({error}): run fewer transactions at a "
                 "time, give the engine fewer `heavy_bytes`, or end what else uses the GPU (`nvidia-smi` shows it)"
             ) from error
-        return self._merge_fallback(base, batch, outcomes, states, resolver)
+        return self._merge_fallback(base, batch, outcomes, endings, resolver)
 
     def prepare(self, base: BaseState, batch: Batch) -> Launch:
         """Bring a base and a batch to the device, ready to be run (more than once, for measurements)."""
@@ -145,13 +145,13 @@ class GpuEngine:
     def _run_prepared(
         self, launch: Launch, base: BaseState, batch: Batch, resolver: Resolver
     ) -> tuple[Outcomes, Array]:
-        """What came out, and the state of each row."""
-        rows, states = np.arange(len(batch), dtype="<u4"), np.zeros(len(batch), "u1")
+        """What came out, and u32[n, 2]: the Status and Halt of each row."""
+        rows = np.arange(len(batch), dtype="<u4")
         while True:
-            states[rows] = launch.run_rows(rows)
-            rows = np.flatnonzero(states == Status.PARKED).astype("<u4")
+            endings = launch.run_rows(rows)
+            rows = np.flatnonzero(endings[:, 0] == Status.PARKED).astype("<u4")
             if not len(rows):
-                return launch.outcomes(), states
+                return launch.outcomes(), endings
             self._answer(base, batch, launch.outcomes(), rows, resolver)
             launch.refresh_base(base)
 
@@ -192,13 +192,13 @@ class GpuEngine:
             resolver.resolve(base, batch, outcomes, others)
 
     def _merge_fallback(
-        self, base: BaseState, batch: Batch, outcomes: Outcomes, states: Array, resolver: Resolver
+        self, base: BaseState, batch: Batch, outcomes: Outcomes, endings: Array, resolver: Resolver
     ) -> Outcomes:
         """Run the rows that overflowed even the heavy class on the CPU, and put their outcomes in place."""
-        rows = np.flatnonzero(states & ~np.uint8(LATE) == Status.OVERFLOW)
+        rows = np.flatnonzero(endings[:, 0] == Status.OVERFLOW)
         if not len(rows):
             return outcomes
-        late = rows[states[rows] & LATE != 0]
+        late = rows[endings[rows, 1] == HALT_LATE]
         if len(late):
             self._report(f"more than {self.row_ns_max / 1e9:g} s in a kernel", tuple(late.tolist()))
         others = self._fallback.run(base, batch.take(rows), resolver)

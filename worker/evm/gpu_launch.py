@@ -18,6 +18,7 @@ from worker.evm.layouts import (
     ACCOUNT_RECORD,
     ARENA_SECTIONS,
     CODE,
+    HALT_LATE,
     NEAR_STACK_BYTES,
     NONE,
     PRECOMPILE_ANSWER,
@@ -28,9 +29,10 @@ from worker.evm.layouts import (
     Status,
     Transactions,
     World,
+    offset_of,
 )
 
-__all__ = ["LATE", "ArenaClass", "Launch", "upload_world"]
+__all__ = ["ArenaClass", "Launch", "upload_world"]
 
 _THREADS_PER_BLOCK = 128
 """Of kernels with a thread for each row."""
@@ -44,11 +46,16 @@ _READ_AHEAD_BYTES = 16
 _COLUMN_SLACK_BYTES = 32
 """Beyond a column's end, so that wide loads stay inside; what they hold means nothing."""
 
-_PINNED_BYTES_MAX = 2 << 30
-"""Of outcomes in page-locked memory, which a copy from the device reaches six times as fast."""
+_PINNED_BYTES_MAX = 1 << 30
+"""Of an array in page-locked memory, which copies from the device reach six times as fast as other memory."""
 
-LATE = 0x80
-"""Beside Status.OVERFLOW in a row's state: it took longer than a kernel may."""
+_TOO_LITTLE_MEMORY = 2  # cudaErrorMemoryAllocation
+
+_WORD_BYTES = 4
+_STATUS_WORD = offset_of(RESULT, "status") // _WORD_BYTES
+"""Of a RESULT seen as u32; its halt follows."""
+
+assert offset_of(RESULT, "halt") == (_STATUS_WORD + 1) * _WORD_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,20 +133,18 @@ class Launch:
     def run_rows(self, rows: Array) -> Array:
         """Run these rows: transfers, then the others in the common class, and what overflows it in the heavy one.
 
-        The state of each: its Status, and LATE.
+        u32[n, 2], for each row of the batch, whenever it ran: its Status and its Halt.
         """
-        on_device = self._cupy.asarray(rows)
-        transfers, others = self.split_rows(on_device)
+        transfers, others = self.split_rows(self._cupy.asarray(rows))
         self.run_transfers(transfers)
         self.run_class(self._engine.common, others)
-        states = self._states(on_device)
-        overflown = np.flatnonzero(states == Status.OVERFLOW)
+        endings = self._endings()
+        statuses, halts = endings[rows].T
+        overflown = rows[(statuses == Status.OVERFLOW) & (halts != HALT_LATE)]
         if not len(overflown):
-            return states
-        again = self._cupy.asarray(rows[overflown])
-        self.run_class(self._engine.heavy, self.split_rows(again)[1])
-        states[overflown] = self._states(again)
-        return states
+            return endings
+        self.run_class(self._engine.heavy, self.split_rows(self._cupy.asarray(overflown))[1])
+        return self._endings()
 
     def split_rows(self, rows: Any) -> tuple[Any, Any]:
         """Rows on the device: the transfers, and the others with those that call the same function side by side."""
@@ -171,14 +176,10 @@ class Launch:
         """The rows that the kernels' threads began last; readable when nothing on the device is any more."""
         return tuple(np.unique(self._begun[self._begun != NONE]).tolist())
 
-    def _states(self, rows: Any) -> Array:
-        """u8[n]: what became of rows on the device."""
-        states = self._cupy.empty(len(rows), "u1")
-        if len(rows):
-            self._set_arguments(self._engine.common, rows)
-            self._queue(self._engine.common, "warpgrid_evm_tell_states", len(rows), states)
-        told: Array = self._cupy.asnumpy(states)
-        return told
+    def _endings(self) -> Array:
+        words = self._results.view("<u4").reshape(self._count, RESULT.itemsize // _WORD_BYTES)
+        endings: Array = self._cupy.asnumpy(words[:, _STATUS_WORD : _STATUS_WORD + 2])
+        return endings
 
     def _column_on_device(self, column: Array) -> Any:
         raw = np.ascontiguousarray(column).reshape(-1).view("u1")
@@ -188,19 +189,23 @@ class Launch:
         return array
 
     def _on_host(self, array: Any) -> Array:
-        """Bytes of the device, in memory that is theirs: page-locked where the system gives so much."""
-        if not 0 < array.nbytes <= _PINNED_BYTES_MAX:
+        """Bytes of the device, in memory of their own: page-locked where they are few enough and the system has it."""
+        memory = self._pinned(array.nbytes) if 0 < array.nbytes <= _PINNED_BYTES_MAX else None
+        if memory is None:
             copied: Array = self._cupy.asnumpy(array)
             return copied
-        try:
-            memory = self._cupy.cuda.alloc_pinned_memory(array.nbytes)
-        except self._cupy.cuda.runtime.CUDARuntimeError as error:
-            if error.status != self._cupy.cuda.runtime.errorMemoryAllocation:
-                raise
-            return np.asarray(self._cupy.asnumpy(array))
         host = np.frombuffer(memory, "u1", array.nbytes)
-        array.data.copy_to_host(host.ctypes.data, array.nbytes)
+        array.data.copy_to_host(ctypes.c_void_p(host.ctypes.data), array.nbytes)
         return host
+
+    def _pinned(self, size: int) -> Any | None:
+        """Page-locked memory, which goes back to cupy's pool with the last array on it, or None: too little is left."""
+        try:
+            return self._cupy.cuda.alloc_pinned_memory(size)
+        except self._cupy.cuda.runtime.CUDARuntimeError as error:
+            if error.status != _TOO_LITTLE_MEMORY:
+                raise
+            return None
 
     def _output_bytes(self) -> int:
         """What most batches need, as far as the device has it; rows that find the arena full run elsewhere."""

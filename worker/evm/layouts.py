@@ -43,6 +43,7 @@ __all__ = [
     "Transactions",
     "World",
     "check_layouts",
+    "offset_of",
 ]
 
 NONE = 0xFFFFFFFF
@@ -338,8 +339,8 @@ def check_layouts(library: ctypes.CDLL) -> None:
         *(BLOCK_ENVIRONMENT.itemsize, ctypes.sizeof(Transactions), RESULT.itemsize, REQUEST.itemsize),
         *(ctypes.sizeof(ArenaSizes), ACCOUNT_ENTRY.itemsize, SLOT_ENTRY.itemsize, LOG_HEADER.itemsize),
         CODE_HEADER.itemsize,
-        *(_offset(RESULT, "status"), _offset(RESULT, "gas_used"), _offset(BLOCK_ENVIRONMENT, "coinbase")),
-        *(_offset(ACCOUNT_ENTRY, "original_balance"), NEAR_STACK_BYTES),
+        *(offset_of(RESULT, "status"), offset_of(RESULT, "gas_used"), offset_of(BLOCK_ENVIRONMENT, "coinbase")),
+        *(offset_of(ACCOUNT_ENTRY, "original_balance"), NEAR_STACK_BYTES),
     ]
     actual = (ctypes.c_uint64 * len(expected))()
     library.warpgrid_evm_layout(actual)
@@ -348,6 +349,7 @@ def check_layouts(library: ctypes.CDLL) -> None:
     )
 
 
-def _offset(dtype: np.dtype, field: str) -> int:
+def offset_of(dtype: np.dtype, field: str) -> int:
+    """Where a field of a record begins, in bytes."""
     assert dtype.fields is not None
     return int(dtype.fields[field][1])

@@ -47,15 +47,6 @@ extern "C" __global__ void __launch_bounds__(128) warpgrid_evm_run_transfers() {
     evm::run_transfer(m, a.outputs);
 }
 
-// What became of each row: its status, with a bit of its own for what took longer than a kernel may
-// (worker/evm/gpu_launch.py).
-extern "C" __global__ void warpgrid_evm_tell_states(u8* states) {
-    const u64 i = blockIdx.x * static_cast<u64>(blockDim.x) + threadIdx.x;
-    if (i >= warpgrid_evm_arguments.count) return;
-    const evm::Result& result = warpgrid_evm_arguments.outputs.results[warpgrid_evm_arguments.rows[i]];
-    states[i] = static_cast<u8>(result.status) | (result.halt == evm::Halt::Late ? 0x80 : 0);
-}
-
 // Sorting key of each row, so that neighbours run the same code: 0 for a transfer; else from the code that is called
 // and the function selector. 16 bits, since the time of sorting goes by them.
 extern "C" __global__ void warpgrid_evm_sort_keys(u16* keys) {

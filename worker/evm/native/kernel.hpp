@@ -44,6 +44,7 @@ namespace warpgrid::evm {
 #define STOPS 4
 #endif
 constexpr u32 STOPS_A_STEP = STOPS;
+constexpr i64 GAS_NEVER = static_cast<i64>(1ull << 63);  // no frame has so little
 constexpr u32 THREADS_PER_BLOCK_MAX = 256;  // of run_rows; a multiple of 32 below it will do for few rows
 
 // The code that each thread's running frame runs: jumps and wide constants ask for it, and would have to wait for the L2.
@@ -145,6 +146,7 @@ __device__ __forceinline__ void run_together(M& m, typename M::Regs& r, typename
     if (!running) r.record = WAIT;
     const u64 deadline_ns = device_time_ns() + warpgrid_evm_arguments.row_ns_max;
     r.ahead.blocks = 0;
+    reunite_lanes(r.gas != GAS_NEVER);
     while (any_lane(running)) {
         run_until_a_lane_halts(m, r);
         if (r.halt == Halt::PutOff) execute_by_value(m, r, deadline_ns);
@@ -157,7 +159,7 @@ __device__ __forceinline__ void run_together(M& m, typename M::Regs& r, typename
                 r.record = WAIT;
             }
         }
-        converge_lanes();
+        reunite_lanes(r.gas != GAS_NEVER);
         if (in_step && STOPS_A_STEP && ++stops % (STOPS_A_STEP + !STOPS_A_STEP) == 0) __syncthreads_or(true);
     }
     while (in_step && __syncthreads_or(false)) {
@@ -204,7 +206,7 @@ __device__ __forceinline__ void run_rows() {
             if (running && addressed.halt != Halt::None) running = leave_frame(m, addressed);  // a precompile, a collision
             r.take(addressed);
         }
-        converge_lanes();
+        reunite_lanes(r.gas != GAS_NEVER);
         run_together(m, r, addressed, running, STOPS_A_STEP && is_alike(running, m.frame.code));
         if (present) {
             addressed.take(r);

@@ -18,7 +18,7 @@ from worker.evm.comparison import differing_rows
 from worker.evm.engine import Engine
 from worker.evm.errors import EngineLimit
 from worker.evm.gpu_engine import COMMON_ARENAS, GpuEngine
-from worker.evm.gpu_launch import LATE, ArenaClass
+from worker.evm.gpu_launch import ArenaClass
 from worker.evm.layouts import ARENA_SECTIONS, HALT_LATE, Status
 from worker.evm.workloads import WORKLOADS, Workload
 
@@ -62,10 +62,7 @@ class FakeLaunch:
 
     def run_rows(self, rows: Array) -> Array:
         self._outcomes = self._run()
-        results = self._outcomes.results[rows]
-        late = np.where(results["halt"] == HALT_LATE, LATE, 0)
-        states: Array = (results["status"] | late).astype("u1")
-        return states
+        return np.stack([self._outcomes.results["status"], self._outcomes.results["halt"]], axis=1)
 
     def outcomes(self) -> Outcomes:
         assert self._outcomes is not None
