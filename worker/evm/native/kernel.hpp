@@ -40,12 +40,9 @@ __constant__ warpgrid::evm::LaunchArguments warpgrid_evm_arguments;
 
 namespace warpgrid::evm {
 
-#ifndef STOPS
-#define STOPS 4
-#endif
-constexpr u32 STOPS_A_STEP = STOPS;
-constexpr i64 GAS_NEVER = static_cast<i64>(1ull << 63);  // no frame has so little
 constexpr u32 THREADS_PER_BLOCK_MAX = 256;  // of run_rows; a multiple of 32 below it will do for few rows
+constexpr u32 STOPS_A_STEP = 4;  // how often a warp leaves its dispatch until it waits for the others of its block
+constexpr i64 GAS_NEVER = static_cast<i64>(1ull << 63);  // no frame has so little
 
 // The code that each thread's running frame runs: jumps and wide constants ask for it, and would have to wait for the L2.
 __shared__ CodeView near_codes[THREADS_PER_BLOCK_MAX];
@@ -122,6 +119,7 @@ __device__ __forceinline__ Instruction record_at(const Instruction* record) {
 // one, the state of divergence would be saved at every record. The record that follows is read while one is executed.
 template <class M>
 __device__ __forceinline__ void run_until_a_lane_halts(M& m, typename M::Regs& r) {
+    // Added to what was read ahead: copied as it is, ptxas would copy it where it is read, and wait for it there.
     const u32 zero = static_cast<u32>(warpgrid_evm_arguments.count >> 32);
     for (;;) {
         Instruction instruction = record_at(r.record);
@@ -136,8 +134,9 @@ __device__ __forceinline__ void run_until_a_lane_halts(M& m, typename M::Regs& r
     }
 }
 
-// Runs what `open_machine` began, all lanes of the warp together. `r` becomes what it is at the end; `addressed` is room
-// for a copy of it.
+// Runs what `open_machine` began, all lanes of the warp together; and, if all warps of the block are `in_step`, these side
+// by side, so that they find each other's instructions in the caches. `r` becomes what it is at the end; `addressed` is
+// room for a copy of it.
 template <class M>
 __device__ __forceinline__ void run_together(M& m, typename M::Regs& r, typename M::Regs& addressed, bool running,
                                              bool in_step) {
@@ -160,9 +159,9 @@ __device__ __forceinline__ void run_together(M& m, typename M::Regs& r, typename
             }
         }
         reunite_lanes(r.gas != GAS_NEVER);
-        if (in_step && STOPS_A_STEP && ++stops % (STOPS_A_STEP + !STOPS_A_STEP) == 0) __syncthreads_or(true);
+        if (in_step && ++stops % STOPS_A_STEP == 0) __syncthreads_or(true);
     }
-    while (in_step && __syncthreads_or(false)) {
+    while (in_step && __syncthreads_or(false)) {  // until none of the block's warps runs
     }
     r.halt = outcome;
 }
@@ -207,7 +206,7 @@ __device__ __forceinline__ void run_rows() {
             r.take(addressed);
         }
         reunite_lanes(r.gas != GAS_NEVER);
-        run_together(m, r, addressed, running, STOPS_A_STEP && is_alike(running, m.frame.code));
+        run_together(m, r, addressed, running, is_alike(running, m.frame.code));
         if (present) {
             addressed.take(r);
             write_result(m, addressed, rejection, a.outputs);
