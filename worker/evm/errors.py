@@ -3,12 +3,13 @@
 WarpgridError
 └── EvmError                    the engine cannot run this input here
     ├── ForkNotSupported        rules that the engine does not know; another executor may
-    └── EngineLimit             a transaction needs more memory than the engine was given
+    ├── EngineLimit             a transaction needs more memory than the engine was given
+    └── KernelStandsStill       a GPU works on, and no row gets any further
 """
 
 from core.errors import WarpgridError
 
-__all__ = ["EngineLimit", "EvmError", "ForkNotSupported"]
+__all__ = ["EngineLimit", "EvmError", "ForkNotSupported", "KernelStandsStill"]
 
 
 class EvmError(WarpgridError):
@@ -21,3 +22,7 @@ class ForkNotSupported(EvmError):
 
 class EngineLimit(EvmError):
     code = "engine_limit"
+
+
+class KernelStandsStill(EvmError):
+    code = "kernel_stands_still"

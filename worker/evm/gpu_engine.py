@@ -21,7 +21,7 @@ from worker.evm import library
 from worker.evm.base_state import BaseState
 from worker.evm.batch import Batch, Outcomes
 from worker.evm.engine import Engine, NothingMissing, Resolver
-from worker.evm.errors import EngineLimit
+from worker.evm.errors import EngineLimit, KernelStandsStill
 from worker.evm.gpu_launch import ArenaClass, Launch, upload_world
 from worker.evm.layouts import ARENA_SECTIONS, HALT_LATE, ArenaSizes, NativeFork, RequestKind, Status, World
 
@@ -84,6 +84,7 @@ class GpuEngine:
     """The EVM on one GPU. Not to be shared between threads.
 
     `heavy_bytes` bounds the device memory of the heavy class, `row_seconds_max` the time that a kernel gives to a row.
+    A kernel in which no row is begun for `still_seconds_max`, longer than any row should take, has failed.
     `fallback` runs what fits nowhere on the device; after a kernel has failed, which a process cannot mend, it runs
     everything. `kernel_ms` holds the duration of each kernel of the last `run`, `incidents` what went wrong in it.
     """
@@ -97,10 +98,12 @@ class GpuEngine:
         *,
         heavy_bytes: int = 16 << 30,
         row_seconds_max: float = 20.0,
+        still_seconds_max: float = 60.0,
     ) -> None:
         self._device, self._fallback = device, fallback or Engine()
         self._library = library.load()
         self.row_ns_max = int(row_seconds_max * 1e9)
+        self.still_ns_max = int(still_seconds_max * 1e9)
         processors = device.cupy.cuda.Device(device.index).attributes["MultiProcessorCount"]
         blocks = processors * _COMMON_BLOCKS_PER_PROCESSOR
         self.common = self._class("kernel.cu", "warpgrid_evm_run_common", COMMON_ARENAS, blocks, _COMMON_THREADS)
@@ -114,6 +117,7 @@ class GpuEngine:
         self._arenas: dict[str, tuple[Any, Any]] = {}
         self._base_on_device: tuple[BaseState, int, World, list[Any]] | None = None
         self._broken = False
+        self._failed_launch: Launch | None = None
         self.kernel_ms: list[tuple[str, int, float]] = []
         self.incidents: list[Incident] = []
 
@@ -124,14 +128,13 @@ class GpuEngine:
         if self._broken:
             return self._fallback.run(base, batch, resolver)
         launch: Launch | None = None
+        cuda = self._device.cupy.cuda
         try:
             launch = self.prepare(base, batch)
             outcomes, endings = self._run_prepared(launch, base, batch, resolver)
-        except self._device.cupy.cuda.runtime.CUDARuntimeError as error:
+        except (KernelStandsStill, cuda.runtime.CUDARuntimeError, cuda.driver.CUDADriverError) as error:
             return self._run_after_failure(error, launch, base, batch, resolver)
-        except self._device.cupy.cuda.driver.CUDADriverError as error:
-            return self._run_after_failure(error, launch, base, batch, resolver)
-        except self._device.cupy.cuda.memory.OutOfMemoryError as error:
+        except cuda.memory.OutOfMemoryError as error:
             raise EngineLimit(
                 f"the GPU has too little memory for {len(batch)} transactions ({error}): run fewer transactions at a "
                 "time, give the engine fewer `heavy_bytes`, or end what else uses the GPU (`nvidia-smi` shows it)"
@@ -158,8 +161,11 @@ class GpuEngine:
     def _run_after_failure(
         self, error: Exception, launch: Launch | None, base: BaseState, batch: Batch, resolver: Resolver
     ) -> Outcomes:
-        """The whole batch on the CPU. A CUDA context that has seen an error serves no more in this process."""
-        self._broken = True
+        """The whole batch on the CPU. A CUDA context that has seen an error serves no more in this process.
+
+        The launch is kept: to free what a kernel that stands still may use would mean to wait for it.
+        """
+        self._broken, self._failed_launch = True, launch
         self._report(f"a kernel failed ({error})", launch.begun_rows() if launch else ())
         return self._fallback.run(base, batch, resolver)
 

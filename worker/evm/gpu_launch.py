@@ -14,6 +14,7 @@ from core.columns import Array
 from core.gpu import Device
 from worker.evm.base_state import BaseState
 from worker.evm.batch import Batch, Outcomes
+from worker.evm.kernel_watch import await_kernel
 from worker.evm.layouts import (
     ACCOUNT_RECORD,
     ARENA_SECTIONS,
@@ -94,6 +95,7 @@ class LaunchingEngine(Protocol):
     common: ArenaClass
     heavy: ArenaClass
     row_ns_max: int
+    still_ns_max: int
     kernel_ms: list[tuple[str, int, float]]
 
     @property
@@ -221,7 +223,7 @@ class Launch:
         begin.record()
         self._queue(kind, name, len(rows))
         end.record()
-        end.synchronize()
+        await_kernel(lambda: bool(end.done), lambda: int(self._begun.sum(dtype=np.uint64)), self._engine.still_ns_max)
         duration_ms = float(self._cupy.cuda.get_elapsed_time(begin, end))
         self._engine.kernel_ms.append((name, len(rows), duration_ms))
         return duration_ms

@@ -95,6 +95,44 @@ os._exit(0)  # what the lost context would say at the end is of no interest
 """
 
 
+# In a process of its own, whose GPU a kernel keeps: eight rows that run for a second.
+_ENDLESS_KERNEL = """
+import os, sys
+from dataclasses import replace
+from pathlib import Path
+import numpy as np
+from core.gpu import Device
+from worker.evm import Engine
+from worker.evm.comparison import differing_rows
+from worker.evm.gpu_engine import GpuEngine
+from worker.evm.workloads import WORKLOADS
+
+workload = WORKLOADS["arithmetic_loop"](8)
+columns = workload.batch.transactions
+endless = replace(columns, gas_limit=np.full(8, 16_000_000, "<u8"), data=np.full(len(columns.data), 0xFF, "u1"))
+batch = replace(workload.batch, transactions=endless)
+engine = GpuEngine(Device(0, Path(sys.argv[1])), Engine(1), still_seconds_max=0.05)
+engine.run(workload.base, workload.batch)  # loads the kernels
+expected = Engine(1).run(workload.base, batch)
+for attempt in range(2):
+    outcomes = engine.run(workload.base, batch)
+    incidents = [(one.reason, one.rows) for one in engine.incidents]
+    print(attempt, len(differing_rows(outcomes, expected)), incidents, flush=True)
+os._exit(0)
+"""
+
+
+@pytest.mark.gpu
+def test_a_kernel_that_stands_still_is_given_up(gpu: GpuEngine, tmp_path: Path) -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", _ENDLESS_KERNEL, str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    first, second = [line for line in run.stdout.splitlines() if line[:2] in ("0 ", "1 ")]
+    assert first.startswith("0 0 [('a kernel failed (no row was begun for ")
+    assert first.endswith("(0, 1, 2, 3, 4, 5, 6, 7))]")
+    assert second == "1 0 []"
+
+
 @pytest.mark.gpu
 def test_a_kernel_that_fails_costs_the_gpu_and_no_row(gpu: GpuEngine, tmp_path: Path) -> None:
     run = subprocess.run(

@@ -16,7 +16,7 @@ from worker.evm.base_state import BaseState
 from worker.evm.batch import Batch, Outcomes
 from worker.evm.comparison import differing_rows
 from worker.evm.engine import Engine
-from worker.evm.errors import EngineLimit
+from worker.evm.errors import EngineLimit, KernelStandsStill
 from worker.evm.gpu_engine import COMMON_ARENAS, GpuEngine
 from worker.evm.gpu_launch import ArenaClass
 from worker.evm.layouts import ARENA_SECTIONS, HALT_LATE, Status
@@ -95,7 +95,14 @@ def expected(workload: Workload) -> Outcomes:
     return CPU.run(workload.base, workload.batch)
 
 
-@pytest.mark.parametrize("error", [CudaRuntimeError("illegal address"), CudaDriverError("launch timed out")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        CudaRuntimeError("illegal address"),
+        CudaDriverError("launch timed out"),
+        KernelStandsStill("no row was begun for 60 s"),
+    ],
+)
 def test_a_kernel_that_fails_loses_nothing(workload: Workload, expected: Outcomes, error: Exception) -> None:
     def fail() -> Outcomes:
         raise error

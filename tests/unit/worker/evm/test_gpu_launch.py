@@ -70,7 +70,7 @@ class HostDevice:
 
     @property
     def cupy(self) -> Any:
-        event = SimpleNamespace(record=lambda: None, synchronize=lambda: None)
+        event = SimpleNamespace(record=lambda: None, done=True)
         cuda = SimpleNamespace(
             Device=lambda index: SimpleNamespace(attributes={"MultiProcessorCount": 1}),
             Event=lambda: event,
