@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <iterator>
 #include <new>
 #include <thread>
 #include <type_traits>
@@ -16,29 +17,12 @@
 
 #define WG_EXACT_NAMESPACE warpgrid::exact_host
 #include "worker/inference/native/cpu/engine.hpp"
-#include "worker/inference/native/cpu/isa.hpp"
+#include "worker/inference/native/cpu/instruction_sets.hpp"
 
 using namespace warpgrid;
 using namespace warpgrid::exact_host;
 
 namespace {
-
-struct Isa {
-    const char* name;
-    exact_isa::Forward* forward;
-    bool available;
-};
-
-// Fastest first.
-std::vector<Isa> instruction_sets() {
-    return {
-#if WG_X86
-        {"avx512vnni", exact_isa::forward_avx512vnni, PROCESSOR.vnni},
-        {"avx2", exact_isa::forward_avx2, PROCESSOR.avx2},
-#endif
-        {"generic", exact_isa::forward_generic, true},
-    };
-}
 
 void pause_briefly() {
 #if defined(__x86_64__)
@@ -225,11 +209,11 @@ void hash_positions(u8* roots, u8* nodes, const u8* leaves, u64 leaves_each, u64
 }
 
 struct Engine {
-    Engine(u32 threads, exact_isa::Forward* isa_forward) : size(threads), crew(threads), forward(isa_forward) {}
+    Engine(u32 threads, const exact_isa::Isa& isa_chosen) : size(threads), crew(threads), isa(isa_chosen) {}
 
     const u32 size;
     ThreadCrew crew;
-    exact_isa::Forward* forward;
+    const exact_isa::Isa& isa;
     Model model{};
     Memory weights;  // all packed matrices, in the order in which a forward pass reads them
     std::vector<OutputColumns> columns;
@@ -306,10 +290,10 @@ struct Engine {
 
 // The name of instruction set `index`, null past the last; `*available` says whether this processor has it.
 WG_EXPORT const char* warpgrid_exact_isa(u32 index, u32* available) {
-    static const std::vector<Isa> sets = instruction_sets();
-    if (index >= sets.size()) return nullptr;
-    *available = sets[index].available;
-    return sets[index].name;
+    if (index >= std::size(exact_isa::INSTRUCTION_SETS)) return nullptr;
+    const exact_isa::Compiled& one = exact_isa::INSTRUCTION_SETS[index];
+    *available = one.available;
+    return one.isa.name;
 }
 
 // Sizes of the structs that Python fills, to be compared at load.
@@ -322,9 +306,9 @@ WG_EXPORT void warpgrid_exact_layout(u64* sizes) {
 
 // An engine, or null when memory does not suffice. The source's weights are copied; norms, embedding and tables are not.
 WG_EXPORT void* warpgrid_exact_open(const ModelSource* source, const char* isa, u32 threads, u32 rows_max, u64 pages) {
-    for (const Isa& one : instruction_sets()) {
-        if (std::strcmp(one.name, isa) != 0 || !one.available) continue;
-        Engine* engine = new (std::nothrow) Engine(threads, one.forward);
+    for (const exact_isa::Compiled& one : exact_isa::INSTRUCTION_SETS) {
+        if (std::strcmp(one.isa.name, isa) != 0 || !one.available) continue;
+        Engine* engine = new (std::nothrow) Engine(threads, one.isa);
         if (engine && engine->pack(*source) && engine->reserve(rows_max, pages)) return engine;
         delete engine;
     }
@@ -349,6 +333,6 @@ WG_EXPORT u32 warpgrid_exact_forward(void* handle, const Batch* batch) {
             if (index < 0 || static_cast<u64>(index) >= engine.pages) return 1 + row;
         }
     }
-    engine.crew.run([&](Crew crew) { engine.forward(crew, &engine.model, batch, &engine.work); });
+    engine.crew.run([&](Crew crew) { engine.isa.forward(crew, &engine.model, batch, &engine.work); });
     return 0;
 }
