@@ -81,7 +81,8 @@ void truncate(Scratch& scratch, const i32* logits, u32 count, const SamplingPara
     } else {
         for (u32 i = 0; i < count; ++i) total += weights[i];
     }
-    const u64 last = parameters.top_p_q16 < Q16_ONE ? last_in_nucleus(keys, weights, (total >> 16) * parameters.top_p_q16)
+    const u64 target = (total >> 16) * parameters.top_p_q16;
+    const u64 last = parameters.top_p_q16 < Q16_ONE ? last_in_nucleus(keys, weights, target)
                                                     : *std::max_element(keys.begin(), keys.end());
     for (u32 i = 0; i < count; ++i) weights[i] = order_key(logits[i], i) > last ? 0 : weights[i];
 }
@@ -89,7 +90,8 @@ void truncate(Scratch& scratch, const i32* logits, u32 count, const SamplingPara
 }  // namespace
 
 // `exp2` is the specification's table.
-WG_EXPORT u32 warpgrid_exact_choose(const i32* logits, u32 count, const SamplingParameters* parameters, const i32* exp2) {
+WG_EXPORT u32 warpgrid_exact_choose(const i32* logits, u32 count, const SamplingParameters* parameters,
+                                    const i32* exp2) {
     static const exact_isa::Isa& isa = exact_isa::fastest_isa();
     const u32 best = isa.largest_index(logits, count);
     if (parameters->temperature_q16 == 0) return best;

@@ -105,7 +105,8 @@ private:
     std::vector<std::thread> threads_;  // last: they read the rest from their first moment on
 };
 
-// Zeroed memory from the system, in huge pages where it gives them: weights are streamed, and every page costs a look-up.
+// Zeroed memory from the system, in huge pages where it gives them: weights are streamed, and every page costs a
+// look-up.
 class Memory {
 public:
     Memory() = default;
@@ -245,7 +246,8 @@ struct Engine {
         });
         for (u32 l = 0; l < model.layers; ++l) {
             const Matrix* each = &packed[4ull * l];
-            layers.push_back({each[0], each[1], each[2], each[3], source.layers[l].query_norm, source.layers[l].key_norm});
+            const LayerSource& from = source.layers[l];
+            layers.push_back({each[0], each[1], each[2], each[3], from.query_norm, from.key_norm});
         }
         model.layer = layers.data();
         model.head = packed.back();
@@ -304,7 +306,8 @@ WG_EXPORT void warpgrid_exact_layout(u64* sizes) {
     sizes[3] = sizeof(Batch);
 }
 
-// An engine, or null when memory does not suffice. The source's weights are copied; norms, embedding and tables are not.
+// An engine, or null when memory does not suffice. The source's weights are copied; norms, embedding and tables are
+// not.
 WG_EXPORT void* warpgrid_exact_open(const ModelSource* source, const char* isa, u32 threads, u32 rows_max, u64 pages) {
     for (const exact_isa::Compiled& one : exact_isa::INSTRUCTION_SETS) {
         if (std::strcmp(one.isa.name, isa) != 0 || !one.available) continue;

@@ -136,7 +136,8 @@ inline void score_page(QueryState& query, const PageView& page, const i32* dots,
     for (u32 j = (here + LANES - 1) / LANES * LANES; j < PAGE_POSITIONS; ++j) scores[j] = NEVER;
 }
 
-// The weights of one page, their high bytes at `bytes` and their low bytes PAGE_POSITIONS behind; adds to the denominator.
+// The weights of one page, their high bytes at `bytes` and their low bytes PAGE_POSITIONS behind; adds to the
+// denominator.
 inline void weigh_page(const Model& model, QueryState& query, const PageView& page, u8* bytes, u32 first) {
     const Lanes largest = all_lanes(query.largest);
     for (u32 j = 0; j < PAGE_POSITIONS; j += LANES) {
@@ -251,7 +252,8 @@ inline void sum_all(i64 (*totals)[HEAD_WIDTH_MAX], QueryState* state, const Mode
     }
 }
 
-inline void attend(const Model& model, const Batch& batch, Workspace& work, const Crew& crew, const QueryTile& queries) {
+inline void attend(const Model& model, const Batch& batch, Workspace& work, const Crew& crew,
+                   const QueryTile& queries) {
     const u32 h = model.head_width, group = model.heads / model.kv_heads, count = queries.count;
     const u64 sequence = static_cast<u64>(batch.sequence[queries.run_begin]);
     const i32* table = batch.page_table + sequence * batch.pages_per_sequence;
@@ -272,7 +274,8 @@ inline void attend(const Model& model, const Batch& batch, Workspace& work, cons
 
 // attend(tile) for the tiles begin .. end - 1 of a batch, of `per_tile` queries each; returns how many there are.
 template <class Attend>
-inline u32 each_tile(const Model& model, const Batch& batch, u32 layer, u32 per_tile, u32 begin, u32 end, Attend&& attend) {
+inline u32 each_tile(const Model& model, const Batch& batch, u32 layer, u32 per_tile, u32 begin, u32 end,
+                     Attend&& attend) {
     const u32 group = model.heads / model.kv_heads;
     u32 item = 0;
     for (u32 run_begin = 0, run_end; run_begin < batch.rows; run_begin = run_end) {

@@ -45,8 +45,9 @@ inline void share_out(Crew& crew, u32 count, Work&& work) {
         const u32 begin = static_cast<u32>(state), left = count - begin;
         if (left == 0) return crew.await(&shared, phase);
         const u32 some = left / crew.size + (left < crew.size);
-        if (!__atomic_compare_exchange_n(&shared.taken, &state, state + some, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
-            continue;
+        const bool taken = __atomic_compare_exchange_n(&shared.taken, &state, state + some, false, __ATOMIC_ACQ_REL,
+                                                       __ATOMIC_ACQUIRE);
+        if (!taken) continue;  // `state` is what another thread made it
         work(begin, begin + some);
         if (__atomic_add_fetch(&shared.done, some, __ATOMIC_ACQ_REL) == count) {
             __atomic_store_n(&shared.done, 0, __ATOMIC_RELAXED);

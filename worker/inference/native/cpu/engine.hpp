@@ -2,7 +2,8 @@
 // whose rows, output blocks and queries go to whoever is free (cpu/crew.hpp); who does what cannot change a result.
 //
 // Answers, one row at a time, are bound by memory, so phases that read no weights are few and short: each thread
-// quantises a single row for itself, and gates meet their ups where both are computed.
+// quantises a single row for itself, and gates meet their ups where both are computed. Tried, without gain: fetching
+// the next weights ahead, by threads that wait or between the pages of attention.
 //
 // Compiled once per instruction set (cpu/isa.inc).
 #pragma once
@@ -42,15 +43,17 @@ inline void linear_block(i32* out, const Matrix& matrix, u32 block, const Inputs
         const u32 here = rows.end - row < ROWS ? rows.end - row : ROWS;
         multiply<LIMBS>(sums, matrix, block, inputs, row, here);
         for (u32 r = 0; r < here; ++r) {
-            finish_block<target, LIMBS == 2>(out + static_cast<u64>(row + r) * matrix.rows + first,
-                                             sums + r * LIMBS * BLOCK_OUTPUTS, matrix, first, count, inputs.scales[row + r]);
+            i32* to = out + static_cast<u64>(row + r) * matrix.rows + first;
+            finish_block<target, LIMBS == 2>(to, sums + r * LIMBS * BLOCK_OUTPUTS, matrix, first, count,
+                                             inputs.scales[row + r]);
         }
     }
 }
 
 // out[row][n] of the gated unit, for 64 of its outputs: a block of gates and the block of their ups.
 template <u32 LIMBS>
-inline void gated_block(i32* out, const Model& model, const Matrix& matrix, u32 pair, const Inputs& inputs, RowRange rows) {
+inline void gated_block(i32* out, const Model& model, const Matrix& matrix, u32 pair, const Inputs& inputs,
+                        RowRange rows) {
     constexpr u32 ROWS = TILE_ROWS / LIMBS;
     const u32 first = pair * BLOCK_OUTPUTS, f = model.feed_forward;
     const u32 count = f - first < BLOCK_OUTPUTS ? f - first : BLOCK_OUTPUTS;
@@ -70,7 +73,8 @@ inline void gated_block(i32* out, const Model& model, const Matrix& matrix, u32 
 }
 
 template <Target target, u32 LIMBS>
-WG_FN void any_block(i32* out, const Model& model, const Matrix& matrix, u32 block, const Inputs& inputs, RowRange rows) {
+WG_FN void any_block(i32* out, const Model& model, const Matrix& matrix, u32 block, const Inputs& inputs,
+                     RowRange rows) {
     if constexpr (target == Target::GATED) {
         gated_block<LIMBS>(out, model, matrix, block, inputs, rows);
     } else {
@@ -86,9 +90,9 @@ inline void linear(Crew& crew, const Model& model, const Matrix& matrix, i32* ou
     Scale own_scales[OWN_ROWS_MAX];
     const Inputs inputs = own ? Inputs{work.own_quantised + crew.index * work.own_bytes, own_scales}
                               : Inputs{work.quantised, work.scale};
+    const u64 row_bytes = static_cast<u64>(limbs_of(matrix)) * matrix.columns;
     const auto prepare_rows = [&](u32 begin, u32 end) {
-        for (u32 row = begin; row < end; ++row)
-            inputs.scales[row] = prepare(row, inputs.values + static_cast<u64>(row) * limbs_of(matrix) * matrix.columns);
+        for (u32 row = begin; row < end; ++row) inputs.scales[row] = prepare(row, inputs.values + row * row_bytes);
     };
     if (!own) share_out(crew, rows, prepare_rows);
     bool prepared = !own;
@@ -138,7 +142,8 @@ inline void attention(Crew& crew, const Model& model, u32 index, const Batch& ba
                              kv_rows_aside(crew, model, index, batch, work));
 }
 
-inline void feed_forward(Crew& crew, const Model& model, const Layer& layer, const Batch& batch, const Workspace& work) {
+inline void feed_forward(Crew& crew, const Model& model, const Layer& layer, const Batch& batch,
+                         const Workspace& work) {
     const u64 f = model.feed_forward;
     const auto normed = [&](u32 row, u8* q) {
         return normed_row(model, q, work.residual + static_cast<u64>(row) * model.width, layer.gate_up.bits);

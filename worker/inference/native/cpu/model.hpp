@@ -1,5 +1,5 @@
-// What the forward pass works on: the packed model, a batch of rows, the key-value cache's pages, and the buffers between
-// steps. Owns no memory: all of it comes from the host.
+// What the forward pass works on: the packed model, a batch of rows, the key-value cache's pages, and the buffers
+// between steps. Owns no memory: all of it comes from the host.
 #pragma once
 
 #include "worker/inference/native/cpu/matmul.hpp"
@@ -63,7 +63,7 @@ struct Batch {
     const i32* logit_rows;  // rows whose logits are wanted
     u32 logit_count;
     i32* logits;       // [logit_count][vocabulary], or null
-    u8* roots;         // [rows][32]: of each position's part of the trace, or null. Must be there where the next two are
+    u8* roots;         // [rows][32]: of each position's part of the trace, or null. There where the next two are
     i32* boundaries;   // [rows][layers + 1][width]: the residual at every boundary, or null
     u8* kv_rows;       // [rows][layers][kv_row_bytes], canonical bytes, or null
 };
@@ -107,11 +107,12 @@ constexpr u64 DIGEST_BYTES = 32;
 // Leaves of one position (docs/trace.md, section 1).
 WG_FN u64 leaves_each(u32 layers) { return 1ull << bit_length(2ull * layers + 1); }
 
-// Rows at most whose inputs to a linear layer every thread quantises for itself, which is quicker than to wait for others.
+// Rows at most whose inputs to a linear layer every thread quantises for itself, which is quicker than to wait for
+// others.
 constexpr u32 OWN_ROWS_MAX = 2;
 
-// Buffers shared by all threads, sized by the host for `rows_max` rows. Queries are in the order in which attention takes
-// them: those of one key-value head side by side, row after row.
+// Buffers shared by all threads, sized by the host for `rows_max` rows. Queries are in the order in which attention
+// takes them: those of one key-value head side by side, row after row.
 struct Workspace {
     i32* residual;     // [rows][width]
     i32* wide;         // [rows][max of qkv, feed forward]: outputs of qkv and of the gated unit

@@ -146,7 +146,8 @@ inline void hadamard(i32* z, u32 width) {
 }
 
 // The gated unit of n gates and ups.
-inline void gated_values(const Model& model, i32* __restrict out, const i32* __restrict gate, const i32* __restrict up, u32 n) {
+inline void gated_values(const Model& model, i32* __restrict out, const i32* __restrict gate,
+                         const i32* __restrict up, u32 n) {
     for (u32 i = 0; i < n; i += LANES) {
         const Lanes g = load_lanes(gate + i);
         const Lanes clamped = larger(smaller(g, all_lanes(65535)), all_lanes(-65536)) + 65536;
