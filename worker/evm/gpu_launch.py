@@ -50,7 +50,7 @@ _COLUMN_SLACK_BYTES = 32
 _PINNED_BYTES_MAX = 1 << 30
 """Of an array in page-locked memory, which copies from the device reach six times as fast as other memory."""
 
-_TOO_LITTLE_MEMORY = 2  # cudaErrorMemoryAllocation
+_TOO_LITTLE_MEMORY, _NOT_READY = 2, 600  # cudaErrorMemoryAllocation, cudaErrorNotReady
 
 _WORD_BYTES = 4
 _STATUS_WORD = offset_of(RESULT, "status") // _WORD_BYTES
@@ -223,10 +223,19 @@ class Launch:
         begin.record()
         self._queue(kind, name, len(rows))
         end.record()
-        await_kernel(lambda: bool(end.done), lambda: int(self._begun.sum(dtype=np.uint64)), self._engine.still_ns_max)
+        await_kernel(
+            lambda: self._is_over(end), lambda: int(self._begun.sum(dtype=np.uint64)), self._engine.still_ns_max
+        )
         duration_ms = float(self._cupy.cuda.get_elapsed_time(begin, end))
         self._engine.kernel_ms.append((name, len(rows), duration_ms))
         return duration_ms
+
+    def _is_over(self, event: Any) -> bool:
+        """Has all work up to the event ended? Raises what CUDA says of a kernel that failed; cupy's `done` does not."""
+        if self._cupy.cuda.runtime.eventQuery(event.ptr) == _NOT_READY:
+            return False
+        event.synchronize()
+        return True
 
     def _queue(self, kind: ArenaClass, name: str, rows: int, *arguments: Any) -> None:
         """Queue a kernel: a class's own with a grid that takes rows by and by, others with a thread for each row."""

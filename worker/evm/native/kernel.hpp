@@ -2,9 +2,9 @@
 //
 // A grid of resident blocks takes a row of the batch for each thread at a time. The rows come sorted by (code, selector),
 // so that a warp's lanes mostly run the same instructions; after each one the lanes are brought together again, since the
-// compiler never does that in a loop around a switch. The warps of a block begin together, so that they find each other's
-// instructions in the caches: what the engine executes for a token's transfer, 90 KB, is more than those hold for warps
-// at sixteen different places. Private memory belongs to the resident thread, not to the
+// compiler never does that in a loop around a switch. The warps of a block begin together and, where they run one code, wait
+// for each other now and then, so that they find each other's instructions in the caches: what the engine executes for a
+// token's transfer, 90 KB, is more than those hold for warps at sixteen different places. Private memory belongs to the resident thread, not to the
 // transaction, so that it stays in the caches.
 #pragma once
 
@@ -41,7 +41,7 @@ __constant__ warpgrid::evm::LaunchArguments warpgrid_evm_arguments;
 namespace warpgrid::evm {
 
 constexpr u32 THREADS_PER_BLOCK_MAX = 256;  // of run_rows; a multiple of 32 below it will do for few rows
-constexpr u32 STOPS_A_STEP = 4;  // how often a warp leaves its dispatch until it waits for the others of its block
+constexpr u32 STOPS_A_STEP = 16;  // how often a warp leaves its dispatch until it waits for the others of its block
 constexpr i64 GAS_NEVER = static_cast<i64>(1ull << 63);  // no frame has so little
 
 // The code that each thread's running frame runs: jumps and wide constants ask for it, and would have to wait for the L2.
@@ -105,8 +105,7 @@ __device__ __noinline__ bool go_on(M& m, typename M::Regs& r) {
     return leave_frame(m, r);
 }
 
-// In PTX, since of a pointer known to be of device memory the compiler keeps a second copy beside the first. Records are
-// to stay in the L1 cache, which private memory would else sweep clean of them.
+// In PTX, since of a pointer known to be of device memory the compiler keeps a second copy beside the first.
 __device__ __forceinline__ Instruction record_at(const Instruction* record) {
     Instruction instruction;
     asm volatile("ld.global.L1::evict_last.v2.u32 {%0, %1}, [%2];"

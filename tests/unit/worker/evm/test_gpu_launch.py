@@ -24,7 +24,7 @@ from worker.evm.workloads import WORKLOADS, Workload
 
 ROWS = 50
 CPU = Engine(threads=1)
-TOO_LITTLE_MEMORY = 2
+TOO_LITTLE_MEMORY, NOT_READY, ILLEGAL_ADDRESS = 2, 600, 700
 BEGUN_BYTES = 4 * 512
 """What a launch keeps for the rows that its threads began."""
 
@@ -63,20 +63,29 @@ def _here(array: Any) -> HostArray:
 
 @dataclass
 class HostDevice:
-    """cupy's names for the host's memory. `pinned_status`: how page-locked memory is refused, 0 if it is not."""
+    """cupy's names for the host's memory.
+
+    `pinned_status`: how page-locked memory is refused, 0 if it is not; `event_statuses`: what is said of the kernels'
+    ends, one after the other, before they are told to be over.
+    """
 
     pinned_status: int = 0
+    event_statuses: list[int] = field(default_factory=list)
     pinned_sizes: list[int] = field(default_factory=list)
 
     @property
     def cupy(self) -> Any:
-        event = SimpleNamespace(record=lambda: None, done=True)
+        event = SimpleNamespace(record=lambda: None, synchronize=self._synchronize, ptr=0)
         cuda = SimpleNamespace(
             Device=lambda index: SimpleNamespace(attributes={"MultiProcessorCount": 1}),
             Event=lambda: event,
             alloc_pinned_memory=self._pinned,
             get_elapsed_time=lambda begin, end: 1.0,
-            runtime=SimpleNamespace(CUDARuntimeError=RuntimeFailure, memGetInfo=lambda: (1 << 30, 1 << 30)),
+            runtime=SimpleNamespace(
+                CUDARuntimeError=RuntimeFailure,
+                eventQuery=lambda event: self._event_status(),
+                memGetInfo=lambda: (1 << 30, 1 << 30),
+            ),
             driver=SimpleNamespace(CUDADriverError=ArithmeticError),
             memory=SimpleNamespace(OutOfMemoryError=MemoryError),
         )
@@ -90,6 +99,16 @@ class HostDevice:
         )
 
     index = 0
+
+    def _event_status(self) -> int:
+        if self.event_statuses and self.event_statuses[0] != ILLEGAL_ADDRESS:
+            return self.event_statuses.pop(0)
+        return self.event_statuses[0] if self.event_statuses else 0
+
+    def _synchronize(self) -> None:
+        assert NOT_READY not in self.event_statuses, "a kernel is waited for by asking"
+        if self.event_statuses:
+            raise RuntimeFailure(self.event_statuses[0])
 
     def _pinned(self, size: int) -> PinnedMemory:
         if self.pinned_status and size > BEGUN_BYTES:
@@ -228,8 +247,23 @@ def test_no_rows_need_no_kernel(token: Workload) -> None:
     assert (len(outcomes.results), len(outcomes.arena), gpu.launched) == (0, 0, [])
 
 
+def test_a_kernel_that_fails_is_not_waited_for(token: Workload) -> None:
+    gpu = HostGpu(HostDevice(event_statuses=[NOT_READY, NOT_READY, ILLEGAL_ADDRESS]), token.batch, token)
+    outcomes = gpu.run(token.base, token.batch)
+    assert not len(differing_rows(outcomes, _expected(token)))
+    assert [incident.reason for incident in gpu.incidents] == ["a kernel failed (status 700)"]
+
+
+def test_a_kernel_that_takes_its_time_is_waited_for(token: Workload) -> None:
+    device = HostDevice(event_statuses=[NOT_READY] * 5)
+    gpu = HostGpu(device, token.batch, token)
+    outcomes = gpu.run(token.base, token.batch)
+    assert not len(differing_rows(outcomes, _expected(token)))
+    assert (gpu.incidents, device.event_statuses) == ([], [])
+
+
 def test_a_device_that_fails_when_memory_is_asked_for_is_not_taken_for_full(token: Workload) -> None:
-    gpu = HostGpu(HostDevice(pinned_status=700), token.batch, token)  # an illegal address, told late
+    gpu = HostGpu(HostDevice(pinned_status=ILLEGAL_ADDRESS), token.batch, token)  # told late
     outcomes = gpu.run(token.base, token.batch)
     assert not len(differing_rows(outcomes, _expected(token)))
     assert [incident.reason for incident in gpu.incidents] == ["a kernel failed (status 700)"]
