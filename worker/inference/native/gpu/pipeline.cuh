@@ -58,6 +58,21 @@ __device__ __forceinline__ void copy_bulk(u32 target, const void* source, u32 by
                  : "memory");
 }
 
+// A cache policy for what is read once: it leaves the L2 cache before anything else does.
+__device__ __forceinline__ u64 read_once() {
+    u64 policy;
+    asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+    return policy;
+}
+
+// copy_bulk with a cache policy.
+__device__ __forceinline__ void copy_bulk(u32 target, const void* source, u32 bytes, u32 barrier, u64 policy) {
+    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1], %2, [%3], %4;" ::"r"(
+                     target),
+                 "l"(source), "r"(bytes), "r"(barrier), "l"(policy)
+                 : "memory");
+}
+
 // To the same place of every block of the cluster in `mask`, each of whose barriers counts the bytes.
 __device__ __forceinline__ void copy_bulk_to_all(u32 target, const void* source, u32 bytes, u32 barrier, u16 mask) {
     asm volatile(
