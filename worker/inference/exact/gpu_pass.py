@@ -54,7 +54,7 @@ _STREAM_OWN_BYTES: Final = 14_336  # barriers, sums, alignment
 _STREAM_ACTIVATION_BYTES_MAX: Final = 28_672
 _STREAM_SHARED_BYTES: Final = 124_928  # so much at most: it and the product after it share a multiprocessor
 _OWN_ROW_WIDTH_MAX: Final = 4096
-_DEALT_GROUPS_MIN: Final = 8  # of a block: from here on some are dealt out
+_DEALT_GROUPS: Final = range(8, 128)  # of a block: so many, and some are dealt out
 _BLOCK_ROWS: Final = 64  # layout.cuh
 _BLOCK_ITEMS: Final = 4 * 256  # exact.cu
 _ROW_ITEMS: Final = 16  # rows.cuh
@@ -506,7 +506,7 @@ class _Pass:
             (blocks,),
             _STREAM_THREADS,
             *(matrix.weights, _u32(matrix.outputs), _u32(activation_rows), _u32(matrix.columns), _u32(stages)),
-            *(_u32(matrix.bits), claimed if groups >= _DEALT_GROUPS_MIN * blocks else None),
+            *(_u32(matrix.bits), claimed if groups // blocks in _DEALT_GROUPS else None),
             *(matrix.mantissa, matrix.row_shift, *given, *target),
             shared_bytes=stages * _STREAM_STAGE_BYTES + activation_bytes + _ALIGNMENT_BYTES,
         )

@@ -4,15 +4,15 @@
 //
 // A layer is: sums of qkv, prepare_heads, attention, sums of o, residual_norm, sums of gate_up, gated, quantise_rows,
 // sums of down, residual_norm. For prompts, attention is attend_maxima, attend and quantise_attended; for long ones, o,
-// gate_up and down end in their own registers (product_residual, product_gated). Answers' attention is attend_answers and
-// quantise_rows, or for long contexts and odd head widths score_keys, add_values and finish_heads. Where rows are few,
-// products are finished where they are made (stream_values, stream_residual, stream_gated) and norm_rows follows.
-// worker/inference/exact/gpu_pass.py puts them together; blocks of a kernel may start before its predecessor has ended
-// (pipeline.cuh). Compile for sm_90a (wgmma).
+// gate_up and down end in their own registers (product_residual, product_gated). Answers' attention is attend_answers
+// and quantise_rows, or for long contexts and odd head widths score_keys, add_values and finish_heads. Where rows are
+// few, products are finished where they are made (stream_values, stream_residual, stream_gated) and norm_rows follows;
+// one row alone is normed and quantised there too (stream_*_own). worker/inference/exact/gpu_pass.py puts them
+// together; blocks of a kernel may start before its predecessor has ended (pipeline.cuh). Compile for sm_90a (wgmma).
 //
-// What binds, at the shape of Llama-3-8B on an H200: a prompt of 4 x 512, products (two thirds of the time, 1,300 to 1,480
-// TOP/s of 1,979), then attend and prepare_heads; an answer of one row, memory for 50 of 86 microseconds a layer, for the
-// rest the ends of four products and fetching the instructions of the kernels between them.
+// What binds, at the shape of Llama-3-8B on an H200: a prompt of 4 x 512, products (two thirds of the time, 1,300 to
+// 1,480 TOP/s of 1,979), then attend and prepare_heads; an answer of one row, memory for 50 of 71 microseconds a layer,
+// for the rest the ends of four products and three kernels between them.
 //
 // Tried, without gain: the whole decoding step as one cooperative launch (a warp of each block streaming weights into a
 // ring through seven grid-wide barriers a layer; equal bytes, 3.8 to 4.4 ms against 3.6 for a graph of kernels). What
@@ -322,20 +322,22 @@ KERNEL(1024) residual_norm(i32* residual, const i32* sums, const i32* mantissa, 
         if (boundary) store_quad(boundary + row * boundary_stride + i, x[j]);
     }
     if (threadIdx.x == 0) hidden_max[row] = attended_max[row] = 1;
-    if (out) norm_row({out, out_bits, block_bytes}, blockIdx.x, out_scale + blockIdx.x, x, width, fraction, epsilon_q48);
+    if (out)
+        norm_row({out, out_bits, block_bytes}, blockIdx.x, out_scale + blockIdx.x, x, width, fraction, epsilon_q48);
 }
 
 // residual_norm where there is no product to add and each thread has four values: the short code of an answer alone, as
 // each layer fetches it again.
-KERNEL_RESIDENT(1024, 2) norm_rows(const i32* residual, i8* out, u32 out_bits, u32 block_bytes, Scale* out_scale, u32 width, i32 fraction, u64 epsilon_q48,
-                              i32* boundary, u64 boundary_stride, const i32* rows_wanted, i32* hidden_max, i32* attended_max) {
+KERNEL_RESIDENT(1024, 2) norm_rows(const i32* residual, i8* out, u32 out_bits, u32 block_bytes, Scale* out_scale, u32 width,
+                              i32 fraction, u64 epsilon_q48, i32* boundary, u64 boundary_stride, const i32* rows_wanted, i32* hidden_max, i32* attended_max) {
     take_turn();
     const u32 row = rows_wanted ? static_cast<u32>(rows_wanted[blockIdx.x]) : blockIdx.x, i = 4 * threadIdx.x;
     Quad x[1] = {};
     if (i < width) x[0] = load_quad(residual + static_cast<u64>(row) * width + i);
     if (boundary && i < width) store_quad(boundary + row * boundary_stride + i, x[0]);
     if (threadIdx.x == 0) hidden_max[row] = attended_max[row] = 1;
-    if (out) norm_row({out, out_bits, block_bytes}, blockIdx.x, out_scale + blockIdx.x, x, width, fraction, epsilon_q48);
+    if (out)
+        norm_row({out, out_bits, block_bytes}, blockIdx.x, out_scale + blockIdx.x, x, width, fraction, epsilon_q48);
 }
 
 constexpr u32 HEADS_OF_BLOCK = 8;
@@ -520,7 +522,8 @@ KERNEL(256) quantise_rows(const i32* rows, const i32* row_max, i8* out, u32 bits
     const u32 row = blockIdx.y, i = first_item();
     const i32 a = row_max[row];
     if (i < width)
-        store_quantised({out, bits, block_bytes}, row, i, width, load_quad(rows + static_cast<u64>(row) * width + i), reciprocal_of(bits, a));
+        store_quantised({out, bits, block_bytes}, row, i, width, load_quad(rows + static_cast<u64>(row) * width + i),
+                        reciprocal_of(bits, a));
     if (i == 0) scale[row] = plain_scale(static_cast<u64>(a), fraction);
 }
 
@@ -551,13 +554,14 @@ KERNEL_STREAM stream_residual_own(STREAM_ARGUMENTS, OWN_ROW_ARGUMENTS, i32* resi
     stream_product(STREAM_OPERANDS(nullptr), OWN_ROW, StreamResidual{residual, STREAM_SCALES(nullptr), outputs});
 }
 
-KERNEL_STREAM stream_gated(STREAM_ARGUMENTS, const i8* activations, const Scale* scale, i32* hidden, i32* largest_hidden, const i32* sigmoid,
-                           i32 hidden_fraction) {
+KERNEL_STREAM stream_gated(STREAM_ARGUMENTS, const i8* activations, const Scale* scale, i32* hidden, i32* largest_hidden,
+                           const i32* sigmoid, i32 hidden_fraction) {
     stream_product(STREAM_OPERANDS(activations), Fetched{},
                    StreamGated{hidden, largest_hidden, STREAM_SCALES(scale), sigmoid, outputs / 2, hidden_fraction});
 }
 
-KERNEL_STREAM stream_gated_own(STREAM_ARGUMENTS, OWN_ROW_ARGUMENTS, i32* hidden, i32* largest_hidden, const i32* sigmoid, i32 hidden_fraction) {
+KERNEL_STREAM stream_gated_own(STREAM_ARGUMENTS, OWN_ROW_ARGUMENTS, i32* hidden, i32* largest_hidden, const i32* sigmoid,
+                               i32 hidden_fraction) {
     stream_product(STREAM_OPERANDS(nullptr), OWN_ROW,
                    StreamGated{hidden, largest_hidden, STREAM_SCALES(nullptr), sigmoid, outputs / 2, hidden_fraction});
 }

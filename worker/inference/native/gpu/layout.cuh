@@ -2,8 +2,9 @@
 //
 // A row's K is cut into blocks of 128 bytes, the last one padded. Weights are [row / 16][K / 128][16][128], activations
 // [row / 64][K / 128][64][128]; within a block the sixteen-byte parts of row r are exchanged by r mod 8, the 128-byte
-// swizzle that tensor cores and ldmatrix read without bank conflicts. A 16-bit activation is two rows, one for each limb
-// (2r high, 2r + 1 low). Where stream.cuh multiplies a few rows, a block has these alone. Padded weights are zero; padded activations are whatever they are.
+// swizzle that tensor cores and ldmatrix read without bank conflicts. A 16-bit activation is two rows, one for each
+// limb (2r high, 2r + 1 low). Where stream.cuh multiplies a few rows, a block has these alone. Padded weights are zero;
+// padded activations are whatever they are.
 #pragma once
 
 #include "core/native/platform.hpp"

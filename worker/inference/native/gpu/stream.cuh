@@ -1,21 +1,25 @@
 // Products of a row or two (an answer alone): weights stream past, as fast as memory gives them.
 //
 // Sixteen weight rows are a group, contiguous in memory (layout.cuh). One thread copies a block's groups into a ring of
-// stages, eight warps multiply, each its own 128 bytes of K, by mma.sync; at the end of a group their sums meet in shared
-// memory, and two more warps in turn make values of them (one of the eight doing that held up all the others: 2.7 TB/s).
-// K is never split between blocks, so values are finished here, and the next kernel has nothing to add up. A block takes
-// half a multiprocessor's memory at most: that of the next product starts fetching its weights beside it, while the
-// kernels in between wait for each other. Weights leave the L2 cache first: what else lies there (code, tables) is read
-// again in every layer.
+// stages, eight warps multiply, each its own 128 bytes of K, by mma.sync; at the end of a group their sums meet in
+// shared memory, and two more warps in turn make values of them (one of the eight doing that held up all the others:
+// 2.7 TB/s). K is never split between blocks, so values are finished here, and the next kernel has nothing to add up. A
+// block takes half a multiprocessor's memory at most: that of the next product starts fetching its weights beside it,
+// while the kernels in between wait for each other. Weights leave the L2 cache first: what else lies there (code,
+// tables) is read again in every layer.
 //
 // A row alone is normed and quantised by every block for itself (OwnRow), which takes less time than a kernel between
 // two products takes to start and end.
 //
-// Multiprocessors do not get equal shares of the memory's rate: at 14 groups a block, the first was done after 20
-// microseconds and the last after 31. So a quarter of a long product's groups is dealt out to whoever is ready (`claimed`).
+// Multiprocessors do not get equal shares of the memory's rate: of blocks with 14 groups the first was done after 20
+// microseconds and the last after 31. So a quarter of a long product's groups is dealt out to whoever is ready
+// (`claimed`).
 //
-// Tried without gain: fetching more of the next weights into the L2 cache while the kernels between products run (3.03 to
-// 3.13 ms a step instead of 2.86, also where they leave the cache first).
+// What binds: the memory's rate while weights stream (3.8 to 4.2 TB/s, as long as a stage is read much faster than it
+// arrives: with branches around the loads of activations, 3.2), and between two products 3 to 4 microseconds from the
+// last byte to the next product's first multiplication. Tried without gain: fetching more of the next weights into the
+// L2 cache while the kernels between products run (3.03 to 3.13 ms a step instead of 2.86, also where they leave the
+// cache first); doing a kernel's work once before its turn to have its instructions at hand (2.86 instead of 2.74).
 #pragma once
 
 #include "worker/inference/native/gpu/rows.cuh"
@@ -32,6 +36,7 @@ constexpr u32 STAGE_BYTES = STREAM_WARPS * WEIGHT_BLOCK_BYTES;
 constexpr u32 MULTIPLIERS = 32 * STREAM_WARPS;
 constexpr u32 PARTIAL_STRIDE = WEIGHT_ROWS + 4;  // so that a warp's stores meet different banks
 constexpr u32 CLAIMS_MAX = 64;                   // of a block: with all others' far more than there are groups to claim
+constexpr u32 STREAM_DRAINED = 2;                // stages read before the next product may start: 0, 1, 3, 5 are slower
 constexpr u32 COPY_BYTES = 4096;
 
 // `rows` counts limbs as rows, at most STREAM_ROWS_MAX. `activations` is null where blocks quantise for themselves.
@@ -59,21 +64,33 @@ struct StreamMemory {
     u64 squares[MULTIPLIERS];  // of OwnRow, as are the next two
     i32 row_max[STREAM_WARPS];
     Scale scale[STREAM_FINISHERS];
-    volatile u32 claims[CLAIMS_MAX];
+    volatile u32 claims[CLAIMS_MAX + STREAM_FINISHERS];
     i32 partial[STREAM_FINISHERS][STREAM_WARPS][STREAM_ROWS_MAX][PARTIAL_STRIDE];  // [16 of these] weight rows
 };
 
 template <u32 BARRIER, u32 THREADS>
-__device__ __forceinline__ void named_sync() { asm volatile("bar.sync %0, %1;" ::"n"(BARRIER), "n"(THREADS) : "memory"); }
+__device__ __forceinline__ void named_sync() {
+    asm volatile("bar.sync %0, %1;" ::"n"(BARRIER), "n"(THREADS) : "memory");
+}
 template <u32 BARRIER, u32 THREADS>
-__device__ __forceinline__ void named_arrive() { asm volatile("bar.arrive %0, %1;" ::"n"(BARRIER), "n"(THREADS) : "memory"); }
+__device__ __forceinline__ void named_arrive() {
+    asm volatile("bar.arrive %0, %1;" ::"n"(BARRIER), "n"(THREADS) : "memory");
+}
 
 // Between those who multiply and the finisher of every second group: partial sums are there, and have been read.
 constexpr u32 PARTIAL_THREADS = MULTIPLIERS + 32;
-__device__ __forceinline__ void give_partial(u32 finisher) { finisher == 0 ? named_arrive<1, PARTIAL_THREADS>() : named_arrive<2, PARTIAL_THREADS>(); }
-__device__ __forceinline__ void await_partial(u32 finisher) { finisher == 0 ? named_sync<1, PARTIAL_THREADS>() : named_sync<2, PARTIAL_THREADS>(); }
-__device__ __forceinline__ void partial_was_read(u32 finisher) { finisher == 0 ? named_arrive<3, PARTIAL_THREADS>() : named_arrive<4, PARTIAL_THREADS>(); }
-__device__ __forceinline__ void await_partial_read(u32 finisher) { finisher == 0 ? named_sync<3, PARTIAL_THREADS>() : named_sync<4, PARTIAL_THREADS>(); }
+__device__ __forceinline__ void give_partial(u32 finisher) {
+    finisher == 0 ? named_arrive<1, PARTIAL_THREADS>() : named_arrive<2, PARTIAL_THREADS>();
+}
+__device__ __forceinline__ void await_partial(u32 finisher) {
+    finisher == 0 ? named_sync<1, PARTIAL_THREADS>() : named_sync<2, PARTIAL_THREADS>();
+}
+__device__ __forceinline__ void partial_was_read(u32 finisher) {
+    finisher == 0 ? named_arrive<3, PARTIAL_THREADS>() : named_arrive<4, PARTIAL_THREADS>();
+}
+__device__ __forceinline__ void await_partial_read(u32 finisher) {
+    finisher == 0 ? named_sync<3, PARTIAL_THREADS>() : named_sync<4, PARTIAL_THREADS>();
+}
 
 // Of an OwnRow: among those who multiply, and from them to the finishers.
 constexpr u32 ROW_THREADS = MULTIPLIERS + 32 * STREAM_FINISHERS;
@@ -81,26 +98,30 @@ __device__ __forceinline__ void multipliers_sync() { named_sync<5, MULTIPLIERS>(
 __device__ __forceinline__ void give_row() { named_arrive<6, ROW_THREADS>(); }
 __device__ __forceinline__ void await_row() { named_sync<6, ROW_THREADS>(); }
 
-// Sums of this warp's part of a group: 16 weight rows times the activation rows, over 128 bytes of K.
-__device__ __forceinline__ void multiply_block(i32 (&acc)[4], u32 weights, const u8* activations, u32 rows) {
-    const u32 lane = threadIdx.x % 32, n = lane / 4;
+// A warp's part of a group's sums: 16 weight rows times up to eight activation rows, over 128 bytes of K. Each lane
+// names a row of matrices (load_matrices): of weights rows 0-7 and 8-15 of sixteen bytes, then of the next; of
+// activations four times sixteen bytes. What follows in a row lies at the address with other bits (layout.cuh,
+// swizzled).
+__device__ __forceinline__ void multiply_block(i32 (&even)[4], i32 (&odd)[4], u32 weights, u32 activations) {
+    u32 a[4][4], b[2][4];
+    load_matrices(b[0], activations);
+    load_matrices(b[1], activations ^ 64);
 #pragma unroll
-    for (u32 step = 0; step < K_BLOCK / 32; ++step) {
-        u32 a[4], b[2];
-        // Matrices: rows 0-7, rows 8-15 of the first sixteen bytes, then of the second.
-        load_matrices(a, weights + swizzled(lane % 16, 32 * step + lane / 16 * 16));
+    for (u32 step = 0; step < 4; ++step) load_matrices(a[step], weights ^ 32 * step);
 #pragma unroll
-        for (u32 half = 0; half < 2; ++half)
-            b[half] = n < rows ? *reinterpret_cast<const u32*>(activations + swizzled(n, 32 * step + 16 * half) + lane % 4 * 4) : 0;
-        mma_s8(acc, a, b[0], b[1]);
+    for (u32 step = 0; step < 4; ++step) {
+        const u32* const pair = b[step / 2] + step % 2 * 2;
+        mma_s8(step % 2 == 0 ? even : odd, a[step], pair[0], pair[1]);
     }
 }
+static_assert(K_BLOCK == 4 * 32);
 
 // One block's part of a product; each method is one role's.
 struct Stream {
     const StreamOperands& o;
     StreamMemory& memory;
-    u32 blocks, groups, divided, first, end;  // of K; of weight rows: all, those divided beforehand, and of those this block's
+    u32 blocks;                       // of K
+    u32 groups, divided, first, end;  // of weight rows: all, those divided beforehand, and of these the block's own
     u32 ring;
     u8* activations;
 
@@ -118,7 +139,7 @@ struct Stream {
 
     // By all threads, before any other method.
     __device__ __forceinline__ void init() const {
-        if (threadIdx.x < CLAIMS_MAX) memory.claims[threadIdx.x] = ~0u;
+        if (threadIdx.x < CLAIMS_MAX + STREAM_FINISHERS) memory.claims[threadIdx.x] = ~0u;
         if (threadIdx.x == 0) {
             for (u32 stage = 0; stage < o.stages; ++stage) {
                 barrier_init(full(stage), 1);
@@ -147,19 +168,29 @@ struct Stream {
         StageCursor at;
         if (feeds)
             for (u32 group = first; group < end; ++group) feed_group(group, at, policy);
-        if (feeds && !o.claimed) allow_next();
+        if (feeds && !o.claimed) {
+            drain(at);
+            allow_next();
+        }
         __syncwarp();
         await_previous();  // which also says that the count of claims is of this product
         if (!feeds || !o.claimed) return;
-        u32 next = claim();
-        for (u32 number = 0; number < CLAIMS_MAX; ++number) {
-            const u32 group = number + 1 < CLAIMS_MAX ? min(divided + next, groups) : groups;
-            memory.claims[number] = group;
-            if (group == groups) break;
-            next = claim();
+        u32 number = 0, next = claim();
+        while (number < CLAIMS_MAX && divided + next < groups) {
+            const u32 group = divided + next;
+            memory.claims[number++] = group;
+            if (number < CLAIMS_MAX) next = claim();
             feed_group(group, at, policy);
         }
+#pragma unroll
+        for (u32 i = 0; i < STREAM_FINISHERS; ++i) memory.claims[number + i] = groups;  // for each finisher's next
+        drain(at);
         allow_next();
+    }
+
+    // Until all but so many stages have been read: what the next product fetches would delay what this one waits for.
+    __device__ __forceinline__ void drain(StageCursor at) const {
+        for (u32 i = 0; i < STREAM_DRAINED; ++i, at.next(o.stages)) barrier_wait(empty(at.stage), at.parity ^ 1);
     }
 
     // The next of the groups that are dealt out. Not atomicAdd, whose result the compiler waits for at once.
@@ -191,7 +222,8 @@ struct Stream {
 
     // By one warp, once quantised activations are there.
     __device__ __forceinline__ void fetch_activations() const {
-        const u32 lane = threadIdx.x % 32, bytes = blocks * o.rows * K_BLOCK, ready = shared_address(&memory.activations);
+        const u32 lane = threadIdx.x % 32, bytes = blocks * o.rows * K_BLOCK;
+        const u32 ready = shared_address(&memory.activations);
         async_proxy_follows();
         if (lane == 0) barrier_expect(ready, bytes);
         __syncwarp();
@@ -201,15 +233,17 @@ struct Stream {
 
     __device__ __forceinline__ void multiply() const {
         const u32 warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+        const u32 own_weights = ring + warp * WEIGHT_BLOCK_BYTES + swizzled(lane % 16, lane / 16 * 16);
+        const u32 own_activations = shared_address(activations) + swizzled(min(lane % 8, o.rows - 1), lane / 8 * 16);
         StageCursor at;
         u32 number = 0;
         for (; group(number) < groups; ++number) {
-            i32 acc[4] = {};
+            i32 even[4] = {}, odd[4] = {};
 #pragma unroll 1
-            for (u32 block = 0; block < blocks; block += STREAM_WARPS, at.next(o.stages)) {
+            for (u32 block = warp; block - warp < blocks; block += STREAM_WARPS, at.next(o.stages)) {
                 barrier_wait(full(at.stage), at.parity);
-                if (block + warp < blocks)
-                    multiply_block(acc, ring + at.stage * STAGE_BYTES + warp * WEIGHT_BLOCK_BYTES, activations + (block + warp) * o.rows * K_BLOCK, o.rows);
+                const u32 there = own_weights + at.stage * STAGE_BYTES;
+                if (block < blocks) multiply_block(even, odd, there, own_activations + block * o.rows * K_BLOCK);
                 __syncwarp();
                 if (lane == 0) barrier_arrive(empty(at.stage));
             }
@@ -218,7 +252,7 @@ struct Stream {
 #pragma unroll
             for (u32 i = 0; i < 4; ++i) {
                 const u32 row = lane % 4 * 2 + i % 2;
-                if (row < o.rows) memory.partial[finisher][warp][row][lane / 4 + i / 2 * 8] = acc[i];
+                if (row < o.rows) memory.partial[finisher][warp][row][lane / 4 + i / 2 * 8] = even[i] + odd[i];
             }
             give_partial(finisher);
         }
@@ -230,10 +264,12 @@ struct Stream {
     __device__ __forceinline__ i64 sum(u32 finisher, u32 token, u32 weight_row, u32 limbs) const {
         i32 high = 0, low = 0;
 #pragma unroll
-        for (u32 warp = 0; warp < STREAM_WARPS; ++warp) high += memory.partial[finisher][warp][token * limbs][weight_row];
+        for (u32 warp = 0; warp < STREAM_WARPS; ++warp)
+            high += memory.partial[finisher][warp][token * limbs][weight_row];
         if (limbs == 1) return high;
 #pragma unroll
-        for (u32 warp = 0; warp < STREAM_WARPS; ++warp) low += memory.partial[finisher][warp][token * limbs + 1][weight_row];
+        for (u32 warp = 0; warp < STREAM_WARPS; ++warp)
+            low += memory.partial[finisher][warp][token * limbs + 1][weight_row];
         return 256 * static_cast<i64>(high) + low;
     }
 
@@ -277,13 +313,15 @@ struct LinearScales {
 
     __device__ __forceinline__ Own load(u32 n, u32 token) const { return {mantissa[n], row_shift[n], scale[token]}; }
     __device__ __forceinline__ i64 value(i64 sum, const Own& own) const {
-        if (!shifts_far(own.shift, own.scale.exponent, 8 * limbs)) return linear_slow(sum, own.mantissa, own.shift, own.scale);
+        if (!shifts_far(own.shift, own.scale.exponent, 8 * limbs))
+            return linear_slow(sum, own.mantissa, own.shift, own.scale);
         return limbs == 1 ? linear_fast(static_cast<i32>(sum), own.mantissa, own.shift, own.scale)
                           : linear_fast(sum, own.mantissa, own.shift, own.scale);
     }
     // By one warp: outputs `first` .. `end` are this block's.
     __device__ __forceinline__ void prefetch(u32 first, u32 end) const {
-        for (u32 n = first + 32 * (threadIdx.x % 32); n < end; n += 32 * 32) prefetch_line(mantissa + n), prefetch_line(row_shift + n);
+        for (u32 n = first + 32 * (threadIdx.x % 32); n < end; n += 32 * 32)
+            prefetch_line(mantissa + n), prefetch_line(row_shift + n);
     }
 };
 
@@ -301,9 +339,10 @@ struct Fetched {
 
 constexpr u32 OWN_ROW_QUADS = 4;  // of a multiplier: rows of up to 4,096 values
 
-// One row of int32, quantised to eight bits by every block for itself: `values`, whose largest magnitude is *largest, in
-// Q`fraction`; or, where `largest` is null, a residual row with the scale of its norm. Block 0 notes the row in `boundary`
-// (where that is not null), and sets the maxima that others will find (where those are not null) to their least value.
+// One row of int32, quantised to eight bits by every block for itself: `values`, whose largest magnitude is *largest,
+// in Q`fraction`; or, where `largest` is null, a residual row with the scale of its norm. Block 0 notes the row in
+// `boundary` (where that is not null), and sets the maxima that others will find (where those are not null) to their
+// least value.
 struct OwnRow {
     const i32* values;
     const i32* largest;
@@ -387,8 +426,8 @@ struct OwnRow {
     }
 };
 
-// The whole product, of activations that are Fetched or an OwnRow. `values` makes values of sums: `prefetch(first, end)`
-// names groups of this block, `begin` and `end` an item and its token (Stream::finish), `close` follows the last.
+// The whole product, of activations that are Fetched or an OwnRow. `values` makes values of sums: `prefetch(first,
+// end)` names groups of this block, `begin` and `end` an item and its token (Stream::finish), `close` follows the last.
 template <typename Input, typename Finish>
 __device__ __forceinline__ void stream_product(const StreamOperands& o, const Input& input, Finish values) {
     extern __shared__ __align__(1024) u8 shared[];
@@ -419,14 +458,17 @@ struct StreamValues {
     LinearScales::Own own = {};
     i32 own_bias = 0;
 
-    __device__ __forceinline__ void prefetch(u32 first, u32 end) const { scales.prefetch(WEIGHT_ROWS * first, min(WEIGHT_ROWS * end, outputs)); }
+    __device__ __forceinline__ void prefetch(u32 first, u32 end) const {
+        scales.prefetch(WEIGHT_ROWS * first, min(WEIGHT_ROWS * end, outputs));
+    }
     __device__ __forceinline__ void begin(u32 n, u32 token) {
         if (n >= outputs) return;
         own = scales.load(n, token);
         if (bias) own_bias = bias[n];
     }
     __device__ __forceinline__ void end(u32 n, u32 token, const i64 (&sums)[1]) const {
-        if (n < outputs) values[static_cast<u64>(token) * outputs + n] = saturate(scales.value(sums[0], own) + own_bias);
+        if (n < outputs)
+            values[static_cast<u64>(token) * outputs + n] = saturate(scales.value(sums[0], own) + own_bias);
     }
     __device__ __forceinline__ void close() const {}
 };
@@ -440,7 +482,9 @@ struct StreamResidual {
     LinearScales::Own own = {};
     i32 before = 0;
 
-    __device__ __forceinline__ void prefetch(u32 first, u32 end) const { scales.prefetch(WEIGHT_ROWS * first, min(WEIGHT_ROWS * end, width)); }
+    __device__ __forceinline__ void prefetch(u32 first, u32 end) const {
+        scales.prefetch(WEIGHT_ROWS * first, min(WEIGHT_ROWS * end, width));
+    }
     __device__ __forceinline__ void begin(u32 n, u32 token) {
         if (n >= width) return;
         own = scales.load(n, token);
@@ -476,7 +520,8 @@ struct StreamGated {
     }
     __device__ __forceinline__ void end(u32 i, u32 token, const i64 (&sums)[2]) {
         if (i >= f) return;
-        const i32 z = gated_unit(saturate(scales.value(sums[0], gate)), saturate(scales.value(sums[1], up)), sigmoid, hidden_fraction);
+        const i32 gated = saturate(scales.value(sums[0], gate)), linear = saturate(scales.value(sums[1], up));
+        const i32 z = gated_unit(gated, linear, sigmoid, hidden_fraction);
         hidden[static_cast<u64>(token) * f + i] = z;
         if (token < 4) largest[0] = max(largest[0], magnitude(z));
         else largest[1] = max(largest[1], magnitude(z));
