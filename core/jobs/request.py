@@ -103,8 +103,8 @@ class Sampling:
 
     def __post_init__(self) -> None:
         _require_range("max_tokens", self.tokens_max, range(1, OUTPUT_TOKENS_MAX + 1))
-        _require_range("temperature (in thousandths)", self.temperature_milli, range(TEMPERATURE_MILLI_MAX + 1))
-        _require_range("top_p (in thousandths)", self.top_p_milli, range(1, TOP_P_MILLI_MAX + 1))
+        _require_fraction("temperature", self.temperature_milli, range(TEMPERATURE_MILLI_MAX + 1))
+        _require_fraction("top_p", self.top_p_milli, range(1, TOP_P_MILLI_MAX + 1))
         _require_range("top_k", self.top_k, range(TOP_K_MAX + 1))
         _require_range("seed", self.seed, range(SEED_MAX + 1))
         if len(self.stop) > STOP_MAX:
@@ -193,6 +193,13 @@ def decode_tokens(raw: bytes) -> tuple[int, ...]:
     if len(raw) % 4:
         raise RequestInvalid("tokens", f"are {len(raw)} bytes, not 4 each")
     return tuple(int.from_bytes(raw[start : start + 4], "little") for start in range(0, len(raw), 4))
+
+
+def _require_fraction(field_name: str, milli: int, allowed: range) -> None:
+    """Thousandths, told as whoever asked wrote them."""
+    if milli not in allowed:
+        least, most = allowed[0] / 1000, allowed[-1] / 1000
+        raise RequestInvalid(field_name, f"is {milli / 1000:g}, expected {least:g} to {most:g}")
 
 
 def _require_range(field: str, value: int, allowed: range) -> None:

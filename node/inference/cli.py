@@ -3,6 +3,7 @@
 import asyncio
 import json
 import secrets
+import socket
 import sys
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -12,7 +13,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from core.errors import InvalidInput
 from core.jobs.request import JobRequest, Message, Role, Sampling, Tier
+from node.inference.server import listen
 from node.inference.server import serve as serve_engine
 from worker.inference.answer_file import AnswerFile
 from worker.inference.cli_proofs import app as proofs_app
@@ -60,6 +63,8 @@ def run(
     Examples:  warpgrid inference run smollm2 "What is the capital of France?"
                warpgrid inference run smollm2 "Tell a story." --temperature 0.8 --seed 7 --save answer.json
     """
+    if save is not None and not save.parent.is_dir():
+        raise InvalidInput(f"cannot save to {save}: there is no folder {save.parent}")
     question = sys.stdin.read() if prompt == "-" else prompt
     sampling = Sampling(max_tokens, round(temperature * _THOUSAND), round(top_p * _THOUSAND), top_k, seed)
     messages = [Message(Role.SYSTEM, system)] if system else []
@@ -85,7 +90,9 @@ def serve(
 
     Example:  warpgrid inference serve smollm2 --port 8000, then base_url="http://127.0.0.1:8000/v1"
     """
-    asyncio.run(_serve(_locate(model, models_dir), host, port, threads, device))
+    directory = _locate(model, models_dir)
+    with listen(host, port) as listener:
+        asyncio.run(_serve(directory, listener, threads, device))
 
 
 def _locate(reference: str, models_dir: Path) -> Path:
@@ -160,10 +167,12 @@ def _as_json(answered: _Answered) -> dict[str, str | int]:
     }
 
 
-async def _serve(directory: Path, host: str, port: int, threads: int, device: DeviceChoice) -> None:
+async def _serve(directory: Path, listener: socket.socket, threads: int, device: DeviceChoice) -> None:
     engine = await _load(directory, threads, device)
-    notes.print(f"{engine.model.model_id} at http://{host}:{port}/v1", highlight=False)
+    host, port = listener.getsockname()[:2]
+    at = f"[{host}]" if ":" in host else host
+    notes.print(f"{engine.model.model_id} at http://{at}:{port}/v1", highlight=False, soft_wrap=True)
     try:
-        await serve_engine(engine, host, port)
+        await serve_engine(engine, listener)
     finally:
         await engine.close()

@@ -6,6 +6,7 @@ return). Knows nothing of how an answer is made. Whoever embeds it runs the appl
 
 import asyncio
 import secrets
+import socket
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing
@@ -35,7 +36,7 @@ from node.inference.openai_format import (
 from worker.inference.engine import Completion, Engine, Piece
 from worker.inference.errors import ContextExceeded, EngineBusy, InferenceError
 
-__all__ = ["BODY_BYTES_MAX", "application", "serve"]
+__all__ = ["BODY_BYTES_MAX", "application", "listen", "serve"]
 
 BODY_BYTES_MAX = 4 * 1024 * 1024
 _SEEDS = 2**63
@@ -79,12 +80,20 @@ def application(engine: Engine, *, now_s: Callable[[], float] = time.time) -> St
     )
 
 
-async def serve(engine: Engine, host: str, port: int) -> None:
+def listen(host: str, port: int) -> socket.socket:
+    """A socket to serve on. Raises InvalidInput where the address is another's or no address of this machine."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        problem = f"cannot listen on {host}:{port}: {error.strerror}"
+        raise InvalidInput(f"{problem}; choose another --host or --port") from error
+
+
+async def serve(engine: Engine, listener: socket.socket) -> None:
     """Serve until interrupted."""
     config = uvicorn.Config(
         application(engine),
-        host=host,
-        port=port,
         http="httptools",
         loop="uvloop",
         lifespan="off",
@@ -92,7 +101,7 @@ async def serve(engine: Engine, host: str, port: int) -> None:
         access_log=False,
         timeout_graceful_shutdown=_SHUTDOWN_S,
     )
-    await uvicorn.Server(config).serve()
+    await uvicorn.Server(config).serve([listener])
 
 
 class _Endpoint:

@@ -27,14 +27,20 @@ class AnswerFile:
     def read(cls, file: Path) -> "AnswerFile":
         """Raises InvalidInput for a file that holds no answer."""
         try:
-            content = json.loads(file.read_bytes())
+            data = file.read_bytes()
+        except OSError as error:
+            raise InvalidInput(f"cannot read {file}: {error.strerror}; `inference run --save` writes one") from error
+        try:
+            content = json.loads(data)
             names = ("model", "request_hash", "prompt_prefix", "trace_root")
             model, request_hash, prefix, root = [bytes.fromhex(content[name]) for name in names]
             sampling, prompt, answer = [
                 tuple(int(number) for number in content[name]) for name in ("sampling", "prompt", "answer")
             ]
             text = str(content.get("text", ""))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except KeyError as error:
+            raise InvalidInput(f"{file} is no answer file: it has no {error}") from error
+        except (ValueError, TypeError, AttributeError) as error:
             raise InvalidInput(f"{file} is no answer file: {error}") from error
         if len(sampling) != 5:
             raise InvalidInput(f"{file}: sampling has five integers")

@@ -39,7 +39,8 @@ def import_model(
     models_dir: ModelsDir = MODELS_DIR,
     as_json: AsJson = False,
 ) -> None:
-    """Quantise a float checkpoint into an exact model. Interrupted, it leaves nothing behind.
+    """Quantise a float checkpoint into an exact model. Interrupted, it leaves nothing behind. Importing a model again
+    mends its files and renames it.
 
     Examples:  warpgrid model import smollm2  ·  warpgrid model import ./Llama-3.1-8B --context 8192
     """
@@ -58,7 +59,7 @@ def import_model(
     if as_json:
         _write_json({"name": chosen, "root": root.hex()})
     else:
-        console.print(f"{chosen}  {root.hex()}", highlight=False)
+        _say(f"{chosen}  {root.hex()}")
 
 
 @app.command("list")
@@ -72,7 +73,7 @@ def list_models(models_dir: ModelsDir = MODELS_DIR, as_json: AsJson = False) -> 
         _write_json(rows)
         return
     if not rows:
-        console.print(f"no models in {models_dir}; `warpgrid model import smollm2` makes one", highlight=False)
+        _say(f"no models in {models_dir}; `warpgrid model import smollm2` makes one")
         return
     table = Table("name", "root", "parameters", "context", "size", box=None)
     for row in rows:
@@ -97,24 +98,30 @@ def show(reference: Reference, models_dir: ModelsDir = MODELS_DIR) -> None:
 
 
 @app.command()
-def verify(reference: Reference, models_dir: ModelsDir = MODELS_DIR) -> None:
+def verify(reference: Reference, models_dir: ModelsDir = MODELS_DIR, as_json: AsJson = False) -> None:
     """Recompute a model's root from its bytes. Exit status 1, naming the tensor, if a single bit differs.
 
     Example:  warpgrid model verify smollm2
     """
     model = ExactModel(ModelStore(models_dir).find(reference))
     model.verify()
-    console.print(f"{model.name}  {model.root.hex()}  every byte is as committed", highlight=False)
+    if as_json:
+        _write_json({"name": model.name, "root": model.root.hex(), "intact": True})
+    else:
+        _say(f"{model.name}  {model.root.hex()}  every byte is as committed")
 
 
 @app.command()
-def remove(reference: Reference, models_dir: ModelsDir = MODELS_DIR) -> None:
+def remove(reference: Reference, models_dir: ModelsDir = MODELS_DIR, as_json: AsJson = False) -> None:
     """Delete a model from this machine.
 
     Example:  warpgrid model remove smollm2
     """
     path = ModelStore(models_dir).remove(reference)
-    console.print(f"removed {path.name}", highlight=False)
+    if as_json:
+        _write_json({"removed": path.name})
+    else:
+        _say(f"removed {path.name}")
 
 
 def _locate(source: str) -> Path:
@@ -137,6 +144,11 @@ def _summary(directory: Path) -> dict[str, Any]:
         "context": model.header.context_max,
         "bytes": sum(spec.bytes for spec in model.specs),
     }
+
+
+def _say(line: str) -> None:
+    """One line as it is, for a pipe as for a narrow terminal."""
+    console.print(line, highlight=False, soft_wrap=True)
 
 
 def _write_json(value: object) -> None:

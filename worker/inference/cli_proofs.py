@@ -1,8 +1,10 @@
 """`replay`, `audit` and `dispute-demo`: the proofs of exact inference, by hand, on what `run --save` wrote."""
 
+import json
 import secrets
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -37,6 +39,7 @@ __all__ = ["app"]
 app = typer.Typer(help="Check an exact answer: run it again, audit it, or dispute it.", no_args_is_help=True)
 
 ModelsDir = Annotated[Path, typer.Option("--models-dir", help="folder that holds the models")]
+AsJson = Annotated[bool, typer.Option("--json", help="one JSON object")]
 MODELS_DIR = Path(".warpgrid/models")
 GAS_LIMIT = 16_777_216
 MOVE_SECONDS = 3600
@@ -49,6 +52,7 @@ def replay_answer(
     file: Annotated[Path, typer.Argument(help="answer file")],
     device: Annotated[DeviceChoice, typer.Option(help="where it runs; the bytes are the same")] = DeviceChoice.AUTO,
     models_dir: ModelsDir = MODELS_DIR,
+    as_json: AsJson = False,
 ) -> None:
     """Run an answer again, teacher-forced. Exit status 1, with what differs, unless every byte is equal.
 
@@ -60,7 +64,11 @@ def replay_answer(
     started = time.perf_counter()
     verdict = replay(engine, statement, root, statement.answer)
     engine.close()
-    _say(f"{verdict.reason} ({time.perf_counter() - started:.2f} s)")
+    seconds = round(time.perf_counter() - started, 3)
+    if as_json:
+        _write_json({"accepted": verdict.accepted, "reason": verdict.reason, "seconds": seconds})
+    else:
+        _say(f"{verdict.reason} ({seconds:.2f} s)")
     raise typer.Exit(0 if verdict.accepted else 1)
 
 
@@ -69,6 +77,7 @@ def audit_answer(
     file: Annotated[Path, typer.Argument(help="answer file")],
     draws: Annotated[int, typer.Option(help="units to look at", min=1)] = 16,
     models_dir: ModelsDir = MODELS_DIR,
+    as_json: AsJson = False,
 ) -> None:
     """Play both sides of an audit on this machine: open random units of an answer and check them.
 
@@ -92,7 +101,11 @@ def audit_answer(
     verdict = audit(arithmetic, key, statement, root, trace.position_roots, units, openings)
     milliseconds = 1000 * (time.process_time() - started) / draws
     kilobytes = sum(opening.bytes for opening in openings) / draws / 1000
-    _say(f"{verdict.reason}: {milliseconds:.1f} ms and {kilobytes:.0f} kB a unit")
+    if as_json:
+        cost = {"units": draws, "unit_ms": round(milliseconds, 2), "unit_kilobytes": round(kilobytes, 1)}
+        _write_json({"accepted": verdict.accepted, "reason": verdict.reason, **cost})
+    else:
+        _say(f"{verdict.reason}: {milliseconds:.1f} ms and {kilobytes:.0f} kB a unit")
     raise typer.Exit(0 if verdict.accepted else 1)
 
 
@@ -100,6 +113,7 @@ def audit_answer(
 def dispute_demo(
     file: Annotated[Path, typer.Argument(help="answer file of an honest answer")],
     models_dir: ModelsDir = MODELS_DIR,
+    as_json: AsJson = False,
 ) -> None:
     """A worker changes one bit of one committed row; a challenger disputes it on a local chain, move by move.
 
@@ -126,17 +140,20 @@ def dispute_demo(
         return Tape(tape.size, {**tape.cells, tape.size - 1: lie.digest(at, leaf)})
 
     terms = replace(asked, trace_root=lie.root)
-    chain = _LocalChain(terms)
-    _say(f"the worker changed one bit of {trace.shape.name(position * trace.shape.leaves + inner)}")
+    say = (lambda _: None) if as_json else _say
+    chain = _LocalChain(terms, say)
+    say(f"the worker changed one bit of {trace.shape.name(position * trace.shape.leaves + inner)}")
     try:
         play(chain, terms, parties.committed_worker(lie, rows, lying), parties.challenger(terms, statement))
     except InvalidInput as refusal:
-        _say(f"the contract refuses the worker's proof: {refusal}")
+        say(f"the contract refuses the worker's proof: {refusal}")
         chain.now += MOVE_SECONDS + 1
         chain.move(terms.challenger, "timeout", terms.solidity())
-    winner = chain.read("winnerOf")
-    _say(f"{'the challenger' if winner == terms.challenger else 'the worker'} wins, {chain.gas:,} gas in all")
-    raise typer.Exit(0 if winner == terms.challenger else 1)
+    won = chain.read("winnerOf") == terms.challenger
+    if as_json:
+        _write_json({"winner": "challenger" if won else "worker", "gas": chain.gas, "moves": chain.moves})
+    say(f"{'the challenger' if won else 'the worker'} wins, {chain.gas:,} gas in all")
+    raise typer.Exit(0 if won else 1)
 
 
 def _demo_terms(statement: Statement, programs: Programs, model: ExactModel) -> Terms:
@@ -160,12 +177,14 @@ def _demo_terms(statement: Statement, programs: Programs, model: ExactModel) -> 
 class _LocalChain:
     """The dispute contract on an EVM of its own. Implements `zk.dispute.DisputeChain`."""
 
-    def __init__(self, terms: Terms) -> None:
+    def __init__(self, terms: Terms, say: Callable[[str], None]) -> None:
         contracts = predeploys(exp2_table().tolist(), sigmoid_table().tolist(), MOVE_SECONDS)
         accounts = {at: AccountContents(1, one.balance_wei, one.code, one.storage) for at, one in contracts.items()}
         self._state, self._executor = MemoryState(accounts), NativeExecutor()
         self._events: list[Event] = []
         self.terms, self.now, self.gas = terms, 1, 0
+        self.moves: list[dict[str, str | int]] = []
+        self._say = say
 
     def move(self, sender: bytes, function: str, *arguments: object) -> None:
         outcome = self._call(sender, function, *arguments)
@@ -175,7 +194,8 @@ class _LocalChain:
         self._events += [event for log in outcome.logs if (event := DISPUTE.decode_log(log)) is not None]
         self.gas += outcome.gas_used
         who = "worker" if sender == self.terms.worker else "challenger"
-        _say(f"  {who:10} {function:12} {outcome.gas_used:>9,} gas")
+        self.moves.append({"who": who, "move": function, "gas": outcome.gas_used})
+        self._say(f"  {who:10} {function:12} {outcome.gas_used:>9,} gas")
 
     def turn(self) -> int:
         return int(self.read("turnOf"))
@@ -210,3 +230,7 @@ def _run(engine: ProofEngine, statement: Statement) -> tuple[Trace, CommittedRow
 
 def _say(line: str) -> None:
     sys.stdout.write(line + "\n")
+
+
+def _write_json(value: object) -> None:
+    sys.stdout.write(json.dumps(value) + "\n")

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from core.errors import InvalidInput
 from node.inference.cli import app
+from node.inference.server import listen
 from tests.unit.worker.inference.exact_models import write_model
 
 
@@ -45,3 +47,13 @@ def test_instructions_are_part_of_the_prompt(models: Path, tmp_path: Path) -> No
     run(models, "run", "bytes", "hello", "--system", "be brief", "--max-tokens", 2, "--threads", 1, "--save", file)
     text = bytes(token - 2 for token in json.loads(file.read_text())["prompt"] if token >= 2)
     assert text == b"system\nbe briefuser\nhelloassistant"
+
+
+def test_a_file_that_cannot_be_saved_is_told_before_the_answer(models: Path, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="there is no folder"):
+        run(models, "run", "bytes", "hello", "--save", tmp_path / "absent" / "answer.json")
+
+
+def test_a_taken_port_is_told_before_the_model_is_loaded(models: Path) -> None:
+    with listen("127.0.0.1", 0) as taken, pytest.raises(InvalidInput, match="choose another --host or --port"):
+        run(models, "serve", "bytes", "--port", taken.getsockname()[1])

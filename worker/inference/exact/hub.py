@@ -28,6 +28,9 @@ def fetch_checkpoint(name: str) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=list(FILES)))
     except LocalEntryNotFoundError as error:
-        raise CheckpointError(f"{name} is not in the local cache, and the hub cannot be reached") from error
+        raise CheckpointError(
+            f"{name} is not in the local cache, and the hub cannot be reached: check the network, or name a folder or "
+            "GGUF file on this machine"
+        ) from error
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         raise CheckpointError(f"{name} cannot be fetched from the hub: {error}") from error

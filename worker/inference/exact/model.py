@@ -279,7 +279,10 @@ class ModelStore:
         by_name = [path for path in models if _read_manifest(path).get("provenance", {}).get("name") == reference]
         if not by_name:
             known = ", ".join(path.name[:12] for path in models) or "none"
-            raise ModelNotFound(f"no model {reference!r} in {self.folder} (there: {known})")
+            raise ModelNotFound(
+                f"no model {reference!r} in {self.folder} (there: {known}): name one of these, import it with "
+                "`warpgrid model import`, or give another --models-dir"
+            )
         return by_name[-1]
 
     def remove(self, reference: str) -> Path:
@@ -292,16 +295,21 @@ class ModelStore:
 
     @contextmanager
     def importing(self) -> Iterator[Path]:
-        """An empty directory to write a model into. Left normally, it becomes the model named by its manifest's root;
-        left by an exception, nothing remains. What a killed process left behind is removed by the next import.
+        """An empty directory to write a model into. Left normally, it becomes the model named by its manifest's root,
+        or takes the place of each file of that model, which mends it and gives it the new name; left by an exception,
+        nothing remains. What a killed process left behind is removed by the next import.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         work, lock = self._begin()
         try:
             yield work
             final = self.folder / _read_manifest(work)["root"]
-            if not final.exists():
-                _sync_directory(work)
+            _sync_directory(work)
+            if final.exists():
+                for path in work.iterdir():
+                    path.replace(final / path.name)
+                _sync_directory(final)
+            else:
                 work.rename(final)
                 _sync_directory(self.folder)
         finally:

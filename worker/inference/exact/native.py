@@ -108,7 +108,7 @@ def _library() -> ctypes.CDLL:
     library.warpgrid_exact_close.restype = None
     library.warpgrid_exact_forward.argtypes = [_POINTER, _POINTER]
     library.warpgrid_exact_forward.restype = _U32
-    library.warpgrid_exact_choose.argtypes = [_POINTER, _U32, _POINTER, _POINTER, _POINTER]
+    library.warpgrid_exact_choose.argtypes = [_POINTER, _U32, _POINTER, _POINTER]
     library.warpgrid_exact_choose.restype = _U32
     sizes = (_U64 * 4)()
     library.warpgrid_exact_layout(sizes)
@@ -271,13 +271,12 @@ class NativeEngine:
 def native_choose(logits: NDArray[np.int32], sampling: Sampling, position: int) -> int:
     """`worker.inference.exact.sampling.choose` in native code: a tenth of its time or less."""
     logits = np.ascontiguousarray(logits, np.int32)
-    scratch = np.empty(2 * len(logits), np.uint64)
     parameters = _Sampling(
         sampling.seed, sampling.temperature_q16, sampling.top_k, sampling.top_p_q16, sampling.choice, position
     )
     return int(
         _library().warpgrid_exact_choose(
-            _address(logits), len(logits), ctypes.byref(parameters), _address(_exp2_int32()), _address(scratch)
+            _address(logits), len(logits), ctypes.byref(parameters), _address(_exp2_int32())
         )
     )
 

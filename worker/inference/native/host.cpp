@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <iterator>
 #include <new>
 #include <thread>
 #include <type_traits>
@@ -16,29 +17,12 @@
 
 #define WG_EXACT_NAMESPACE warpgrid::exact_host
 #include "worker/inference/native/cpu/engine.hpp"
-#include "worker/inference/native/cpu/isa.hpp"
+#include "worker/inference/native/cpu/instruction_sets.hpp"
 
 using namespace warpgrid;
 using namespace warpgrid::exact_host;
 
 namespace {
-
-struct Isa {
-    const char* name;
-    exact_isa::Forward* forward;
-    bool available;
-};
-
-// Fastest first.
-std::vector<Isa> instruction_sets() {
-    return {
-#if WG_X86
-        {"avx512vnni", exact_isa::forward_avx512vnni, PROCESSOR.vnni},
-        {"avx2", exact_isa::forward_avx2, PROCESSOR.avx2},
-#endif
-        {"generic", exact_isa::forward_generic, true},
-    };
-}
 
 void pause_briefly() {
 #if defined(__x86_64__)
@@ -46,18 +30,20 @@ void pause_briefly() {
 #endif
 }
 
-// Until `value` is no longer `old`. Spins first: layers meet every few microseconds, and the next call mostly comes soon.
-// Then it sleeps, so that a crew larger than the free cores leaves them to the thread that it waits for.
-void await_change(const std::atomic<u32>& value, u32 old) {
+// Until `word`, an atomic number, is no longer `old`. Spins first: phases end every few microseconds, and the next call
+// mostly comes soon. Then it sleeps, so that a crew larger than the free cores leaves them to whom it waits for.
+template <typename Word>
+void await_change(const Word& word, u32 old) {
     constexpr u32 SPINS_MAX = 4'000;
     for (u32 spins = 0; spins < SPINS_MAX; ++spins) {
-        if (value.load(std::memory_order_acquire) != old) return;
+        if (word.load(std::memory_order_acquire) != old) return;
         pause_briefly();
     }
-    value.wait(old, std::memory_order_acquire);
+    word.wait(old, std::memory_order_acquire);
 }
 
-// Threads that run the same function together.
+// Threads that work through the phases of a task together (cpu/crew.hpp). One that the system keeps from coming is not
+// waited for.
 class ThreadCrew {
 public:
     explicit ThreadCrew(u32 size) : size_(size) {
@@ -65,64 +51,62 @@ public:
     }
 
     ~ThreadCrew() {
-        call_ = nullptr;
+        closing_ = true;
         summon();
         for (auto& thread : threads_) thread.join();
     }
 
+    // task(crew) on this thread, and on the others for as long as this one is at it. All that it does is in phases.
     template <typename Task>
     void run(Task&& task) {
-        call_ = [](void* state, u32 index) { (*static_cast<std::remove_reference_t<Task>*>(state))(index); };
+        call_ = [](void* state, Crew crew) { (*static_cast<std::remove_reference_t<Task>*>(state))(crew); };
         state_ = &task;
-        finished_.store(0, std::memory_order_relaxed);
+        progress_ = {};
+        open_ = true;
         summon();
-        task(0);
-        for (u32 finished; (finished = finished_.load(std::memory_order_acquire)) + 1 < size_;)
-            await_change(finished_, finished);
+        task(member(0));
+        open_ = false;
+        for (u32 inside; (inside = inside_.load()) != 0;) await_change(inside_, inside);
     }
 
-    static void wait(void* crew) { static_cast<ThreadCrew*>(crew)->wait(); }
-    u32 size() const { return size_; }
-
 private:
+    Crew member(u32 index) {
+        return {size_, index, &progress_,
+                [](Progress* progress, u32 phase) { await_change(std::atomic_ref(progress->phase), phase); },
+                [](Progress* progress) { std::atomic_ref(progress->phase).notify_all(); }, 0};
+    }
+
     void summon() {
         generation_.fetch_add(1, std::memory_order_release);
         generation_.notify_all();
     }
 
-    void wait() {
-        const u32 phase = phase_.load(std::memory_order_relaxed);
-        if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == size_) {
-            arrived_.store(0, std::memory_order_relaxed);
-            phase_.store(phase + 1, std::memory_order_release);
-            phase_.notify_all();
-            return;
-        }
-        await_change(phase_, phase);
-    }
-
+    // Who is inside when the call closes is waited for; who comes later finds it closed. (Sequentially consistent.)
     void serve(u32 index) {
-        for (u32 seen = 0;; ++seen) {
+        for (u32 seen = 0;;) {
             await_change(generation_, seen);
-            if (!call_) return;
-            call_(state_, index);
-            finished_.fetch_add(1, std::memory_order_release);
-            finished_.notify_one();
+            seen = generation_.load(std::memory_order_acquire);
+            if (closing_) return;
+            inside_.fetch_add(1);
+            if (open_) call_(state_, member(index));
+            inside_.fetch_sub(1);
+            inside_.notify_one();
         }
     }
 
     const u32 size_;
-    void (*call_)(void*, u32) = nullptr;
+    void (*call_)(void*, Crew) = nullptr;
     void* state_ = nullptr;
+    Progress progress_{};
+    std::atomic<bool> open_ = false, closing_ = false;
     // Each in a cache line of its own: they are written and spun on by different threads.
     alignas(64) std::atomic<u32> generation_{0};
-    alignas(64) std::atomic<u32> finished_{0};
-    alignas(64) std::atomic<u32> arrived_{0};
-    alignas(64) std::atomic<u32> phase_{0};
+    alignas(64) std::atomic<u32> inside_{0};
     std::vector<std::thread> threads_;  // last: they read the rest from their first moment on
 };
 
-// Zeroed memory from the system, in huge pages where it gives them: weights are streamed, and every page costs a look-up.
+// Zeroed memory from the system, in huge pages where it gives them: weights are streamed, and every page costs a
+// look-up.
 class Memory {
 public:
     Memory() = default;
@@ -170,11 +154,19 @@ struct ModelSource {
     MatrixSource head;
 };
 
-u32 padded_rows(const MatrixSource& source) {
-    return (source.rows + BLOCK_OUTPUTS - 1) / BLOCK_OUTPUTS * BLOCK_OUTPUTS;
-}
+// Matrices that are one in the model file, one above the other, and packed as blocks of each in turn.
+struct Stacked {
+    MatrixSource source;
+    u32 matrices;
 
-u64 packed_bytes(const MatrixSource& source) { return static_cast<u64>(padded_rows(source)) * source.columns; }
+    u32 rows_each() const { return source.rows / matrices; }
+    u32 packed_rows() const { return (rows_each() + BLOCK_OUTPUTS - 1) / BLOCK_OUTPUTS * BLOCK_OUTPUTS * matrices; }
+    u64 packed_bytes() const { return static_cast<u64>(packed_rows()) * source.columns; }
+    u32 packed_row(u32 row) const {
+        const u32 matrix = row / rows_each(), within = row % rows_each();
+        return (within / BLOCK_OUTPUTS * matrices + matrix) * BLOCK_OUTPUTS + within % BLOCK_OUTPUTS;
+    }
+};
 
 // What goes with packed weights: a number for each of their outputs.
 struct OutputColumns {
@@ -183,25 +175,26 @@ struct OutputColumns {
     std::vector<i16> row_shift;
 
     // Packs the weights to `weights`, which is zero, and returns the matrix.
-    Matrix pack(const MatrixSource& source, i8* weights) {
-        const u32 padded = padded_rows(source);
+    Matrix pack(const Stacked& stacked, i8* weights) {
+        const MatrixSource& source = stacked.source;
+        const u32 padded = stacked.packed_rows();
         corrections.assign(padded, 0);
         mantissa.assign(padded, 1 << 15);
         row_shift.assign(padded, 62);
-        if (source.bias) {
-            bias.assign(source.bias, source.bias + source.rows);
-            bias.resize(padded);
-        }
-        for (u32 n = 0; n < source.rows; ++n) {
-            const i8* row = source.weights + static_cast<u64>(n) * source.columns;
-            i8* to = weights + static_cast<u64>(n / BLOCK_OUTPUTS) * BLOCK_OUTPUTS * source.columns + n % BLOCK_OUTPUTS * STEP_INPUTS;
+        if (source.bias) bias.assign(padded, 0);
+        for (u32 row = 0; row < source.rows; ++row) {
+            const i8* from = source.weights + static_cast<u64>(row) * source.columns;
+            const u32 n = stacked.packed_row(row);
+            i8* to = weights + static_cast<u64>(n / BLOCK_OUTPUTS) * BLOCK_OUTPUTS * source.columns +
+                     n % BLOCK_OUTPUTS * STEP_INPUTS;
             i32 sum = 0;
-            for (u32 k = 0; k < source.columns; ++k) sum += row[k];
+            for (u32 k = 0; k < source.columns; ++k) sum += from[k];
             for (u32 k = 0; k < source.columns; k += STEP_INPUTS, to += BLOCK_OUTPUTS * STEP_INPUTS)
-                std::memcpy(to, row + k, STEP_INPUTS);
+                std::memcpy(to, from + k, STEP_INPUTS);
             corrections[n] = 128 * sum;
-            mantissa[n] = source.mantissa[n];
-            row_shift[n] = static_cast<i16>(-(8 + source.exponent[n] + source.output_fraction));
+            mantissa[n] = source.mantissa[row];
+            row_shift[n] = static_cast<i16>(-(8 + source.exponent[row] + source.output_fraction));
+            if (source.bias) bias[n] = source.bias[row];
         }
         return {weights, corrections.data(), mantissa.data(), row_shift.data(), source.bias ? bias.data() : nullptr,
                 source.rows, source.columns, source.bits};
@@ -211,15 +204,17 @@ struct OutputColumns {
 // TraceHashes::roots.
 void hash_positions(u8* roots, u8* nodes, const u8* leaves, u64 leaves_each, u64 count) {
     const u8* below = leaves;
-    for (u64 each = leaves_each; each > 1; each /= 2, below = nodes) keccak256_equal(nodes, below, 2 * DIGEST_BYTES, count * each / 2);
+    for (u64 each = leaves_each; each > 1; each /= 2, below = nodes)
+        keccak256_equal(nodes, below, 2 * DIGEST_BYTES, count * each / 2);
     std::memcpy(roots, nodes, count * DIGEST_BYTES);
 }
 
 struct Engine {
-    Engine(u32 threads, exact_isa::Forward* isa_forward) : crew(threads), forward(isa_forward) {}
+    Engine(u32 threads, const exact_isa::Isa& isa_chosen) : size(threads), crew(threads), isa(isa_chosen) {}
 
+    const u32 size;
     ThreadCrew crew;
-    exact_isa::Forward* forward;
+    const exact_isa::Isa& isa;
     Model model{};
     Memory weights;  // all packed matrices, in the order in which a forward pass reads them
     std::vector<OutputColumns> columns;
@@ -231,29 +226,31 @@ struct Engine {
 
     bool pack(const ModelSource& source) {
         model = source.model;
-        columns.resize(4ull * model.layers + 1);
-        layers.resize(model.layers);
-        std::vector<u64> offsets = {0};
+        std::vector<Stacked> matrices;
         for (u32 l = 0; l < model.layers; ++l) {
             const LayerSource& from = source.layers[l];
-            for (const MatrixSource* one : {&from.qkv, &from.o, &from.gate_up, &from.down})
-                offsets.push_back(offsets.back() + packed_bytes(*one));
+            matrices.insert(matrices.end(), {{from.qkv, 1}, {from.o, 1}, {from.gate_up, 2}, {from.down, 1}});
         }
-        weights = Memory(offsets.back() + packed_bytes(source.head));
+        matrices.push_back({source.head, 1});
+        std::vector<u64> offsets = {0};
+        for (const Stacked& one : matrices) offsets.push_back(offsets.back() + one.packed_bytes());
+        weights = Memory(offsets.back());
         if (!weights.base()) return false;
-        auto pack_one = [&](u64 index, const MatrixSource& one) {
-            return columns[index].pack(one, reinterpret_cast<i8*>(weights.base() + offsets[index]));
-        };
-        crew.run([&](u32 thread) {
-            for (u32 l = thread; l < model.layers; l += crew.size()) {
-                const LayerSource& from = source.layers[l];
-                layers[l] = {pack_one(4ull * l, from.qkv),         pack_one(4ull * l + 1, from.o),
-                             pack_one(4ull * l + 2, from.gate_up), pack_one(4ull * l + 3, from.down),
-                             from.query_norm,                      from.key_norm};
-            }
-            if (thread == 0) model.head = pack_one(4ull * model.layers, source.head);
+        columns.resize(matrices.size());
+        std::vector<Matrix> packed(matrices.size());
+        crew.run([&](Crew member) {
+            share_out(member, static_cast<u32>(matrices.size()), [&](u32 begin, u32 end) {
+                for (u32 i = begin; i < end; ++i)
+                    packed[i] = columns[i].pack(matrices[i], reinterpret_cast<i8*>(weights.base() + offsets[i]));
+            });
         });
+        for (u32 l = 0; l < model.layers; ++l) {
+            const Matrix* each = &packed[4ull * l];
+            const LayerSource& from = source.layers[l];
+            layers.push_back({each[0], each[1], each[2], each[3], from.query_norm, from.key_norm});
+        }
         model.layer = layers.data();
+        model.head = packed.back();
         return true;
     }
 
@@ -266,13 +263,15 @@ struct Engine {
         const u64 columns_max = std::max({static_cast<u64>(model.width), feed_forward, attention});
         const u64 context = (model.context_max + PAGE_POSITIONS - 1) / PAGE_POSITIONS * PAGE_POSITIONS;
         work.residual = buffer<i32>(1ull * rows * model.width);
-        work.wide = buffer<i32>(rows * std::max(qkv, 2 * feed_forward));
+        work.wide = buffer<i32>(rows * std::max(qkv, feed_forward));
         work.attended = buffer<i32>(rows * attention);
         work.quantised = buffer<u8>(2 * rows * columns_max);
         work.scale = buffer<Scale>(rows);
+        work.own_bytes = 2 * OWN_ROWS_MAX * columns_max;
+        work.own_quantised = buffer<u8>(size * work.own_bytes);
         work.queries = buffer<u8>(rows * attention);
         work.query_scale = buffer<Mantissa>(1ull * rows * model.heads);
-        work.scores = buffer<i32>(1ull * crew.size() * QUERIES_MAX * context);
+        work.scores = buffer<i32>(1ull * size * QUERIES_MAX * context);
         work.cache = buffer<u8>(cache_pages * model.layers * model.kv_heads * page_head_bytes(model.head_width));
         const u64 leaves = leaves_each(model.layers);
         work.kv_rows = buffer<u8>(1ull * rows * kv_row_bytes(model));
@@ -293,10 +292,10 @@ struct Engine {
 
 // The name of instruction set `index`, null past the last; `*available` says whether this processor has it.
 WG_EXPORT const char* warpgrid_exact_isa(u32 index, u32* available) {
-    static const std::vector<Isa> sets = instruction_sets();
-    if (index >= sets.size()) return nullptr;
-    *available = sets[index].available;
-    return sets[index].name;
+    if (index >= std::size(exact_isa::INSTRUCTION_SETS)) return nullptr;
+    const exact_isa::Compiled& one = exact_isa::INSTRUCTION_SETS[index];
+    *available = one.available;
+    return one.isa.name;
 }
 
 // Sizes of the structs that Python fills, to be compared at load.
@@ -307,11 +306,12 @@ WG_EXPORT void warpgrid_exact_layout(u64* sizes) {
     sizes[3] = sizeof(Batch);
 }
 
-// An engine, or null when memory does not suffice. The source's weights are copied; norms, embedding and tables are not.
+// An engine, or null when memory does not suffice. The source's weights are copied; norms, embedding and tables are
+// not.
 WG_EXPORT void* warpgrid_exact_open(const ModelSource* source, const char* isa, u32 threads, u32 rows_max, u64 pages) {
-    for (const Isa& one : instruction_sets()) {
-        if (std::strcmp(one.name, isa) != 0 || !one.available) continue;
-        Engine* engine = new (std::nothrow) Engine(threads, one.forward);
+    for (const exact_isa::Compiled& one : exact_isa::INSTRUCTION_SETS) {
+        if (std::strcmp(one.isa.name, isa) != 0 || !one.available) continue;
+        Engine* engine = new (std::nothrow) Engine(threads, one.isa);
         if (engine && engine->pack(*source) && engine->reserve(rows_max, pages)) return engine;
         delete engine;
     }
@@ -336,8 +336,6 @@ WG_EXPORT u32 warpgrid_exact_forward(void* handle, const Batch* batch) {
             if (index < 0 || static_cast<u64>(index) >= engine.pages) return 1 + row;
         }
     }
-    engine.crew.run([&](u32 index) {
-        engine.forward(index, engine.crew.size(), &ThreadCrew::wait, &engine.crew, &engine.model, batch, &engine.work);
-    });
+    engine.crew.run([&](Crew crew) { engine.isa.forward(crew, &engine.model, batch, &engine.work); });
     return 0;
 }

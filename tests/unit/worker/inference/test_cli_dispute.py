@@ -1,5 +1,6 @@
 """`warpgrid inference dispute-demo` on a small model, as a user calls it."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -36,3 +37,6 @@ def test_a_dispute_is_shown_move_by_move(folder: Path) -> None:
     assert lines[-1] == f"the challenger wins, {spent:,} gas in all"
     assert 500_000 < spent < 2_000_000
     assert "refuses the worker's proof: CellNotProven" in lines[-3]
+    told = json.loads(run("dispute-demo", folder / "answer.json", "--json", "--models-dir", folder))
+    assert (told["winner"], told["gas"]) == ("challenger", spent)
+    assert [move["move"] for move in told["moves"]] == [move[1] for move in moves]

@@ -42,7 +42,8 @@ def test_the_life_of_a_model(checkpoint: Path, tmp_path: Path) -> None:
     assert shown["provenance"]["recipe"]["down_bits"] == 16
     assert "as committed" in run("verify", imported["root"][:8], "--models-dir", models)
 
-    run("remove", "Tiny-Llama", "--models-dir", models)
+    removed = json.loads(run("remove", "Tiny-Llama", "--json", "--models-dir", models))
+    assert removed == {"removed": imported["root"]}
     assert json.loads(run("list", "--json", "--models-dir", models)) == []
     with pytest.raises(ModelNotFound):
         run("show", "Tiny-Llama", "--models-dir", models)
@@ -56,6 +57,14 @@ def test_a_damaged_model_is_listed_and_named(checkpoint: Path, tmp_path: Path) -
     data[5] ^= 1
     weights.write_bytes(data)
     with pytest.raises(ModelCorrupt, match=r"embedding\.weight"):
+        run("verify", "x", "--models-dir", models)
+    assert json.loads(run("import", checkpoint, "--name", "y", "--json", "--models-dir", models))["root"] == root
+    assert json.loads(run("verify", "y", "--json", "--models-dir", models)) == {
+        "name": "y",
+        "root": root,
+        "intact": True,
+    }
+    with pytest.raises(ModelNotFound, match="model import"):
         run("verify", "x", "--models-dir", models)
     weights.write_bytes(data[:-1])
     (row,) = json.loads(run("list", "--json", "--models-dir", models))

@@ -51,6 +51,16 @@ def test_an_honest_answer_passes_both(model: ExactModel, answer: Path) -> None:
     assert (status, said.splitlines()[-1].split(":")[0]) == (0, "every unit is exact")
 
 
+def test_outcomes_as_json(model: ExactModel, answer: Path) -> None:
+    status, said = run(model, "replay", str(answer), "--json")
+    assert (status, json.loads(said)["accepted"]) == (0, True)
+    status, said = run(model, "audit", str(answer), "--draws", "3", "--json")
+    assert (status, json.loads(said)["accepted"], json.loads(said)["units"]) == (0, True, 3)
+    status, said = run(model, "replay", changed(answer, trace_root="11" * 32), "--json")
+    assert (status, json.loads(said)["accepted"]) == (1, False)
+    assert "the trace root is not that of this model" in json.loads(said)["reason"]
+
+
 def test_a_changed_token_is_named(model: ExactModel, answer: Path) -> None:
     tokens = json.loads(answer.read_text())["answer"]
     wrong = [*tokens[:-1], (tokens[-1] + 1) % 258]
@@ -97,5 +107,8 @@ def test_files_that_hold_no_answer(
 def test_a_model_that_is_not_here(model: ExactModel, answer: Path) -> None:
     with pytest.raises(ModelNotFound):
         run(model, "replay", changed(answer, model="22" * 32))
-    with pytest.raises(InvalidInput):
+    with pytest.raises(InvalidInput, match=r"cannot read .*No such file"):
         run(model, "replay", str(answer.with_name("absent.json")))
+    answer.write_text("{}")
+    with pytest.raises(InvalidInput, match="it has no 'model'"):
+        run(model, "replay", str(answer))

@@ -40,7 +40,7 @@ def test_equals_the_reference(name: str) -> None:
     cache = reference.Cache(header)
     expected = reference.forward(model, cache, tokens)
     for isa in instruction_sets():
-        for threads in (1, 2):
+        for threads in (1, 2, 5):
             with opened(model, isa, threads) as engine:
                 whole = engine.forward(sequence_rows(tokens, 0, [3, 7, 1], 0), trace=Tracing.ROWS)
                 assert np.array_equal(whole.logits, expected.logits), (isa, threads)

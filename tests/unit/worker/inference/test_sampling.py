@@ -8,6 +8,8 @@ from worker.inference.errors import SamplingInvalid
 from worker.inference.exact.native import native_choose
 from worker.inference.exact.sampling import GREEDY, Sampling, choose, philox4x32, uniform
 
+TRUNCATIONS = ([0, 656, 65_536, 6_553_600], [0, 1, 40, 300, 2_999, 5_000], [1, 30_000, 65_000, 65_535, 65_536])
+
 
 @pytest.mark.parametrize(
     ("counter", "key", "words"),
@@ -51,6 +53,18 @@ def test_agrees_with_the_scalar_specification(
     )
     assert choose(np.array(logits), sampling, position) == expected
     assert native_choose(np.array(logits, np.int32), sampling, position) == expected
+
+
+@pytest.mark.parametrize("spread", [0, 40, 2_000_000])
+def test_a_large_vocabulary_gives_the_same_token_natively(spread: int) -> None:
+    """Against the numpy reference: more logits than a vector or a sorted piece holds, many of them equal."""
+    generator = np.random.default_rng(spread)
+    for size in (255, 257, 3001):
+        logits = generator.integers(-spread, spread + 1, size).astype(np.int32)
+        for number in range(60):
+            temperature, top_k, top_p = (int(generator.choice(some)) for some in TRUNCATIONS)
+            sampling = Sampling(temperature_q16=temperature, top_k=top_k, top_p_q16=top_p, seed=number)
+            assert native_choose(logits, sampling, number) == choose(logits, sampling, number), sampling
 
 
 def test_draws_follow_the_softmax() -> None:

@@ -17,13 +17,13 @@ WG_FN u32 page_count(u32 positions) { return (positions + PAGE_POSITIONS - 1) / 
 
 WG_FN u64 score_stride(const Model& model) { return static_cast<u64>(page_count(model.context_max)) * PAGE_POSITIONS; }
 
-// Norm, rotate and transform the queries and keys of one row, quantise all heads, and store keys and values.
-inline void prepare_queries(const Model& model, const Batch& batch, Workspace& work, u32 row, const i32* y) {
+// Quantise the queries of one key-value head.
+inline void store_queries(const Model& model, const Batch& batch, Workspace& work, u32 row, u32 kv_head, const i32* y) {
     const u32 h = model.head_width, group = model.heads / model.kv_heads;
-    for (u32 head = 0; head < model.heads; ++head) {
+    u64 index = (static_cast<u64>(kv_head) * batch.rows + row) * group;
+    for (u32 head = kv_head * group; head < (kv_head + 1) * group; ++head, ++index) {
         const i32* z = y + head * h;
         const i32 a = largest_magnitude(z, h);
-        const u64 index = (static_cast<u64>(head / group) * batch.rows + row) * group + head % group;
         quantise_narrow(work.queries + index * h, z, h, a);
         Mantissa scale = mantissa_of(static_cast<u64>(a) * static_cast<u64>(model.attention_mantissa));
         scale.exponent += model.attention_exponent;
@@ -61,29 +61,28 @@ inline void store_head(const Model& model, const PageView& page, u32 slot, const
     __builtin_memcpy(canonical + 2 * h + 4, &value_max, 4);
 }
 
-inline void prepare_heads(const Model& model, const Layer& layer, u32 layer_index, const Batch& batch, Workspace& work,
-                          u32 row) {
-    const u32 h = model.head_width, half = h / 2;
+// Norm, rotate and transform one row's queries and key of one key-value head, and store them and the value, quantised.
+inline void prepare_head(const Model& model, const Layer& layer, u32 layer_index, const Batch& batch, Workspace& work,
+                         u32 row, u32 kv_head) {
+    const u32 h = model.head_width, half = h / 2, group = model.heads / model.kv_heads;
     const u32 position = static_cast<u32>(batch.position[row]);
     const u64 rotary = static_cast<u64>(position) * half;
     i32* y = work.wide + static_cast<u64>(row) * layer.qkv.rows;
-    for (u32 head = 0; head < model.heads + model.kv_heads; ++head) {
-        i32* z = y + head * h;
-        if (layer.query_norm) head_norm(model, z, head < model.heads ? layer.query_norm : layer.key_norm);
+    i32* key = y + (model.heads + kv_head) * h;
+    const auto transform = [&](i32* z, const i32* norm) {
+        if (norm) head_norm(model, z, norm);
         rotate(z, model.cosines + rotary, model.sines + rotary, half);
         if (model.head_hadamard) hadamard(z, h);
-    }
-    prepare_queries(model, batch, work, row, y);
+    };
+    for (u32 head = kv_head * group; head < (kv_head + 1) * group; ++head) transform(y + head * h, layer.query_norm);
+    transform(key, layer.key_norm);
+    store_queries(model, batch, work, row, kv_head, y);
     const i32* pages = batch.page_table + static_cast<u64>(batch.sequence[row]) * batch.pages_per_sequence;
     const u64 page = static_cast<u64>(pages[position / PAGE_POSITIONS]);
     u8* canonical = canonical_rows(model, layer_index, batch, work);
-    if (canonical) canonical += row * canonical_stride(model, batch);
-    for (u32 head = 0; head < model.kv_heads; ++head) {
-        const i32* key = y + (model.heads + head) * h;
-        store_head(model, page_view(work.cache, model, page, layer_index, head), position % PAGE_POSITIONS, key,
-                   key + model.kv_heads * h, canonical);
-        if (canonical) canonical += 2 * h + 8;
-    }
+    if (canonical) canonical += row * canonical_stride(model, batch) + kv_head * (2 * h + 8);
+    store_head(model, page_view(work.cache, model, page, layer_index, kv_head), position % PAGE_POSITIONS, key,
+               key + model.kv_heads * h, canonical);
 }
 
 // Queries that share their keys, `count` of them from `first` on within (row, head of the group) of a run of rows.
@@ -137,7 +136,8 @@ inline void score_page(QueryState& query, const PageView& page, const i32* dots,
     for (u32 j = (here + LANES - 1) / LANES * LANES; j < PAGE_POSITIONS; ++j) scores[j] = NEVER;
 }
 
-// The weights of one page, their high bytes at `bytes` and their low bytes PAGE_POSITIONS behind; adds to the denominator.
+// The weights of one page, their high bytes at `bytes` and their low bytes PAGE_POSITIONS behind; adds to the
+// denominator.
 inline void weigh_page(const Model& model, QueryState& query, const PageView& page, u8* bytes, u32 first) {
     const Lanes largest = all_lanes(query.largest);
     for (u32 j = 0; j < PAGE_POSITIONS; j += LANES) {
@@ -252,7 +252,8 @@ inline void sum_all(i64 (*totals)[HEAD_WIDTH_MAX], QueryState* state, const Mode
     }
 }
 
-inline void attend(const Model& model, const Batch& batch, Workspace& work, const Crew& crew, const QueryTile& queries) {
+inline void attend(const Model& model, const Batch& batch, Workspace& work, const Crew& crew,
+                   const QueryTile& queries) {
     const u32 h = model.head_width, group = model.heads / model.kv_heads, count = queries.count;
     const u64 sequence = static_cast<u64>(batch.sequence[queries.run_begin]);
     const i32* table = batch.page_table + sequence * batch.pages_per_sequence;
@@ -271,21 +272,32 @@ inline void attend(const Model& model, const Batch& batch, Workspace& work, cons
     }
 }
 
-// All queries of a batch, dealt out in tiles; small batches in smaller tiles, so that everybody has some.
-inline void attend_all(const Model& model, const Batch& batch, Workspace& work, const Crew& crew, u32 layer) {
+// attend(tile) for the tiles begin .. end - 1 of a batch, of `per_tile` queries each; returns how many there are.
+template <class Attend>
+inline u32 each_tile(const Model& model, const Batch& batch, u32 layer, u32 per_tile, u32 begin, u32 end,
+                     Attend&& attend) {
     const u32 group = model.heads / model.kv_heads;
-    u32 per_tile = crew.size == 1 ? QUERIES_MAX : batch.rows * model.heads / (4 * crew.size);
-    per_tile = per_tile < 1 ? 1 : per_tile > QUERIES_MAX ? QUERIES_MAX : per_tile;
     u32 item = 0;
-    for (u32 begin = 0, end; begin < batch.rows; begin = end) {
-        for (end = begin + 1; end < batch.rows && batch.sequence[end] == batch.sequence[begin]; ++end) {}
-        const u32 queries = (end - begin) * group;
+    for (u32 run_begin = 0, run_end; run_begin < batch.rows; run_begin = run_end) {
+        run_end = run_begin + 1;
+        while (run_end < batch.rows && batch.sequence[run_end] == batch.sequence[run_begin]) ++run_end;
+        const u32 queries = (run_end - run_begin) * group;
         for (u32 first = 0; first < queries; first += per_tile) {
             const u32 count = queries - first < per_tile ? queries - first : per_tile;
-            for (u32 head = 0; head < model.kv_heads; ++head)
-                if (mine(crew, item++)) attend(model, batch, work, crew, {layer, head, begin, first, count});
+            for (u32 head = 0; head < model.kv_heads; ++head, ++item)
+                if (begin <= item && item < end) attend({layer, head, run_begin, first, count});
         }
     }
+    return item;
+}
+
+// All queries of a batch, shared out in tiles; small batches in smaller tiles, so that everybody has some.
+inline void attend_all(Crew& crew, const Model& model, const Batch& batch, Workspace& work, u32 layer) {
+    u32 per_tile = crew.size == 1 ? QUERIES_MAX : batch.rows * model.heads / (4 * crew.size);
+    per_tile = per_tile < 1 ? 1 : per_tile > QUERIES_MAX ? QUERIES_MAX : per_tile;
+    const auto one = [&](const QueryTile& queries) { attend(model, batch, work, crew, queries); };
+    const u32 count = each_tile(model, batch, layer, per_tile, 0, 0, one);
+    share_out(crew, count, [&](u32 begin, u32 end) { each_tile(model, batch, layer, per_tile, begin, end, one); });
 }
 
 }  // namespace WG_EXACT_NAMESPACE

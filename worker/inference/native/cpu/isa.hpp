@@ -1,13 +1,17 @@
-// The forward pass under each instruction set. Structs cross as void*: each set compiles its own, identical, layout.
+// What is compiled once for each instruction set. Structs cross as void*: each set compiles its own, identical, layout.
 #pragma once
 
-#include "core/native/platform.hpp"
+#include "worker/inference/native/cpu/crew.hpp"
 
 namespace warpgrid::exact_isa {
 
-using Forward = void(u32 index, u32 size, void (*wait)(void*), void* state, const void* model, const void* batch,
-                     void* work);
+struct Isa {
+    const char* name;
+    void (*forward)(exact_crew::Crew crew, const void* model, const void* batch, void* work);
+    u32 (*largest_index)(const i32* logits, u32 count);
+    void (*token_weights)(u64* weights, const i32* logits, u32 count, i32 largest, i64 factor, const i32* exp2);
+};
 
-Forward forward_generic, forward_avx2, forward_avx512vnni;
+extern const Isa generic, avx2, avx512vnni;
 
 }  // namespace warpgrid::exact_isa

@@ -1,5 +1,5 @@
-// What the forward pass works on: the packed model, a batch of rows, the key-value cache's pages, the buffers between
-// steps, and the crew of threads. Owns no memory: all of it comes from the host.
+// What the forward pass works on: the packed model, a batch of rows, the key-value cache's pages, and the buffers
+// between steps. Owns no memory: all of it comes from the host.
 #pragma once
 
 #include "worker/inference/native/cpu/matmul.hpp"
@@ -27,7 +27,9 @@ struct Matrix {
 WG_FN u32 limbs_of(const Matrix& matrix) { return matrix.bits / 8; }
 
 struct Layer {
-    Matrix qkv, o, gate_up, down;
+    Matrix qkv, o;
+    Matrix gate_up;  // blocks of 64 gates and of their 64 ups, in turn
+    Matrix down;
     const i32* query_norm;  // Q16, or null
     const i32* key_norm;
 };
@@ -61,7 +63,7 @@ struct Batch {
     const i32* logit_rows;  // rows whose logits are wanted
     u32 logit_count;
     i32* logits;       // [logit_count][vocabulary], or null
-    u8* roots;         // [rows][32]: of each position's part of the trace, or null. Must be there where the next two are
+    u8* roots;         // [rows][32]: of each position's part of the trace, or null. There where the next two are
     i32* boundaries;   // [rows][layers + 1][width]: the residual at every boundary, or null
     u8* kv_rows;       // [rows][layers][kv_row_bytes], canonical bytes, or null
 };
@@ -105,14 +107,20 @@ constexpr u64 DIGEST_BYTES = 32;
 // Leaves of one position (docs/trace.md, section 1).
 WG_FN u64 leaves_each(u32 layers) { return 1ull << bit_length(2ull * layers + 1); }
 
-// Buffers shared by all threads, sized by the host for `rows_max` rows. Queries are in the order in which attention takes
-// them: those of one key-value head side by side, row after row.
+// Rows at most whose inputs to a linear layer every thread quantises for itself, which is quicker than to wait for
+// others.
+constexpr u32 OWN_ROWS_MAX = 2;
+
+// Buffers shared by all threads, sized by the host for `rows_max` rows. Queries are in the order in which attention
+// takes them: those of one key-value head side by side, row after row.
 struct Workspace {
     i32* residual;     // [rows][width]
-    i32* wide;         // [rows][max of qkv, 2 * feed forward]: outputs of qkv and gate_up
+    i32* wide;         // [rows][max of qkv, feed forward]: outputs of qkv and of the gated unit
     i32* attended;     // [rows][heads * head_width]
     u8* quantised;     // [rows][2][max columns]: activations + 128; the second half of a row is the low limb
     Scale* scale;      // [rows]
+    u8* own_quantised;  // [threads][OWN_ROWS_MAX][2][max columns]: the same, of a thread's own
+    u64 own_bytes;      // of one thread
     u8* queries;       // [kv heads][rows][heads / kv heads][head_width]: queries + 128
     Mantissa* query_scale;  // the same without head_width: mant(a_q * Cm), its exponent increased by Ce
     i32* scores;       // [threads][QUERIES_MAX][context_max, in whole pages]
@@ -122,32 +130,5 @@ struct Workspace {
     u8* nodes;         // half as many
     TraceHashes hashes;
 };
-
-// Where all threads wait for each other. A hook of the host, so that it may spin or sleep.
-struct Barrier {
-    void (*wait)(void* state);
-    void* state;
-};
-
-struct Crew {
-    u32 index, size;
-    Barrier barrier;
-};
-
-WG_FN void meet(const Crew& crew) {
-    if (crew.size > 1) crew.barrier.wait(crew.barrier.state);
-}
-
-WG_FN bool mine(const Crew& crew, u32 item) { return item % crew.size == crew.index; }
-
-// Rows begin .. end - 1. One row alone is the last thread's, since what is dealt out one by one begins with the first.
-struct Share {
-    u32 begin, end;
-};
-
-WG_FN Share share_of(const Crew& crew, u32 rows) {
-    const u64 count = rows;
-    return {static_cast<u32>(count * crew.index / crew.size), static_cast<u32>(count * (crew.index + 1) / crew.size)};
-}
 
 }  // namespace WG_EXACT_NAMESPACE

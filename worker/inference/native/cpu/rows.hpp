@@ -61,7 +61,7 @@ inline Scale plain_row(u8* out, const i32* z, u32 n, u32 bits, i32 fraction) {
     return plain_scale(static_cast<u64>(a), fraction);
 }
 
-enum class Target { VALUES, BIASED, RESIDUAL };
+enum class Target { VALUES, BIASED, RESIDUAL, GATED };
 
 // Values of 64 outputs of one row from the matmul's sums. `low` matters with TWO_LIMBS alone.
 template <Target target, bool TWO_LIMBS>
@@ -145,16 +145,17 @@ inline void hadamard(i32* z, u32 width) {
     for (u32 i = 0; i < count; ++i) store_lanes(z + LANES * i, saturated(rounded(sums[i], shift)));
 }
 
-// The gated unit of one row, into its gates.
-inline void gated_row(const Model& model, i32* __restrict gate, const i32* __restrict up) {
-    for (u32 i = 0; i < model.feed_forward; i += LANES) {
+// The gated unit of n gates and ups.
+inline void gated_values(const Model& model, i32* __restrict out, const i32* __restrict gate,
+                         const i32* __restrict up, u32 n) {
+    for (u32 i = 0; i < n; i += LANES) {
         const Lanes g = load_lanes(gate + i);
         const Lanes clamped = larger(smaller(g, all_lanes(65535)), all_lanes(-65536)) + 65536;
         const Lanes entries = look_up_pair(model.sigmoid, clamped >> 5);
         const Lanes low = entries & 0xFFFFFFFF, high = entries >> 32;
         const Lanes sigma = low + (short_product(high - low, clamped & 31) >> 5);
         const Lanes silu = rounded(short_product(g, sigma), 16);
-        store_lanes(gate + i, saturated(rounded(short_product(silu, load_lanes(up + i)), 24 - model.hidden_fraction)));
+        store_lanes(out + i, saturated(rounded(short_product(silu, load_lanes(up + i)), 24 - model.hidden_fraction)));
     }
 }
 
