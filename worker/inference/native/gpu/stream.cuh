@@ -242,8 +242,9 @@ struct Stream {
 #pragma unroll 1
             for (u32 block = warp; block - warp < blocks; block += STREAM_WARPS, at.next(o.stages)) {
                 barrier_wait(full(at.stage), at.parity);
-                const u32 there = own_weights + at.stage * STAGE_BYTES;
-                if (block < blocks) multiply_block(even, odd, there, own_activations + block * o.rows * K_BLOCK);
+                if (block < blocks)
+                    multiply_block(even, odd, own_weights + at.stage * STAGE_BYTES,
+                                   own_activations + block * o.rows * K_BLOCK);
                 __syncwarp();
                 if (lane == 0) barrier_arrive(empty(at.stage));
             }
