@@ -41,12 +41,15 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("paths", nargs="+", type=Path)
     parser.add_argument("--engine", choices=("cpu", "gpu"), default="cpu")
     parser.add_argument("--files", type=int, help="only so many files of each path, from its beginning")
+    parser.add_argument("--row-seconds", type=float, default=20.0, help="a GPU leaves to the CPU what takes longer")
     options = parser.parse_args(arguments)
     files = [raw for path in options.paths for _, (_, raw) in zip(range(options.files or 1 << 30), read(path))]  # noqa: B905 - the shorter one ends
     entries = [entry for raw in files for entry in read_state_test_file(raw)]
     batch = InstanceBatch.of(entries)
     print(f"{len(entries)} tests, {len(batch.entries)} in the batch", flush=True)  # noqa: T201
-    engine = GpuEngine(Device(0, Path("build/kernels"))) if options.engine == "gpu" else Engine()
+    engine: Engine | GpuEngine = Engine()
+    if options.engine == "gpu":
+        engine = GpuEngine(Device(0, Path("build/kernels")), row_seconds_max=options.row_seconds)
     started = time.monotonic()
     outcomes = engine.run(batch.base, batch.batch)
     print(f"{engine.name}: {time.monotonic() - started:.2f} s", flush=True)  # noqa: T201

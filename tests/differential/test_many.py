@@ -41,6 +41,16 @@ def test_differing_rows_finds_a_changed_byte(corpus: Corpus) -> None:
     assert differing_rows(one, type(other)(other.results, arena)).tolist() == sorted({0, row})
 
 
+def test_what_an_engine_ran_before_leaves_no_byte_behind(corpus: Corpus) -> None:
+    used = Engine(threads=1)
+    for seed in (4, 5, 6):
+        mutated = corpus.batch(seed, 100)
+        outcomes = used.run(mutated.base, mutated.batch)
+        fresh = Engine(threads=1).run(mutated.base, mutated.batch)
+        assert outcomes.results["code_bytes"].any()
+        assert not len(differing_rows(outcomes, fresh))
+
+
 def test_blocks_and_single_steps_have_the_same_effects(corpus: Corpus) -> None:
     tally = compare_engines(corpus, 11, WORLDS, Engine(threads=1), Engine(threads=1))
     assert tally.different == []

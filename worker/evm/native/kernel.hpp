@@ -42,6 +42,7 @@ namespace warpgrid::evm {
 
 constexpr u32 THREADS_PER_BLOCK_MAX = 256;  // of run_rows; a multiple of 32 below it will do for few rows
 constexpr u32 TURNS_A_LOOK = 4096;  // records between two looks at the clock
+constexpr i64 GAS_NEVER = static_cast<i64>(1ull << 63);  // no frame has so little
 
 // The code that each thread's running frame runs: jumps and wide constants ask for it, and would have to wait for the L2.
 __shared__ CodeView near_codes[THREADS_PER_BLOCK_MAX];
@@ -134,6 +135,7 @@ __device__ __forceinline__ void run_together(M& m, typename M::Regs& r, typename
         r.record = WAIT;
     }
     const u64 deadline_ns = device_time_ns() + warpgrid_evm_arguments.row_ns_max;
+    reunite_lanes(r.gas != GAS_NEVER);
     for (u32 turns = 1; any_lane(running); ++turns) {
         turns = run_until_a_lane_halts(m, r, turns);
         if (turns % TURNS_A_LOOK == 0 && running && r.halt == Halt::None && device_time_ns() > deadline_ns) {
@@ -150,7 +152,7 @@ __device__ __forceinline__ void run_together(M& m, typename M::Regs& r, typename
                 r.record = WAIT;
             }
         }
-        converge_lanes();
+        reunite_lanes(r.gas != GAS_NEVER);
     }
     r.halt = outcome;
 }

@@ -49,8 +49,10 @@ WG_FN void write_codes(const M& m, u8* accounts, u8* codes) {
         header.bytes = code.size;
         header.padding = 0;
         copy_memory(header.hash, code.hash, 32);
-        copy_memory(codes + at + sizeof(CodeHeader), m.code_bytes(number), code.size);
-        at += sizeof(CodeHeader) + pad_chunk(code.size);
+        at += sizeof(CodeHeader);
+        copy_memory(codes + at, m.code_bytes(number), code.size);
+        for (u64 i = code.size; i % CHUNK_BYTES; ++i) codes[at + i] = 0;
+        at += pad_chunk(code.size);
     }
 }
 
