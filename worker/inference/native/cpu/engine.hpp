@@ -82,11 +82,10 @@ WG_FN void any_block(i32* out, const Model& model, const Matrix& matrix, u32 blo
     }
 }
 
-// A linear layer over all rows of a batch. prepare(row, q) quantises a row's inputs to q and returns their scale;
-// `hashes` is what can be hashed from here on.
-template <Target target, class Prepare>
+// A linear layer over all rows of a batch. prepare(row, q) quantises a row's inputs to q and returns their scale.
+template <Target target, class Prepare, class Item>
 inline void linear(Crew& crew, const Model& model, const Matrix& matrix, i32* out, const Workspace& work, u32 rows,
-                   Prepare&& prepare, const RowHashes& hashes) {
+                   Prepare&& prepare, const Aside<Item>& aside) {
     const bool own = crew.size > 1 && rows <= OWN_ROWS_MAX;
     Scale own_scales[OWN_ROWS_MAX];
     const Inputs inputs = own ? Inputs{work.own_quantised + crew.index * work.own_bytes, own_scales}
@@ -95,23 +94,19 @@ inline void linear(Crew& crew, const Model& model, const Matrix& matrix, i32* ou
     const auto prepare_rows = [&](u32 begin, u32 end) {
         for (u32 row = begin; row < end; ++row) inputs.scales[row] = prepare(row, inputs.values + row * row_bytes);
     };
-    const auto prepare_and_hash = [&](u32 begin, u32 end) {
-        for (u32 row = begin; row < end; row += HASHED_TOGETHER) {
-            const u32 behind = end - row < HASHED_TOGETHER ? end : row + HASHED_TOGETHER;
-            prepare_rows(row, behind);
-            hashes(row, behind);
-        }
-    };
-    if (!own) share_out(crew, rows, prepare_and_hash);
+    if (!own) share_out(crew, rows, prepare_rows);
     bool prepared = !own;
     const u32 outputs = target == Target::GATED ? model.feed_forward : matrix.rows;
     const u32 parts = (rows + ROWS_TOGETHER - 1) / ROWS_TOGETHER;
     const u32 items = (outputs + BLOCK_OUTPUTS - 1) / BLOCK_OUTPUTS * parts;
-    share_out(crew, items + own, [&](u32 begin, u32 end) {  // one's own rows are hashed as the last item
+    share_out(crew, items + aside.count, [&](u32 begin, u32 end) {
         if (!prepared && begin < items) prepare_rows(0, rows);
         prepared = true;
-        if (end > items) hashes(0, rows);
-        for (u32 item = begin; item < (end < items ? end : items); ++item) {
+        for (u32 item = begin; item < end; ++item) {
+            if (item >= items) {
+                aside.item(item - items);
+                continue;
+            }
             const u32 first = item % parts * ROWS_TOGETHER;
             const RowRange range = {first, rows - first < ROWS_TOGETHER ? rows : first + ROWS_TOGETHER};
             if (matrix.bits == 8) {
@@ -126,7 +121,7 @@ inline void linear(Crew& crew, const Model& model, const Matrix& matrix, i32* ou
 inline void attention(Crew& crew, const Model& model, u32 index, const Batch& batch, Workspace& work) {
     const Layer& layer = model.layer[index];
     const u32 attended = model.heads * model.head_width;
-    const RowHashes boundary = boundary_hashes(model, index, batch, work);
+    const auto boundary = boundary_aside(crew, model, index, batch, work);
     const auto normed = [&](u32 row, u8* q) {
         return normed_row(model, q, work.residual + static_cast<u64>(row) * model.width, layer.qkv.bits);
     };
@@ -144,7 +139,7 @@ inline void attention(Crew& crew, const Model& model, u32 index, const Batch& ba
         return plain_row(q, work.attended + static_cast<u64>(row) * attended, attended, layer.o.bits, 16);
     };
     linear<Target::RESIDUAL>(crew, model, layer.o, work.residual, work, batch.rows, plain,
-                             kv_row_hashes(model, index, batch, work));
+                             kv_rows_aside(crew, model, index, batch, work));
 }
 
 inline void feed_forward(Crew& crew, const Model& model, const Layer& layer, const Batch& batch,
@@ -153,11 +148,11 @@ inline void feed_forward(Crew& crew, const Model& model, const Layer& layer, con
     const auto normed = [&](u32 row, u8* q) {
         return normed_row(model, q, work.residual + static_cast<u64>(row) * model.width, layer.gate_up.bits);
     };
-    linear<Target::GATED>(crew, model, layer.gate_up, work.wide, work, batch.rows, normed, NO_HASHES);
+    linear<Target::GATED>(crew, model, layer.gate_up, work.wide, work, batch.rows, normed, NOTHING_ASIDE);
     const auto plain = [&](u32 row, u8* q) {
         return plain_row(q, work.wide + row * f, model.feed_forward, layer.down.bits, model.hidden_fraction);
     };
-    linear<Target::RESIDUAL>(crew, model, layer.down, work.residual, work, batch.rows, plain, NO_HASHES);
+    linear<Target::RESIDUAL>(crew, model, layer.down, work.residual, work, batch.rows, plain, NOTHING_ASIDE);
 }
 
 // Logits of the rows that are wanted.
@@ -166,7 +161,7 @@ inline void head(Crew& crew, const Model& model, const Batch& batch, const Works
         const i32* x = work.residual + static_cast<u64>(batch.logit_rows[i]) * model.width;
         return normed_row(model, q, x, model.head.bits);
     };
-    linear<Target::VALUES>(crew, model, model.head, batch.logits, work, batch.logit_count, normed, NO_HASHES);
+    linear<Target::VALUES>(crew, model, model.head, batch.logits, work, batch.logit_count, normed, NOTHING_ASIDE);
 }
 
 inline void forward(Crew& crew, const Model& model, const Batch& batch, Workspace& work) {
