@@ -4,7 +4,7 @@
 //
 // The floor is SHA-256 itself: 84 kB a token of SmolLM2 take 25 microseconds of a core at 3.4 GB/s, its instructions a
 // block in 68 cycles of at least 64. Tried, without gain: sixteen rows in the lanes of AVX-512 (3.45 GB/s), and both at
-// once (3.1: they wait for the same units); hashing two rows as soon as they are quantised, in the first cache.
+// once (3.1: they wait for the same units).
 #pragma once
 
 #include "worker/inference/native/cpu/crew.hpp"
