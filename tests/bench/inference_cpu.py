@@ -2,6 +2,7 @@
 
     python -m tests.bench.inference_cpu [--rival-python PYTHON] [--model DIRECTORY] [--isa NAME] [--threads N]
                                         [--repeats N]
+    python -m tests.bench.inference_cpu --tracing [--model DIRECTORY] [--isa NAME] [--threads N] [--repeats N]
 
 PYTHON is an interpreter with llama-cpp-python built for this processor:
     CMAKE_ARGS=-DGGML_NATIVE=ON pip install --no-binary llama-cpp-python llama-cpp-python
@@ -10,6 +11,9 @@ prompt. Each figure is the median (and the best) of the repeats, in tokens a sec
 CPU time (times the number of threads, so that it equals wall time on a machine of one's own). Generation also has the
 quickest tenth of its single tokens: on a shared machine those are the ones that nobody disturbed. First the engine's
 tokens and every trace row are held against the numpy reference.
+
+With --tracing, instead: the same passes with tracing off and on in turn (answers token by token, each token twice),
+microseconds a token of wall and CPU time, medians, and the median of the pairs' ratios.
 """
 
 import argparse
@@ -159,6 +163,42 @@ def compared(
             yield record
 
 
+def off_and_on(engine: NativeEngine, text: list[int], threads: int, repeats: int) -> Iterator[dict[str, Any]]:
+    """What hashing every position costs. The first round warms up and does not count."""
+
+    def seconds(tokens: list[int], start: int, trace: Tracing) -> tuple[float, float]:
+        began = time.perf_counter(), time.process_time()
+        outcome = engine.forward(sequence_rows(tokens, start, PAGES), trace=trace)
+        outcome.choose(0, GREEDY, start + len(tokens))
+        return time.perf_counter() - began[0], time.process_time() - began[1]
+
+    def pairs(tokens: list[int], start: int, count: int) -> list[list[tuple[float, float]]]:
+        """[count][off, on]; every other pair begins with the other one."""
+        orders = ((Tracing.OFF, Tracing.ROOTS), (Tracing.ROOTS, Tracing.OFF))
+        taken = [{trace: seconds(tokens, start, trace) for trace in orders[n % 2]} for n in range(count)]
+        return [[one[Tracing.OFF], one[Tracing.ROOTS]] for one in taken]
+
+    for length, generate in JOBS:
+        passes = {"prompt": pairs(text[:length], 0, repeats + 1)[1:]}
+        if generate:
+            passes["generate"] = []
+            for position in range(length, length + generate):
+                passes["generate"] += pairs(text[position : position + 1], position, max(2, repeats // 4))
+        for phase, taken in passes.items():
+            times = np.array(taken) / (length if phase == "prompt" else 1) * 1e6  # [pair][off, on][wall, CPU]
+            off, on = np.median(times, axis=0)
+            ratios = np.median(times[:, 1] / times[:, 0], axis=0)
+            yield {
+                **{"phase": phase, "prompt": length, "threads": threads, "pairs": len(taken)},
+                **{"off_us": round(float(off[0]), 1), "on_us": round(float(on[0]), 1)},
+                **{"cost": round(float(on[0] / off[0]) - 1, 4), "cost_of_pairs": round(float(ratios[0]) - 1, 4)},
+                **{
+                    "cpu_cost": round(float(on[1] / off[1]) - 1, 4),
+                    "cpu_cost_of_pairs": round(float(ratios[1]) - 1, 4),
+                },
+            }
+
+
 def report(record: dict[str, Any]) -> None:
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=REPOSITORY)
     line = json.dumps({"benchmark": "inference_cpu", "commit": commit.stdout.strip(), **record})
@@ -179,7 +219,9 @@ def run(model: ExactModel, checkpoint: Path, arguments: argparse.Namespace) -> N
             prompt, generate = text[: JOBS[0][0]], JOBS[0][1]
             checked = check(model, engine, prompt, answer(engine, prompt, generate)["tokens"])
             report({"isa": engine.isa, "threads": threads, "compared_with_reference": checked, "differences": 0})
-            if arguments.rival_python:
+            if arguments.tracing:
+                records = list(off_and_on(engine, text, threads, arguments.repeats))
+            elif arguments.rival_python:
                 with rival(arguments.rival_python, checkpoint) as ask:
                     records = list(compared(engine, ask, text, threads, arguments.repeats))
             else:
@@ -191,6 +233,7 @@ def run(model: ExactModel, checkpoint: Path, arguments: argparse.Namespace) -> N
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rival-python")
+    parser.add_argument("--tracing", action="store_true")
     parser.add_argument("--model", type=Path)
     parser.add_argument("--isa", choices=instruction_sets(), default=instruction_sets()[0])
     parser.add_argument("--threads", type=int, action="append")
