@@ -8,7 +8,7 @@
 
 namespace warpgrid::evm {
 
-constexpr u32 BLOCKS_A_LOOK = 256;  // that a GPU executes between two looks at the clock
+constexpr u32 BLOCKS_A_LOOK = 1024;  // that a GPU executes between two looks at the clock
 
 // Now and then a GPU puts a block's record off after it was executed, to look at the clock.
 template <class M, class R>

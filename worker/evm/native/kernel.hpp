@@ -2,9 +2,9 @@
 //
 // A grid of resident blocks takes a row of the batch for each thread at a time. The rows come sorted by (code, selector),
 // so that a warp's lanes mostly run the same instructions; after each one the lanes are brought together again, since the
-// compiler never does that in a loop around a switch. The warps of a block begin together and, where they run one code, wait
-// for each other now and then, so that they find each other's instructions in the caches: what the engine executes for a
-// token's transfer, 90 KB, is more than those hold for warps at sixteen different places. Private memory belongs to the resident thread, not to the
+// compiler never does that in a loop around a switch. The warps of a block begin together, so that they find each other's
+// instructions in the caches: what the engine executes for a token's transfer, 90 KB, is more than those hold for warps
+// at sixteen different places. Private memory belongs to the resident thread, not to the
 // transaction, so that it stays in the caches.
 #pragma once
 
@@ -105,7 +105,8 @@ __device__ __noinline__ bool go_on(M& m, typename M::Regs& r) {
     return leave_frame(m, r);
 }
 
-// In PTX, since of a pointer known to be of device memory the compiler keeps a second copy beside the first.
+// In PTX, since of a pointer known to be of device memory the compiler keeps a second copy beside the first. Records are
+// to stay in the L1 cache, which private memory would else sweep clean of them.
 __device__ __forceinline__ Instruction record_at(const Instruction* record) {
     Instruction instruction;
     asm volatile("ld.global.L1::evict_last.v2.u32 {%0, %1}, [%2];"
