@@ -6,8 +6,9 @@ which a few are kept. Knows nothing of requests.
 """
 
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,7 @@ from worker.inference.exact.gpu_pass import (
     Layer,
     Matrix,
     Shape,
-    launches,
+    put_together,
     shape_of,
     sums_needed,
 )
@@ -44,7 +45,15 @@ _WEIGHT_ROWS: Final = 16
 _PACK_THREADS: Final = 128
 _LOGIT_ROWS_MAX: Final = 512
 _GRAPHS_MAX: Final = 128
+_PROMPTS_MAX: Final = 16
 _SHARED_BYTES_ALLOWED: Final = 32 * 1024  # to any kernel; more has to be asked for
+
+
+class _Batch(NamedTuple):
+    """What runs a batch of some shape: its kernels, captured in a graph or not. Keeps alive what they are given."""
+
+    kernels: list[DependentLaunch]
+    graph: Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +99,8 @@ class GpuEngine:
         self._allowed_bytes: dict[str, int] = {}
         self._stream = cupy.cuda.Stream(non_blocking=True)
         self._launcher = Launcher(self._stream.ptr)
-        self._graphs: OrderedDict[tuple[Shape, int], Any] = OrderedDict()
+        self._graphs: OrderedDict[tuple[Shape, int], _Batch] = OrderedDict()
+        self._prompts: OrderedDict[tuple[Shape, int], _Batch] = OrderedDict()
         try:
             self._hasher = TraceHasher(self.header, device, rows_max)
             with self._stream:
@@ -102,7 +112,7 @@ class GpuEngine:
 
     def close(self) -> None:
         """Free the device's memory. Safe to call twice."""
-        self._graphs.clear()
+        self._forget()
         self._hasher.close()
         self._buffers = {}
         self._model = None
@@ -201,14 +211,15 @@ class GpuEngine:
             "scores": empty(1, np.int32),
             "logits": empty((self._logit_rows_max, header.vocabulary), np.int32),
             "best": empty(rows, np.uint64),
+            "claimed": empty(header.layers, np.uint32),
             "cache": empty(self.pages * PAGE_POSITIONS * position_bytes, np.uint8),
             "page_table": empty(1, np.int32),
         }
 
     def _grow(self, name: str, count: int, dtype: type) -> Any:
-        """The buffer, at least `count` long. Growing it throws the graphs away, which hold its address."""
+        """The buffer, at least `count` long. Growing it throws away what was kept, which holds its address."""
         if self._buffers[name].size < count:
-            self._graphs.clear()
+            self._forget()
             self._stream.synchronize()
             self._buffers[name] = self._cupy.empty(count, dtype)
         return self._buffers[name]
@@ -238,29 +249,47 @@ class GpuEngine:
         self._grow("scores", shape.rows * header.heads * shape.pages_per_sequence * PAGE_POSITIONS, np.int32)
         self._grow("sums", sums_needed(self._loaded, shape), np.int32)
         if shape.traced and self._hasher.grow(slot, shape.rows):
-            self._graphs.clear()
+            self._forget()
+
+    def _forget(self) -> None:
+        self._graphs.clear()
+        self._prompts.clear()
 
     def _run(self, shape: Shape, slot: TraceSlot) -> None:
-        """Launch the batch: as a graph where it is one of answers alone, else kernel by kernel."""
-        if shape.rows_of_tile > 1:
-            self._launch_all(self._launches(shape, slot))
+        """Launch the batch: as a graph where it is one of answers alone, else kernel by kernel. Either is kept for the
+        next batch of its shape."""
+        key, prompts = (shape, slot.index), shape.rows_of_tile > 1
+        kept, most = (self._prompts, _PROMPTS_MAX) if prompts else (self._graphs, _GRAPHS_MAX)
+        if key not in kept:
+            kept[key] = self._first_run(shape, slot) if prompts else self._captured(shape, slot)
+            if len(kept) > most:
+                kept.popitem(last=False)
+            if prompts:
+                return
+        kept.move_to_end(key)
+        if kept[key].graph is not None:
+            kept[key].graph.launch(self._stream)
             return
-        key = (shape, slot.index)
-        if key not in self._graphs:
-            launches = self._launches(shape, slot)
-            self._stream.begin_capture()
-            kept = self._launch_all(launches)
-            self._graphs[key] = (self._stream.end_capture(), kept)  # what keeps their arguments alive
-            if len(self._graphs) > _GRAPHS_MAX:
-                self._graphs.popitem(last=False)
-        self._graphs.move_to_end(key)
-        self._graphs[key][0].launch(self._stream)
-
-    def _launch_all(self, launches: list[Launch]) -> list[DependentLaunch]:
-        prepared = [self._launcher.prepare(*one) for one in launches]
-        for one in prepared:
+        for one in kept[key].kernels:
             self._launcher.launch(one)
-        return prepared
+
+    def _first_run(self, shape: Shape, slot: TraceSlot) -> _Batch:
+        """Launch each kernel as soon as it is put together: the device computes while the host builds the next."""
+        kernels: list[DependentLaunch] = []
+
+        def launch(one: Launch) -> None:
+            kernels.append(self._launcher.prepare(*one))
+            self._launcher.launch(kernels[-1])
+
+        self._put_together(shape, slot, launch)
+        return _Batch(kernels, None)
+
+    def _captured(self, shape: Shape, slot: TraceSlot) -> _Batch:
+        kernels = [self._launcher.prepare(*one) for one in self._launches(shape, slot)]  # copies are not for the graph
+        self._stream.begin_capture()
+        for one in kernels:
+            self._launcher.launch(one)
+        return _Batch(kernels, self._stream.end_capture())
 
     def _outcome(self, shape: Shape, slot: TraceSlot, roots: DeviceRoots | None, trace: Tracing) -> GpuForward:
         header, wanted = self.header, shape.logit_rows
@@ -285,8 +314,13 @@ class GpuEngine:
         return self._model
 
     def _launches(self, shape: Shape, slot: TraceSlot) -> list[Launch]:
+        launches: list[Launch] = []
+        self._put_together(shape, slot, launches.append)
+        return launches
+
+    def _put_together(self, shape: Shape, slot: TraceSlot, take: Callable[[Launch], None]) -> None:
         own = {"inputs": slot.inputs, "boundaries": slot.boundaries, "kv_rows": slot.kv_rows}
-        return launches(self._loaded, {**self._buffers, **own}, self._kernel, shape)
+        put_together(self._loaded, {**self._buffers, **own}, self._kernel, shape, take)
 
     def _kernel(self, name: str, shared_bytes: int) -> Any:
         """A kernel by name, allowed as much shared memory as it needs."""

@@ -1,7 +1,7 @@
 """The order of kernels of one batch on the GPU, and how each is cut into blocks.
 
 Owns the correspondence between docs/exact-inference.md section 4 and worker/inference/native/gpu/exact.cu. Allocates
-nothing and launches nothing: `launches` is a list that may be run or captured.
+nothing and launches nothing: who takes the launches may run or capture them.
 """
 
 import math
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.inference.exact.gpu_products import PRODUCTS, Product, padded, product_plan
+from worker.inference.exact.gpu_structs import ATTENTION, HEADS, struct_of
 from worker.inference.exact.native import PAGE_POSITIONS, Rows
 from worker.inference.exact.specification import Header
 
@@ -23,7 +24,7 @@ __all__ = [
     "Layer",
     "Matrix",
     "Shape",
-    "launches",
+    "put_together",
     "shape_of",
     "sums_needed",
 ]
@@ -49,9 +50,12 @@ _STREAM_ROWS_MAX: Final = 8  # stream.cuh, as are the next four
 _STREAM_THREADS: Final = 352
 _STREAM_STAGES_MAX: Final = 5
 _STREAM_STAGE_BYTES: Final = 16_384
-_STREAM_OWN_BYTES: Final = 12_288  # barriers, sums, alignment
+_STREAM_OWN_BYTES: Final = 14_336  # barriers, sums, alignment
 _STREAM_ACTIVATION_BYTES_MAX: Final = 28_672
-_STREAM_SHARED_BYTES: Final = 122_880  # so much at most: it and the product after it share a multiprocessor
+_STREAM_SHARED_BYTES: Final = 124_928  # so much at most: it and the product after it share a multiprocessor
+_OWN_ROW_WIDTH_MAX: Final = 4096
+_DEALT_GROUPS: Final = range(8, 128)  # of a block: so many, and some are dealt out
+_BLOCK_ROWS: Final = 64  # layout.cuh
 _BLOCK_ITEMS: Final = 4 * 256  # exact.cu
 _ROW_ITEMS: Final = 16  # rows.cuh
 _ROWS_MANY: Final = 128
@@ -150,13 +154,6 @@ def shape_of(header: Header, rows: Rows, *, traced: bool) -> tuple[Shape, NDArra
     return shape, tile_rows
 
 
-def _streams(matrix: Matrix, rows: int) -> bool:
-    """Whether a product has so few activation rows that stream.cuh serves it, which finishes values itself."""
-    activation_rows = rows * matrix.bits // _BYTE_BITS
-    activation_bytes = activation_rows * padded(matrix.columns, _K_BLOCK)
-    return activation_rows <= _STREAM_ROWS_MAX and activation_bytes <= _STREAM_ACTIVATION_BYTES_MAX
-
-
 def sums_needed(model: DeviceModel, shape: Shape) -> int:
     """Accumulators that the largest product of a batch needs."""
     layer = model.layers[0]
@@ -169,46 +166,6 @@ def sums_needed(model: DeviceModel, shape: Shape) -> int:
         splits = product_plan(activation_rows, matrix.outputs, matrix.columns, model.processors)[1]
         needed.append(splits * activation_rows * matrix.outputs)
     return max(needed)
-
-
-_ATTENTION: Final = np.dtype(
-    [
-        *(
-            (name, "u8")
-            for name in (
-                *("cache", "queries", "query_max", "page_table", "position", "sequence", "tile_row", "scores"),
-                *("score_max", "reach_max", "denominator", "numerator", "exp2"),
-            )
-        ),
-        *(
-            (name, "u4")
-            for name in (
-                "layers",
-                "heads",
-                "kv_heads",
-                "head_width",
-                "pages_per_sequence",
-                "score_stride",
-                "split_positions",
-                "unused",
-            )
-        ),
-        *((name, "i4") for name in ("attention_mantissa", "attention_exponent")),
-    ]
-)
-"""struct Attention of attention.cuh."""
-
-_HEADS_POINTERS: Final = (
-    *("query_norm", "key_norm", "cosines", "sines", "queries", "query_max", "cache", "page_table"),
-    *("position", "sequence", "kv_rows"),
-)
-_HEADS: Final = np.dtype(
-    [
-        *((name, "u8") for name in (*_HEADS_POINTERS, "epsilon_q48")),
-        *((name, "u4") for name in ("layers", "heads", "kv_heads", "head_width", "pages_per_sequence", "hadamard")),
-    ]
-)
-"""struct Heads of heads.cuh."""
 
 
 class _BatchStructs:
@@ -224,8 +181,8 @@ class _BatchStructs:
             **{"layers": header.layers, "heads": header.heads, "kv_heads": header.key_value_heads},
             **{"head_width": header.head_width, "pages_per_sequence": shape.pages_per_sequence},
         }
-        self.attention = _struct(
-            _ATTENTION,
+        self.attention = struct_of(
+            ATTENTION,
             {**buffers, **rows, "exp2": model.exp2},
             {
                 **sizes,
@@ -236,22 +193,11 @@ class _BatchStructs:
             },
         )
         given = {name: array for name, array in buffers.items() if name != "kv_rows"}  # which is for a trace alone
-        self.heads = _struct(
-            _HEADS,
+        self.heads = struct_of(
+            HEADS,
             {**given, **rows, "cosines": model.cosines, "sines": model.sines},
             {**sizes, "epsilon_q48": header.epsilon_q48, "hadamard": header.qk_hadamard},
         )
-
-
-def _struct(layout: np.dtype[np.void], arrays: Mapping[str, Any], numbers: Mapping[str, int]) -> NDArray[np.void]:
-    """One struct: addresses of the arrays that it names, and numbers."""
-    struct = np.zeros(1, layout)
-    for name in layout.names or ():
-        if name in numbers:
-            struct[name] = numbers[name]
-        elif name in arrays:
-            struct[name] = arrays[name].data.ptr
-    return struct
 
 
 def _split_pages(model: DeviceModel, shape: Shape) -> int:
@@ -271,26 +217,45 @@ def _cluster_blocks(tiles: int, pages: int, processors: int) -> int:
     return ranks
 
 
-def launches(
-    model: DeviceModel, buffers: Mapping[str, Any], kernel: Callable[[str, int], Kernel], shape: Shape
-) -> list[Launch]:
-    """Every kernel of a batch of this shape, in order. The launches keep all that they read alive."""
-    return _Pass(model, buffers, kernel, shape).run()
+def put_together(
+    model: DeviceModel,
+    buffers: Mapping[str, Any],
+    kernel: Callable[[str, int], Kernel],
+    shape: Shape,
+    take: Callable[[Launch], None],
+) -> None:
+    """Give every kernel of a batch of this shape to `take`, in order. Launches keep all that they read alive."""
+    _Pass(model, buffers, kernel, shape, take).run()
+
+
+class _OwnRow(NamedTuple):
+    """A row that a product's blocks quantise for themselves: struct OwnRow of stream.cuh."""
+
+    values: Any
+    largest: Any
+    boundary: Any
+    hidden_max: Any
+    attended_max: Any
+    fraction: int
 
 
 class _Pass:
     """One batch being put together."""
 
     def __init__(
-        self, model: DeviceModel, buffers: Mapping[str, Any], kernel: Callable[[str, int], Kernel], shape: Shape
+        self,
+        model: DeviceModel,
+        buffers: Mapping[str, Any],
+        kernel: Callable[[str, int], Kernel],
+        shape: Shape,
+        take: Callable[[Launch], None],
     ) -> None:
-        self._model, self._buffers, self._kernel, self._shape = model, buffers, kernel, shape
-        self._launches: list[Launch] = []
+        self._model, self._buffers, self._kernel, self._shape, self._take = model, buffers, kernel, shape, take
         self._structs = _BatchStructs(model, buffers, shape)
         self._attention = model.put(self._structs.attention.view(np.uint8))
         self._heads = model.put(self._structs.heads.view(np.uint8))
 
-    def run(self) -> list[Launch]:
+    def run(self) -> None:
         model, header, rows = self._model, self._model.header, self._shape.rows
         self._add(
             "embed",
@@ -298,20 +263,20 @@ class _Pass:
             _threads(header.model_width, rows),
             *(self._buffers["residual"], model.embedding, model.embedding_mantissa, model.embedding_exponent),
             *(self._structs.token, _u32(header.model_width), _i32(header.residual_fraction), self._buffers["best"]),
+            *(self._buffers["claimed"], _u32(header.layers)),
         )
-        self._residual_norm(None, 0, model.layers[0].qkv.bits, 0)
+        self._norm(model.layers[0].qkv, 0)
         for index, layer in enumerate(model.layers):
             self._attend(index, layer)
             self._feed_forward(index, layer)
         if self._shape.logit_rows:
             self._logits()
-        return self._launches
 
     def _attend(self, index: int, layer: Layer) -> None:
         header, shape, buffers = self._model.header, self._shape, self._buffers
-        if _streams(layer.qkv, shape.rows):
+        if self._streams(layer.qkv):
             splits = 0  # finished
-            self._stream("stream_values", layer.qkv, buffers["sums"], layer.qkv.bias)
+            self._stream("stream_values", layer.qkv, self._normed(layer.qkv, index), buffers["sums"], layer.qkv.bias)
         else:
             splits = self._product(layer.qkv, shape.rows)
         self._add(
@@ -324,9 +289,10 @@ class _Pass:
         )
         if shape.tensor:
             self._attend_prompts(index, layer)
+            attended = None
         else:
-            self._attend_answers(index, layer)
-        self._into_residual(layer.o, layer.gate_up.bits, None)
+            attended = self._attend_answers(index, layer)
+        self._into_residual(layer.o, attended, layer.gate_up, None)
 
     def _attend_prompts(self, index: int, layer: Layer) -> None:
         header, shape, buffers = self._model.header, self._shape, self._buffers
@@ -338,11 +304,11 @@ class _Pass:
             "quantise_attended",
             (shape.rows,),
             _threads(header.attention_width, shape.rows),
-            *(buffers["attended"], buffers["quantised"], buffers["scale"]),
-            *(_u32(layer.o.bits), _u32(header.attention_width)),
+            *(buffers["attended"], *self._quantised(layer.o), _u32(header.attention_width)),
         )
 
-    def _attend_answers(self, index: int, layer: Layer) -> None:
+    def _attend_answers(self, index: int, layer: Layer) -> _OwnRow | None:
+        """What `o` is to quantise for itself, if it is."""
         header, shape, buffers = self._model.header, self._shape, self._buffers
         h, heads, kv_heads = header.head_width, header.heads, header.key_value_heads
         parts = -(-(heads // kv_heads) // _HEADS_OF_TILE)
@@ -356,14 +322,16 @@ class _Pass:
                 *(self._attention, _u32(index), buffers["attended"], buffers["attended_max"]),
                 cluster=ranks,
             )
+            if self._quantises_itself(layer.o):
+                return _OwnRow(buffers["attended"], buffers["attended_max"], None, None, None, _ATTENDED_FRACTION)
             self._add(
                 "quantise_rows",
                 (-(-heads * h // _BLOCK_ITEMS), shape.rows),
                 256,
-                *(buffers["attended"], buffers["attended_max"], buffers["quantised"], buffers["scale"]),
-                *(_u32(layer.o.bits), _u32(heads * h), _i32(_ATTENDED_FRACTION)),
+                *(buffers["attended"], buffers["attended_max"], *self._quantised(layer.o)),
+                *(_u32(heads * h), _i32(_ATTENDED_FRACTION)),
             )
-            return
+            return None
         grid = (shape.tiles, kv_heads * parts, self._structs.splits)
         self._add(f"score_keys_{shape.rows_of_tile}", grid, 128, self._attention, _u32(index))
         self._add(f"add_values_{shape.rows_of_tile}", grid, -(-max(128, h) // 32) * 32, self._attention, _u32(index))
@@ -372,16 +340,18 @@ class _Pass:
             (shape.rows,),
             _threads(header.attention_width, shape.rows),
             *(buffers[name] for name in ("score_max", "reach_max", "denominator", "numerator", "attended")),
-            *(buffers["quantised"], buffers["scale"], _u32(layer.o.bits), _u32(heads), _u32(h)),
+            *(*self._quantised(layer.o), _u32(heads), _u32(h)),
         )
+        return None
 
     def _feed_forward(self, index: int, layer: Layer) -> None:
         header, shape, buffers = self._model.header, self._shape, self._buffers
         f, fraction, matrix = header.feed_forward_width, _i32(header.hidden_fraction), layer.gate_up
         grid = (-(-f // _BLOCK_ITEMS), shape.rows)
-        if _streams(matrix, shape.rows):
+        if self._streams(matrix):
             more = (buffers["hidden_max"], self._model.sigmoid, fraction)
-            self._stream("stream_gated", matrix, buffers["hidden"], *more)
+            claimed = buffers["claimed"][index:]
+            self._stream("stream_gated", matrix, self._normed(matrix, None), buffers["hidden"], *more, claimed=claimed)
         elif matrix.bits == _BYTE_BITS and self._ends_in_registers(matrix, shape.rows):
             self._whole_product(
                 "product_gated",
@@ -407,29 +377,30 @@ class _Pass:
             "quantise_rows",
             grid,
             256,
-            *(buffers["hidden"], buffers["hidden_max"], buffers["quantised"], buffers["scale"]),
-            *(_u32(layer.down.bits), _u32(f), fraction),
+            *(buffers["hidden"], buffers["hidden_max"], *self._quantised(layer.down), _u32(f), fraction),
         )
-        last = index + 1 == header.layers
-        self._into_residual(layer.down, 0 if last else self._model.layers[index + 1].qkv.bits, index + 1)
+        following = self._model.layers[index + 1].qkv if index + 1 < header.layers else None
+        self._into_residual(layer.down, None, following, index + 1)
 
-    def _into_residual(self, matrix: Matrix, bits: int, boundary: int | None) -> None:
-        """residual += what is quantised times the matrix; then as `_residual_norm`."""
+    def _into_residual(
+        self, matrix: Matrix, row: _OwnRow | None, following: Matrix | None, boundary: int | None
+    ) -> None:
+        """residual += what is quantised, or the row, times the matrix; then as `_residual_norm`."""
         rows = self._shape.rows
-        if _streams(matrix, rows):
-            self._stream("stream_residual", matrix, self._buffers["residual"])
-            self._residual_norm(None, 0, bits, boundary)
+        if self._streams(matrix):
+            self._stream("stream_residual", matrix, row, self._buffers["residual"])
+            self._norm(following, boundary)
         elif self._ends_in_registers(matrix, rows):
             scales = (matrix.mantissa, matrix.row_shift, self._buffers["scale"])
             self._whole_product(f"product_residual_{matrix.bits}", matrix, self._buffers["residual"], *scales)
-            self._residual_norm(None, 0, bits, boundary)
+            self._norm(following, boundary)
         else:
-            self._residual_norm(matrix, self._product(matrix, rows), bits, boundary)
+            self._residual_norm(matrix, self._product(matrix, rows), following, boundary)
 
     def _logits(self) -> None:
         head, buffers, vocabulary = self._model.head, self._buffers, self._model.header.vocabulary
         rows = self._shape.logit_rows
-        self._residual_norm(None, 0, head.bits, None, wanted=True)
+        self._residual_norm(None, 0, head, None, wanted=True)
         splits = self._product(head, rows)
         self._add(
             "finish_logits",
@@ -439,16 +410,61 @@ class _Pass:
             *(buffers["logits"], buffers["best"], _u32(vocabulary)),
         )
 
+    def _quantises_itself(self, matrix: Matrix) -> bool:
+        """Whether the blocks of a product quantise their row for themselves."""
+        fits = matrix.bits == _BYTE_BITS and matrix.columns <= _OWN_ROW_WIDTH_MAX
+        return self._shape.rows == 1 and fits and self._streams(matrix)
+
+    def _streams(self, matrix: Matrix) -> bool:
+        """Whether a product has so few activation rows that stream.cuh serves it, which finishes values itself."""
+        activation_rows = self._shape.rows * matrix.bits // _BYTE_BITS
+        activation_bytes = activation_rows * padded(matrix.columns, _K_BLOCK)
+        few = activation_rows <= _STREAM_ROWS_MAX and activation_bytes <= _STREAM_ACTIVATION_BYTES_MAX
+        return few and matrix is not self._model.head
+
+    def _normed(self, matrix: Matrix, boundary: int | None) -> _OwnRow | None:
+        """The residual row for a product that norms it for itself, if it does. The first of a layer notes it as the
+        boundary; the layer's maxima begin anew there."""
+        if not self._quantises_itself(matrix):
+            return None
+        buffers, begins, fraction = self._buffers, boundary is not None, self._model.header.residual_fraction
+        hidden_max, attended_max = (buffers[name] if begins else None for name in ("hidden_max", "attended_max"))
+        return _OwnRow(buffers["residual"], None, self._boundary(boundary), hidden_max, attended_max, fraction)
+
+    def _norm(self, following: Matrix | None, boundary: int | None) -> None:
+        """`_residual_norm` without a product to add, unless the one that follows does it for itself."""
+        if following is None or not self._quantises_itself(following):
+            self._residual_norm(None, 0, following, boundary)
+
+    def _boundary(self, index: int | None) -> Any:
+        """Where the first row of a boundary is noted, or None."""
+        if index is None or not self._shape.traced:
+            return None
+        return self._buffers["boundaries"][index * self._model.header.model_width :]
+
+    def _quantised(self, matrix: Matrix) -> tuple[Any, ...]:
+        """Arguments for whoever quantises what a matrix is multiplied with: place, bits, bytes of a block, scales."""
+        rows = self._shape.rows
+        block_rows = rows * matrix.bits // _BYTE_BITS if self._streams(matrix) else _BLOCK_ROWS
+        buffers = self._buffers
+        return buffers["quantised"], _u32(matrix.bits), _u32(block_rows * _K_BLOCK), buffers["scale"]
+
     def _residual_norm(
-        self, product: Matrix | None, splits: int, bits: int, boundary: int | None, *, wanted: bool = False
+        self,
+        product: Matrix | None,
+        splits: int,
+        following: Matrix | None,
+        boundary: int | None,
+        *,
+        wanted: bool = False,
     ) -> None:
-        """Add a product to the residual (if any), note the boundary (if any), quantise to `bits` (unless 0)."""
+        """Add a product to the residual, note the boundary, quantise for the product that follows: each if given."""
         header, buffers, shape = self._model.header, self._buffers, self._shape
         width = header.model_width
-        kept = buffers["boundaries"][boundary * width :] if shape.traced and boundary is not None else None
-        outcome = (buffers["quantised"] if bits else None, buffers["scale"], _u32(bits), _u32(width))
-        noted = (kept, np.uint64((header.layers + 1) * width), self._structs.wanted if wanted else None)
-        norm = (_i32(header.residual_fraction), np.uint64(header.epsilon_q48), *noted)
+        outcome = self._quantised(following) if following else (None, _u32(0), _u32(0), None)
+        stride = np.uint64((header.layers + 1) * width)
+        noted = (self._boundary(boundary), stride, self._structs.wanted if wanted else None)
+        norm = (_u32(width), _i32(header.residual_fraction), np.uint64(header.epsilon_q48), *noted)
         rest = (*outcome, *norm, buffers["hidden_max"], buffers["attended_max"])
         blocks = (shape.logit_rows if wanted else shape.rows,)
         if product is None and width <= _NORM_WIDTH_MAX and shape.rows < _ROWS_MANY:
@@ -471,19 +487,27 @@ class _Pass:
         self._launch_product(product.name, product, splits, matrix, rows, self._buffers["sums"], _u32(splits))
         return splits
 
-    def _stream(self, name: str, matrix: Matrix, target: Any, *more: Any) -> None:
-        """Multiply what is quantised by a kernel of stream.cuh."""
+    def _stream(self, name: str, matrix: Matrix, row: _OwnRow | None, *target: Any, claimed: Any = None) -> None:
+        """Multiply what is quantised, or the row, by a kernel of stream.cuh. `claimed` counts what is dealt out."""
+        buffers, epsilon = self._buffers, np.uint64(self._model.header.epsilon_q48)
         activation_rows = self._shape.rows * matrix.bits // _BYTE_BITS
         activation_bytes = activation_rows * padded(matrix.columns, _K_BLOCK)
         room = _STREAM_SHARED_BYTES - _STREAM_OWN_BYTES - activation_bytes
         stages = min(_STREAM_STAGES_MAX, room // _STREAM_STAGE_BYTES)
+        groups = -(-matrix.outputs // _WEIGHT_ROWS)
+        blocks = min(self._model.processors, groups)
+        if row is None:
+            given: tuple[Any, ...] = (buffers["quantised"], buffers["scale"])
+        else:
+            name += "_own"
+            given = (*row[:-1], epsilon, _i32(row.fraction))
         self._add(
             name,
-            (min(self._model.processors, -(-matrix.outputs // _WEIGHT_ROWS)),),
+            (blocks,),
             _STREAM_THREADS,
-            *(target, matrix.weights, self._buffers["quantised"], _u32(matrix.outputs), _u32(activation_rows)),
-            *(_u32(matrix.columns), _u32(stages), matrix.mantissa, matrix.row_shift, self._buffers["scale"]),
-            *(_u32(matrix.bits), *more),
+            *(matrix.weights, _u32(matrix.outputs), _u32(activation_rows), _u32(matrix.columns), _u32(stages)),
+            *(_u32(matrix.bits), claimed if groups // blocks in _DEALT_GROUPS else None),
+            *(matrix.mantissa, matrix.row_shift, *given, *target),
             shared_bytes=stages * _STREAM_STAGE_BYTES + activation_bytes + _ALIGNMENT_BYTES,
         )
 
@@ -516,7 +540,7 @@ class _Pass:
     ) -> None:
         given = tuple(np.uint64(0) if one is None else one for one in arguments)
         kernel = self._kernel(name, shared_bytes)
-        self._launches.append(Launch(kernel, grid, (threads,), given, shared_bytes, cluster))
+        self._take(Launch(kernel, grid, (threads,), given, shared_bytes, cluster))
 
 
 def _u32(value: int | bool) -> np.uint32:

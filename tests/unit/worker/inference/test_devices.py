@@ -28,6 +28,7 @@ SHAPES: dict[str, dict[str, int]] = {
     "loud_64": {"head_width": 64, "heads": 6, "key_value_heads": 2, "loud_bits": 6},
     "loud_128": {"head_width": 128, "heads": 4, "key_value_heads": 2, "loud_bits": 6},
     "odd_heads": {"head_width": 80, "heads": 14, "key_value_heads": 2, "model_width": 160},
+    "groups_dealt_out": {"feed_forward_width": 9216},
 }
 
 

@@ -1,13 +1,13 @@
 // Attention of answers in one kernel: the two passes of attention.cuh with what they exchange kept on the chip.
 //
 // The blocks of a cluster share the query heads (up to four) of one key-value head of one row, and split its keys. Each
-// scores its own and keeps the scores; the maxima go to all blocks; weights and sums follow; at the end each block adds up
-// its part of the outputs over the sums of all. For at most CLUSTER_MAX * ANSWER_POSITIONS_MAX positions.
+// scores its own and keeps the scores; the maxima go to all blocks; weights and sums follow; at the end each block adds
+// up its part of the outputs over the sums of all. For at most CLUSTER_MAX * ANSWER_POSITIONS_MAX positions.
 //
 // What binds where a row is alone: fetching instructions. Weights sweep the L2 cache in every layer, so code comes from
-// memory, and a first version for any head width (35 KB, loops unrolled around conditions) took 15 microseconds a layer at
-// 512 positions, as long as the three kernels of attention.cuh. So: no conditions for heads that are not there (theirs is
-// computed and dropped), int32 wherever a block's sums fit, no atomics on 64 bits.
+// memory, and a first version for any head width (35 KB, loops unrolled around conditions) took 15 microseconds a layer
+// at 512 positions, as long as the three kernels of attention.cuh. So: no conditions for heads that are not there
+// (theirs is computed and dropped), int32 wherever a block's sums fit, no atomics on 64 bits.
 #pragma once
 
 #include "worker/inference/native/gpu/attention.cuh"
@@ -141,7 +141,8 @@ struct Answer {
         __syncthreads();
     }
 
-    // Weights of a page's positions; their probabilities are added to a thread's two sums (of head thread / 64, and two on).
+    // Weights of a page's positions; their probabilities are added to a thread's two sums (of head thread / 64, and two
+    // on).
     __device__ __forceinline__ void weigh(u32 first, i32 value_max, i32 (&probabilities)[2]) {
         const u32 slot = threadIdx.x % PAGE_POSITIONS;
 #pragma unroll

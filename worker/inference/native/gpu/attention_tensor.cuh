@@ -1,16 +1,16 @@
 // Attention of prompts on tensor cores: the same integers as attention.cuh, sixteen queries a warp.
 //
-// Queries are neighbouring rows of one sequence times the query heads of one key-value head. A block walks over the keys
-// in chunks of 32 positions, which are copied into shared memory while the ones before are worked on: scores and their
-// two maxima in one kernel; scores again (cheaper than keeping them), weights and sums in another, whose sums take so many
-// registers that few warps share a multiprocessor. Products are mma.sync m16n8k32: queries times keys; weights (15 bits,
-// as a high and a low byte, unsigned) times values. Columns of the first product are permuted so that a lane's scores are
-// the four positions that its word of the second product's first operand wants: weights never leave the lane. Columns of
-// the second are permuted so that a lane loads four words of values at once. Sums of high bytes stay below 2^31 for
-// 131,072 keys, of low bytes for 66,310: launched for at most TENSOR_POSITIONS_MAX.
+// Queries are neighbouring rows of one sequence times the query heads of one key-value head. A block walks over the
+// keys in chunks of 32 positions, which are copied into shared memory while the ones before are worked on: scores and
+// their two maxima in one kernel; scores again (cheaper than keeping them), weights and sums in another, whose sums
+// take so many registers that few warps share a multiprocessor. Products are mma.sync m16n8k32: queries times keys;
+// weights (15 bits, as a high and a low byte, unsigned) times values. Columns of the first product are permuted so that
+// a lane's scores are the four positions that its word of the second product's first operand wants: weights never leave
+// the lane. Columns of the second are permuted so that a lane loads four words of values at once. Sums of high bytes
+// stay below 2^31 for 131,072 keys, of low bytes for 66,310: launched for at most TENSOR_POSITIONS_MAX.
 //
-// A score takes two instructions of the float64 unit, exactly (`ChunkQuery`); that unit is idle otherwise, and the integer
-// one was the bottleneck.
+// A score takes two instructions of the float64 unit, exactly (`ChunkQuery`); that unit is idle otherwise, and the
+// integer one was the bottleneck.
 #pragma once
 
 #include "worker/inference/native/gpu/attention.cuh"
@@ -42,8 +42,8 @@ struct __align__(16) Chunk {
     static __device__ __forceinline__ u32 place(u32 key) { return (key & 17) | (key / 2 % 2 * 8) | (key / 4 % 4 * 2); }
 };
 
-// Copies the keys (and values) of one key-value head, chunk after chunk. Each thread of the block has its part: the same
-// offsets in every chunk.
+// Copies the keys (and values) of one key-value head, chunk after chunk. Each thread of the block has its part: the
+// same offsets in every chunk.
 template <u32 HEAD_WIDTH, bool WITH_VALUES>
 struct ChunkFetcher {
     using Chunk = exact::Chunk<HEAD_WIDTH, WITH_VALUES>;
@@ -111,11 +111,11 @@ __device__ __forceinline__ void for_chunks(Chunk<HEAD_WIDTH, WITH_VALUES> (&ring
 
 // The two queries of a lane (rows lane / 4 and lane / 4 + 8 of the warp's sixteen) and how they make scores.
 //
-// With x = dot * mk * mq, a score is rsh(x, s) = (floor(2 x / 2^s) + 1) >> 1, s = 8 - eq - ek (specification, section 3; eq
-// with Ce). In float64: dot + 2^31 + 2^52 is a number whose low word is dot + 2^31; times mq * 2^(eq - 7), less the offset
-// that this brings, it is dot * mq * 2^(eq - 7): 37 bits, so exact. Times mk * 2^ek and 1.5 * 2^52 added, rounded once and
-// downwards, it is the floor, in its low word, wherever the floor has 32 bits: for s >= 23, as x < 2^53. That also keeps the
-// score within 2^30. Other shifts take the plain way.
+// With x = dot * mk * mq, a score is rsh(x, s) = (floor(2 x / 2^s) + 1) >> 1, s = 8 - eq - ek (specification, section
+// 3; eq with Ce). In float64: dot + 2^31 + 2^52 is a number whose low word is dot + 2^31; times mq * 2^(eq - 7), less
+// the offset that this brings, it is dot * mq * 2^(eq - 7): 37 bits, so exact. Times mk * 2^ek and 1.5 * 2^52 added,
+// rounded once and downwards, it is the floor, in its low word, wherever the floor has 32 bits: for s >= 23, as x <
+// 2^53. That also keeps the score within 2^30. Other shifts take the plain way.
 template <u32 STEPS>
 struct LaneQueries {
     static_assert(127 * 127 * 32 * STEPS < 1 << 21);
@@ -191,8 +191,8 @@ struct LaneQueries {
 
 };
 
-// The eight scores of a lane where shifts are not those that `twice_floor` serves: [e][i]. Rare, so kept out of the way of
-// the straight line that the others are.
+// The eight scores of a lane where shifts are not those that `twice_floor` serves: [e][i]. Rare, so kept out of the way
+// of the straight line that the others are.
 __device__ __noinline__ void scores_slow(i32 (&scores)[2][4], const u32 (&dots)[2][4], const i32 (&mantissa)[4], const i32 (&exponent)[4],
                                          const Mantissa (&scale)[2]) {
 #pragma unroll 1

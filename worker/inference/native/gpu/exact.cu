@@ -4,15 +4,15 @@
 //
 // A layer is: sums of qkv, prepare_heads, attention, sums of o, residual_norm, sums of gate_up, gated, quantise_rows,
 // sums of down, residual_norm. For prompts, attention is attend_maxima, attend and quantise_attended; for long ones, o,
-// gate_up and down end in their own registers (product_residual, product_gated). Answers' attention is attend_answers and
-// quantise_rows, or for long contexts and odd head widths score_keys, add_values and finish_heads. Where rows are few,
-// products are finished where they are made (stream_values, stream_residual, stream_gated) and norm_rows follows.
-// worker/inference/exact/gpu_pass.py puts them together; blocks of a kernel may start before its predecessor has ended
-// (pipeline.cuh). Compile for sm_90a (wgmma).
+// gate_up and down end in their own registers (product_residual, product_gated). Answers' attention is attend_answers
+// and quantise_rows, or for long contexts and odd head widths score_keys, add_values and finish_heads. Where rows are
+// few, products are finished where they are made (stream_values, stream_residual, stream_gated) and norm_rows follows;
+// one row alone is normed and quantised there too (stream_*_own). worker/inference/exact/gpu_pass.py puts them
+// together; blocks of a kernel may start before its predecessor has ended (pipeline.cuh). Compile for sm_90a (wgmma).
 //
-// What binds, at the shape of Llama-3-8B on an H200: a prompt of 4 x 512, products (two thirds of the time, 1,300 to 1,480
-// TOP/s of 1,979), then attend and prepare_heads; an answer of one row, memory for 50 of 86 microseconds a layer, for the
-// rest the ends of four products and fetching the instructions of the kernels between them.
+// What binds, at the shape of Llama-3-8B on an H200: a prompt of 4 x 512, products (two thirds of the time, 1,300 to
+// 1,480 TOP/s of 1,979), then attend and prepare_heads; an answer of one row, memory for 50 of 71 microseconds a layer,
+// for the rest the ends of four products and three kernels between them.
 //
 // Tried, without gain: the whole decoding step as one cooperative launch (a warp of each block streaming weights into a
 // ring through seven grid-wide barriers a layer; equal bytes, 3.8 to 4.4 ms against 3.6 for a graph of kernels). What
@@ -278,10 +278,11 @@ __device__ __forceinline__ void prefetch_table(const i32* table) {
 
 // Rows of the embedding, the residual's boundary 0; resets what the steps of this pass accumulate.
 KERNEL(1024) embed(i32* residual, const i8* embedding, const u16* mantissa, const i8* exponent, const i32* token,
-                   u32 width, i32 fraction, u64* best) {
+                   u32 width, i32 fraction, u64* best, u32* claimed, u32 layers) {
     take_turn();
     const u64 row = blockIdx.x, from = static_cast<u64>(token[row]);
     if (threadIdx.x == 0) best[row] = 0;
+    for (u32 layer = threadIdx.x; row == 0 && layer < layers; layer += blockDim.x) claimed[layer] = 0;
     for (u32 i = threadIdx.x; i < width; i += blockDim.x)
         residual[row * width + i] = embedding_value(embedding[from * width + i], mantissa[from], exponent[from], fraction);
 }
@@ -289,7 +290,7 @@ KERNEL(1024) embed(i32* residual, const i8* embedding, const u16* mantissa, cons
 // Where `sums` is not null: residual += the product. Where `out` is not null: the row quantised for the next product.
 // Where `boundary` is not null: the residual row for the trace. `rows_wanted` chooses rows, or is null for all.
 KERNEL(1024) residual_norm(i32* residual, const i32* sums, const i32* mantissa, const i32* row_shift, const Scale* in_scale,
-                           u32 in_bits, u32 splits, i8* out, Scale* out_scale, u32 out_bits, u32 width, i32 fraction,
+                           u32 in_bits, u32 splits, i8* out, u32 out_bits, u32 block_bytes, Scale* out_scale, u32 width, i32 fraction,
                            u64 epsilon_q48, i32* boundary, u64 boundary_stride, const i32* rows_wanted, i32* hidden_max,
                            i32* attended_max) {
     allow_next();
@@ -321,20 +322,22 @@ KERNEL(1024) residual_norm(i32* residual, const i32* sums, const i32* mantissa, 
         if (boundary) store_quad(boundary + row * boundary_stride + i, x[j]);
     }
     if (threadIdx.x == 0) hidden_max[row] = attended_max[row] = 1;
-    if (out) norm_row(out, blockIdx.x, out_scale + blockIdx.x, x, width, out_bits, fraction, epsilon_q48);
+    if (out)
+        norm_row({out, out_bits, block_bytes}, blockIdx.x, out_scale + blockIdx.x, x, width, fraction, epsilon_q48);
 }
 
 // residual_norm where there is no product to add and each thread has four values: the short code of an answer alone, as
 // each layer fetches it again.
-KERNEL_RESIDENT(1024, 2) norm_rows(const i32* residual, i8* out, Scale* out_scale, u32 out_bits, u32 width, i32 fraction, u64 epsilon_q48,
-                              i32* boundary, u64 boundary_stride, const i32* rows_wanted, i32* hidden_max, i32* attended_max) {
+KERNEL_RESIDENT(1024, 2) norm_rows(const i32* residual, i8* out, u32 out_bits, u32 block_bytes, Scale* out_scale, u32 width,
+                              i32 fraction, u64 epsilon_q48, i32* boundary, u64 boundary_stride, const i32* rows_wanted, i32* hidden_max, i32* attended_max) {
     take_turn();
     const u32 row = rows_wanted ? static_cast<u32>(rows_wanted[blockIdx.x]) : blockIdx.x, i = 4 * threadIdx.x;
     Quad x[1] = {};
     if (i < width) x[0] = load_quad(residual + static_cast<u64>(row) * width + i);
     if (boundary && i < width) store_quad(boundary + row * boundary_stride + i, x[0]);
     if (threadIdx.x == 0) hidden_max[row] = attended_max[row] = 1;
-    if (out) norm_row(out, blockIdx.x, out_scale + blockIdx.x, x, width, out_bits, fraction, epsilon_q48);
+    if (out)
+        norm_row({out, out_bits, block_bytes}, blockIdx.x, out_scale + blockIdx.x, x, width, fraction, epsilon_q48);
 }
 
 constexpr u32 HEADS_OF_BLOCK = 8;
@@ -431,29 +434,29 @@ ATTEND(64)
 ATTEND(128)
 
 // A row of attended values, whose largest magnitude is at most the block's largest `a`, quantised for `o`.
-__device__ __forceinline__ void quantise_attended_row(const i32* attended, i32 a, u32 width, i8* out, Scale* scale, u32 bits) {
+__device__ __forceinline__ void quantise_attended_row(const i32* attended, i32 a, u32 width, const Quantised& to, Scale* scale) {
     __shared__ i32 partial[32];
     const u32 row = blockIdx.x;
     a = crew_reduce<BlockCrew>(a, partial, Larger());
-    const i64 reciprocal = reciprocal_of(bits, a);
+    const i64 reciprocal = reciprocal_of(to.bits, a);
 #pragma unroll 4
     for (u32 i = 4 * threadIdx.x; i < width; i += 4 * blockDim.x)
-        store_quantised(out, row, i, width, bits, load_quad(attended + static_cast<u64>(row) * width + i), reciprocal);
+        store_quantised(to, row, i, width, load_quad(attended + static_cast<u64>(row) * width + i), reciprocal);
     if (threadIdx.x == 0) scale[row] = plain_scale(static_cast<u64>(a), 16);
 }
 
-KERNEL(1024) quantise_attended(const i32* attended, i8* out, Scale* scale, u32 bits, u32 width) {
+KERNEL(1024) quantise_attended(const i32* attended, i8* out, u32 bits, u32 block_bytes, Scale* scale, u32 width) {
     take_turn();
     i32 a = 1;
 #pragma unroll 4
     for (u32 i = 4 * threadIdx.x; i < width; i += 4 * blockDim.x)
         a = max(a, magnitude(load_quad(attended + static_cast<u64>(blockIdx.x) * width + i)));
-    quantise_attended_row(attended, a, width, out, scale, bits);
+    quantise_attended_row(attended, a, width, {out, bits, block_bytes}, scale);
 }
 
 // The outputs of all heads of a row, quantised for `o`; leaves the running results of attention as they were at first.
 KERNEL(1024) finish_heads(i32* score_max, i32* reach_max, u64* denominator, u64* numerator, i32* attended, i8* out,
-                          Scale* scale, u32 bits, u32 heads, u32 h) {
+                          u32 bits, u32 block_bytes, Scale* scale, u32 heads, u32 h) {
     take_turn();
     __shared__ HeadScale scales[256];
     const u64 row = blockIdx.x;
@@ -477,7 +480,7 @@ KERNEL(1024) finish_heads(i32* score_max, i32* reach_max, u64* denominator, u64*
         store_quad(attended + row * width + i, o);
         a = max(a, magnitude(o));
     }
-    quantise_attended_row(attended, a, width, out, scale, bits);
+    quantise_attended_row(attended, a, width, {out, bits, block_bytes}, scale);
 }
 
 // The kernels that follow give each block 4 * 256 neighbouring values of a row (blockIdx.y).
@@ -514,33 +517,53 @@ KERNEL(256) gated(const i32* sums, const i32* mantissa, const i32* row_shift, co
 }
 
 // A row's part, quantised for the next product; `row_max` has the largest magnitude of each row.
-KERNEL(256) quantise_rows(const i32* rows, const i32* row_max, i8* out, Scale* scale, u32 bits, u32 width, i32 fraction) {
+KERNEL(256) quantise_rows(const i32* rows, const i32* row_max, i8* out, u32 bits, u32 block_bytes, Scale* scale, u32 width, i32 fraction) {
     take_turn();
     const u32 row = blockIdx.y, i = first_item();
     const i32 a = row_max[row];
     if (i < width)
-        store_quantised(out, row, i, width, bits, load_quad(rows + static_cast<u64>(row) * width + i), reciprocal_of(bits, a));
+        store_quantised({out, bits, block_bytes}, row, i, width, load_quad(rows + static_cast<u64>(row) * width + i),
+                        reciprocal_of(bits, a));
     if (i == 0) scale[row] = plain_scale(static_cast<u64>(a), fraction);
 }
 
-// Products of few rows, finished where they are made (stream.cuh).
-#define KERNEL_STREAM KERNEL_RESIDENT(STREAM_THREADS, 2)
-#define STREAM_ARGUMENTS \
-    const i8 *weights, const i8 *activations, u32 outputs, u32 rows, u32 columns, u32 stages, const i32 *mantissa, const i32 *row_shift, \
-        const Scale *scale, u32 bits
-#define STREAM_OPERANDS {weights, activations, outputs, rows, columns, stages}
-#define STREAM_SCALES {mantissa, row_shift, scale, rows, bits}
+// Products of few rows, finished where they are made (stream.cuh); `own`: of a row that blocks quantise for themselves.
+#define KERNEL_STREAM KERNEL_RESIDENT(STREAM_THREADS, 3)
+#define STREAM_ARGUMENTS                                                                                                \
+    const i8 *weights, u32 outputs, u32 rows, u32 columns, u32 stages, u32 bits, u32 *claimed, const i32 *mantissa,   \
+        const i32 *row_shift
+#define STREAM_OPERANDS(activations) {weights, activations, outputs, rows, columns, stages, claimed}
+#define STREAM_SCALES(scale) {mantissa, row_shift, scale, rows * 8 / bits, bits / 8}
+#define OWN_ROW_ARGUMENTS \
+    const i32 *row, const i32 *largest, i32 *boundary, i32 *hidden_max, i32 *attended_max, u64 epsilon_q48, i32 fraction
+#define OWN_ROW OwnRow{row, largest, boundary, hidden_max, attended_max, epsilon_q48, fraction}
 
-KERNEL_STREAM stream_values(i32* values, STREAM_ARGUMENTS, const i32* bias) {
-    stream_product(STREAM_OPERANDS, StreamValues{values, bias, STREAM_SCALES, outputs});
+KERNEL_STREAM stream_values(STREAM_ARGUMENTS, const i8* activations, const Scale* scale, i32* values, const i32* bias) {
+    stream_product(STREAM_OPERANDS(activations), Fetched{}, StreamValues{values, bias, STREAM_SCALES(scale), outputs});
 }
 
-KERNEL_STREAM stream_residual(i32* residual, STREAM_ARGUMENTS) {
-    stream_product(STREAM_OPERANDS, StreamResidual{residual, STREAM_SCALES, outputs});
+KERNEL_STREAM stream_values_own(STREAM_ARGUMENTS, OWN_ROW_ARGUMENTS, i32* values, const i32* bias) {
+    stream_product(STREAM_OPERANDS(nullptr), OWN_ROW, StreamValues{values, bias, STREAM_SCALES(nullptr), outputs});
 }
 
-KERNEL_STREAM stream_gated(i32* hidden, STREAM_ARGUMENTS, i32* hidden_max, const i32* sigmoid, i32 hidden_fraction) {
-    stream_product(STREAM_OPERANDS, StreamGated{hidden, RowMaxima(hidden_max), STREAM_SCALES, sigmoid, outputs / 2, hidden_fraction});
+KERNEL_STREAM stream_residual(STREAM_ARGUMENTS, const i8* activations, const Scale* scale, i32* residual) {
+    stream_product(STREAM_OPERANDS(activations), Fetched{}, StreamResidual{residual, STREAM_SCALES(scale), outputs});
+}
+
+KERNEL_STREAM stream_residual_own(STREAM_ARGUMENTS, OWN_ROW_ARGUMENTS, i32* residual) {
+    stream_product(STREAM_OPERANDS(nullptr), OWN_ROW, StreamResidual{residual, STREAM_SCALES(nullptr), outputs});
+}
+
+KERNEL_STREAM stream_gated(STREAM_ARGUMENTS, const i8* activations, const Scale* scale, i32* hidden, i32* largest_hidden,
+                           const i32* sigmoid, i32 hidden_fraction) {
+    stream_product(STREAM_OPERANDS(activations), Fetched{},
+                   StreamGated{hidden, largest_hidden, STREAM_SCALES(scale), sigmoid, outputs / 2, hidden_fraction});
+}
+
+KERNEL_STREAM stream_gated_own(STREAM_ARGUMENTS, OWN_ROW_ARGUMENTS, i32* hidden, i32* largest_hidden, const i32* sigmoid,
+                               i32 hidden_fraction) {
+    stream_product(STREAM_OPERANDS(nullptr), OWN_ROW,
+                   StreamGated{hidden, largest_hidden, STREAM_SCALES(nullptr), sigmoid, outputs / 2, hidden_fraction});
 }
 
 // Logits of a part of the vocabulary, and the key of the greedy choice: `best` grows to the largest logit with the

@@ -2,8 +2,9 @@
 //
 // A row's K is cut into blocks of 128 bytes, the last one padded. Weights are [row / 16][K / 128][16][128], activations
 // [row / 64][K / 128][64][128]; within a block the sixteen-byte parts of row r are exchanged by r mod 8, the 128-byte
-// swizzle that tensor cores and ldmatrix read without bank conflicts. A 16-bit activation is two rows, one for each limb
-// (2r high, 2r + 1 low). Padded weights are zero; padded activations are whatever they are.
+// swizzle that tensor cores and ldmatrix read without bank conflicts. A 16-bit activation is two rows, one for each
+// limb (2r high, 2r + 1 low). Where stream.cuh multiplies a few rows, a block has these alone. Padded weights are zero;
+// padded activations are whatever they are.
 #pragma once
 
 #include "core/native/platform.hpp"
@@ -21,8 +22,9 @@ __device__ __forceinline__ u32 k_blocks(u32 columns) { return (columns + K_BLOCK
 // Of byte `k` (< 128) of row `row` of a block.
 __device__ __forceinline__ u32 swizzled(u32 row, u32 k) { return row * K_BLOCK + (((k / 16) ^ (row % 8)) * 16) + k % 16; }
 
-__device__ __forceinline__ u64 activation_offset(u32 row, u32 k, u32 blocks) {
-    return (static_cast<u64>(row / ACTIVATION_ROWS) * blocks + k / K_BLOCK) * ACTIVATION_BLOCK_BYTES +
+// `block_bytes` are ACTIVATION_BLOCK_BYTES, or less where there are fewer rows than a block has.
+__device__ __forceinline__ u64 activation_offset(u32 row, u32 k, u32 blocks, u32 block_bytes) {
+    return static_cast<u64>(row / ACTIVATION_ROWS) * blocks * ACTIVATION_BLOCK_BYTES + k / K_BLOCK * block_bytes +
            swizzled(row % ACTIVATION_ROWS, k % K_BLOCK);
 }
 

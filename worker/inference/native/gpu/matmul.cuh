@@ -1,20 +1,21 @@
 // Int8 matrix products on Hopper's tensor cores, and what is done with their sums while these are in registers.
 //
-// sum[m][n] = sum over k of activations[m][k] * weights[n][k]. The weights are the instruction's first operand (64 rows a
-// warpgroup), the activations its second (8 to 256 rows), so that one kernel serves a batch of one and a long prompt. One
-// warp feeds a ring of stages by bulk copies, two warpgroups multiply; blocks stay and take one tile after the other, so
-// that the ring is full when a tile begins. Long prompts run in clusters of two blocks that share their activations:
-// each fetches half and the copy engine delivers it to both, which is what keeps the L2 cache (about 27 bytes a clock and
-// multiprocessor) ahead of the tensor cores: 32 bytes a clock at their full rate, 48 without.
+// sum[m][n] = sum over k of activations[m][k] * weights[n][k]. The weights are the instruction's first operand (64 rows
+// a warpgroup), the activations its second (8 to 256 rows), so that one kernel serves a batch of one and a long prompt.
+// One warp feeds a ring of stages by bulk copies, two warpgroups multiply; blocks stay and take one tile after the
+// other, so that the ring is full when a tile begins. Long prompts run in clusters of two blocks that share their
+// activations: each fetches half and the copy engine delivers it to both, which is what keeps the L2 cache (about 27
+// bytes a clock and multiprocessor) ahead of the tensor cores: 32 bytes a clock at their full rate, 48 without.
 //
-// Tried: both warpgroups of a block fetching for themselves (cp.async; 1,143 TOP/s); arriving at another block's barrier
-// with .release.cluster, which fences the whole GPU (735 TOP/s). Tiles of 128 rows are bound by the L2 cache. The end of a
-// tile is not overlapped with the next one's products: a fifth of gate_up's time.
+// Tried: both warpgroups of a block fetching for themselves (cp.async; 1,143 TOP/s); arriving at another block's
+// barrier with .release.cluster, which fences the whole GPU (735 TOP/s). Tiles of 128 rows are bound by the L2 cache.
+// The end of a tile is not overlapped with the next one's products: a fifth of gate_up's time.
 //
 // Where K is split, each split has sums of its own, which the reader adds (atomics on shared ones made the reader eight
 // times slower).
 //
-// Floor: weights read once at the memory's rate up to about 200 rows, then 2 * M * N * K at the int8 rate (1,979 TOP/s).
+// Floor: weights read once at the memory's rate up to about 200 rows, then 2 * M * N * K at the int8 rate (1,979
+// TOP/s).
 #pragma once
 
 #include "worker/inference/native/gpu/layout.cuh"
@@ -111,8 +112,8 @@ struct Place {
     u32 row0, output0, split;
 };
 
-// The tiles of a launch. Blocks of a cluster take neighbouring outputs for the same rows; neighbouring clusters the same
-// outputs for other rows.
+// The tiles of a launch. Blocks of a cluster take neighbouring outputs for the same rows; neighbouring clusters the
+// same outputs for other rows.
 template <u32 ROWS, u32 CLUSTER>
 struct Tiles {
     u32 row_tiles, units, splits, blocks;
@@ -172,7 +173,8 @@ struct Walk {
     }
 };
 
-// The thread that fetches. Weights of the first stages are on their way before the kernels ahead of this one have ended.
+// The thread that fetches. Weights of the first stages are on their way before the kernels ahead of this one have
+// ended.
 template <u32 ROWS, u32 STAGES, u32 CLUSTER>
 struct Feeder {
     static constexpr u32 PARTS = ROWS > ACTIVATION_ROWS ? ROWS / ACTIVATION_ROWS : 1, PART_BYTES = ROWS / PARTS * K_BLOCK;

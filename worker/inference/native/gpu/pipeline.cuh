@@ -1,8 +1,8 @@
 // Bulk copies into shared memory and the barriers that announce them (mbarrier; Hopper's copy engine).
 //
-// A ring of stages: `full[s]` completes when a stage's bytes have arrived, `empty[s]` when all readers have left it. The
-// n-th use of a stage (n from 0) waits for parity n % 2 of `full`, and of `empty` for (n + 1) % 2, which passes at once
-// the first time.
+// A ring of stages: `full[s]` completes when a stage's bytes have arrived, `empty[s]` when all readers have left it.
+// The n-th use of a stage (n from 0) waits for parity n % 2 of `full`, and of `empty` for (n + 1) % 2, which passes at
+// once the first time.
 #pragma once
 
 #include "core/native/platform.hpp"
@@ -58,6 +58,21 @@ __device__ __forceinline__ void copy_bulk(u32 target, const void* source, u32 by
                  : "memory");
 }
 
+// A cache policy for what is read once: it leaves the L2 cache before anything else does.
+__device__ __forceinline__ u64 read_once() {
+    u64 policy;
+    asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+    return policy;
+}
+
+// copy_bulk with a cache policy.
+__device__ __forceinline__ void copy_bulk(u32 target, const void* source, u32 bytes, u32 barrier, u64 policy) {
+    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1], %2, [%3], %4;" ::"r"(
+                     target),
+                 "l"(source), "r"(bytes), "r"(barrier), "l"(policy)
+                 : "memory");
+}
+
 // To the same place of every block of the cluster in `mask`, each of whose barriers counts the bytes.
 __device__ __forceinline__ void copy_bulk_to_all(u32 target, const void* source, u32 bytes, u32 barrier, u16 mask) {
     asm volatile(
@@ -90,8 +105,8 @@ __device__ __forceinline__ void prefetch_line(const void* source) {
 }
 
 // Kernels are launched so that the next one's blocks may start (and fetch weights, which nobody writes) while this one
-// runs. `allow_next` by any thread of each block lets them; `await_previous` before anything that earlier kernels wrote is
-// read, or that they read is written. Every kernel awaits, so that one which has ended implies all before it have.
+// runs. `allow_next` by any thread of each block lets them; `await_previous` before anything that earlier kernels wrote
+// is read, or that they read is written. Every kernel awaits, so that one which has ended implies all before it have.
 __device__ __forceinline__ void allow_next() { asm volatile("griddepcontrol.launch_dependents;" ::: "memory"); }
 __device__ __forceinline__ void await_previous() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
 

@@ -46,8 +46,8 @@ __device__ __forceinline__ i32 linear_fast(i64 accumulator, i32 row_mantissa, i3
     return high_word_shift(u, static_cast<u32>(scale.mantissa), row_shift - scale.exponent);
 }
 
-// Any linear layer's output. Out of line, as it is rare: a product's end is one straight line, and fetching instructions
-// that nobody runs twice costs more than running them (2.5 times, when this was inlined there).
+// Any linear layer's output. Out of line, as it is rare: a product's end is one straight line, and fetching
+// instructions that nobody runs twice costs more than running them (2.5 times, when this was inlined there).
 __device__ __noinline__ i64 linear_slow(i64 accumulator, i32 row_mantissa, i32 row_shift, Scale scale) {
     return linear_value(accumulator, row_mantissa, row_shift, scale);
 }

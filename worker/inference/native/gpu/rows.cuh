@@ -21,6 +21,12 @@ __device__ __forceinline__ Quad load_quad(const i32* at) {
     return {four.x, four.y, four.z, four.w};
 }
 
+// The same past the first-level cache, which may hold what another kernel read there before it changed.
+__device__ __forceinline__ Quad load_new_quad(const i32* at) {
+    const int4 four = __ldcg(reinterpret_cast<const int4*>(at));
+    return {four.x, four.y, four.z, four.w};
+}
+
 __device__ __forceinline__ void store_quad(i32* at, const Quad& quad) {
     *reinterpret_cast<int4*>(at) = {quad.value[0], quad.value[1], quad.value[2], quad.value[3]};
 }
@@ -148,14 +154,19 @@ __device__ __forceinline__ QuantisedQuad quantised_quad(const Quad& quad, u32 bi
     return packed;
 }
 
-// Values i .. i + 3 of a row, as the matrix product wants them (layout.cuh).
-__device__ __forceinline__ void store_quantised(i8* out, u32 row, u32 i, u32 columns, u32 bits, const Quad& quad,
-                                                i64 reciprocal) {
-    const QuantisedQuad packed = quantised_quad(quad, bits, reciprocal);
+// Where quantised rows go: `block_bytes` from one block of K to the next (layout.cuh).
+struct Quantised {
+    i8* out;
+    u32 bits, block_bytes;
+};
+
+// Values i .. i + 3 of a row, as the matrix product wants them.
+__device__ __forceinline__ void store_quantised(const Quantised& to, u32 row, u32 i, u32 columns, const Quad& quad, i64 reciprocal) {
+    const QuantisedQuad packed = quantised_quad(quad, to.bits, reciprocal);
     const u32 blocks = k_blocks(columns);
-    const u32 first = row * (bits / 8);
-    *reinterpret_cast<u32*>(out + activation_offset(first, i, blocks)) = packed.high;
-    if (bits == 16) *reinterpret_cast<u32*>(out + activation_offset(first + 1, i, blocks)) = packed.low;
+    const u32 first = row * (to.bits / 8);
+    *reinterpret_cast<u32*>(to.out + activation_offset(first, i, blocks, to.block_bytes)) = packed.high;
+    if (to.bits == 16) *reinterpret_cast<u32*>(to.out + activation_offset(first + 1, i, blocks, to.block_bytes)) = packed.low;
 }
 
 __device__ __forceinline__ u64 squares_of(const Quad& quad, i32 k) {
@@ -174,7 +185,7 @@ static_assert(4 * ROW_QUADS * 1024 >= 16'384, "a row of the widest model fits a 
 
 // A residual row, held by the block's threads, quantised with the scale of its norm.
 template <u32 QUADS>
-__device__ __forceinline__ void norm_row(i8* out, u32 row, Scale* scale, const Quad (&x)[QUADS], u32 width, u32 bits, i32 fraction,
+__device__ __forceinline__ void norm_row(const Quantised& to, u32 row, Scale* scale, const Quad (&x)[QUADS], u32 width, i32 fraction,
                                          u64 epsilon_q48) {
     __shared__ i32 partial_max[32];
     __shared__ u64 partial_sum[32];
@@ -183,14 +194,14 @@ __device__ __forceinline__ void norm_row(i8* out, u32 row, Scale* scale, const Q
     for (u32 j = 0; j < QUADS; ++j) a = max(a, magnitude(x[j]));
     a = crew_reduce<BlockCrew>(a, partial_max, Larger());
     const i32 k = norm_shift(static_cast<u64>(a));
-    const i64 reciprocal = reciprocal_of(bits, a);
+    const i64 reciprocal = reciprocal_of(to.bits, a);
     u64 squares = 0;
 #pragma unroll
     for (u32 j = 0; j < QUADS; ++j) {
         const u32 i = 4 * (threadIdx.x + j * blockDim.x);
         if (i >= width) break;
         squares += squares_of(x[j], k);
-        store_quantised(out, row, i, width, bits, x[j], reciprocal);
+        store_quantised(to, row, i, width, x[j], reciprocal);
     }
     squares = crew_reduce<BlockCrew>(squares, partial_sum, Sum());
     if (threadIdx.x == 0) *scale = norm_scale(static_cast<u64>(a), squares, epsilon_q48, width, fraction);
