@@ -3,7 +3,7 @@
 //
 // Answers, one row at a time, are bound by memory, so phases that read no weights are few and short: each thread
 // quantises a single row for itself, and gates meet their ups where both are computed. Tried, without gain: fetching
-// the next weights ahead, by threads that wait or between the pages of attention.
+// the next weights ahead, by threads that wait, between the pages of attention, or before a block's sums are finished.
 //
 // Compiled once per instruction set (cpu/isa.inc).
 #pragma once
