@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -35,6 +36,7 @@ __all__ = ["up"]
 console = Console()
 
 START_TIMEOUT_S = 60
+_INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _REFRESH_INTERVAL_S = 0.5
 _POLL_INTERVAL_S = 0.05
 _WEI_PER_ETHER = 10**18
@@ -69,8 +71,8 @@ def up(
     wanted = layout.Testnet(data_dir.resolve(), workers, base_port, served, executor)
     network = layout.prepare(wanted, testnet_genesis, fresh=fresh)
     # A closed terminal must not leave processes behind; and a shell starts background jobs with SIGINT ignored.
-    for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(one, signal.default_int_handler)
+    for one in _INTERRUPTS:
+        signal.signal(one, _interrupt_once)
     try:
         for member in network.members():
             processes.start(member)
@@ -89,6 +91,13 @@ def up(
     killed = processes.stop(network.members())
     if killed:
         raise TestnetError(f"had to be killed: {', '.join(killed)}")
+
+
+def _interrupt_once(_number: int, _frame: FrameType | None) -> None:
+    """The first signal stops the network; one more (`make` passes on what it got with its group) must not stop that."""
+    for one in _INTERRUPTS:
+        signal.signal(one, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def _served(model: str, tier: str, models_dir: Path) -> str:

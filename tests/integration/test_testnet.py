@@ -110,8 +110,9 @@ def test_a_question_is_answered_paid_for_and_still_there_after_a_restart(network
     assert "sequencer started" in network.run("testnet", "logs", "sequencer")
 
 
-@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGHUP], ids=lambda one: one.name)
-def test_the_foreground_network_ends_with_its_command(network: Network, signal_number: signal.Signals) -> None:
+# make and its group both pass a SIGTERM on: a second signal must not end what the first one began.
+@pytest.mark.parametrize("signals", [(signal.SIGINT,), (signal.SIGHUP, signal.SIGTERM)], ids=["once", "twice"])
+def test_the_foreground_network_ends_with_its_command(network: Network, signals: tuple[signal.Signals, ...]) -> None:
     # In a session of its own: a signal reaches this process alone, and what it started must still end.
     with subprocess.Popen(
         network.up(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
@@ -121,7 +122,8 @@ def test_the_foreground_network_ends_with_its_command(network: Network, signal_n
         members = layout.find(network.folder).members()
         pids = [processes.running_pid(member) for member in members]
         assert None not in pids, f"{said}\n{network.logs()}"
-        up.send_signal(signal_number)
+        for number in signals:
+            up.send_signal(number)
         try:
             said += up.communicate(timeout=COMMAND_TIMEOUT_S)[0]
         except subprocess.TimeoutExpired:

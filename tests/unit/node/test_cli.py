@@ -90,7 +90,7 @@ MISTAKES = [
     (("testnet", "down"), "testnet", "no local network"),
     (("testnet", "up", "--model", "none.gguf"), "invalid_config", "does not exist: give an exact model"),
     (("testnet", "up", "--executor", "abacus"), "invalid_config", "there is no executor `abacus`"),
-    (("testnet", "up", "--model", "key", "--data-dir", "/proc/none"), "system", "/proc/none"),
+    (("testnet", "up", "--model", "key", "--data-dir", "/proc/none", "--base-port", "18545"), "system", "/proc/none"),
     (("job", "status", "xyz"), "invalid_config", "`xyz` is not a job id: it must be 0x and 64 hex digits"),
     (("job", "cancel", "0x12"), "invalid_config", "it has 1 bytes, expected 32"),
     (("job", "verify", ""), "invalid_config", "it has 0 bytes"),

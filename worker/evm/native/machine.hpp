@@ -49,6 +49,7 @@ struct Registers {
         gas -= static_cast<i64>(amount);
         return true;
     }
+    WG_FN void note_charge(u64) {}  // of what was charged otherwise, for those who trace
 };
 
 // Contiguous memory of one transaction: bytes grow from the front, descriptors of codes sit behind.
@@ -146,6 +147,12 @@ struct Growth {
     Halt halt;
 };
 
+// What growth costs, or 0 where no gas could pay for it.
+WG_FN u64 growth_gas(u64 bytes, u64 offset, u64 size) {
+    if (offset > MEMORY_BYTES_UNPAYABLE || size > MEMORY_BYTES_UNPAYABLE) return 0;
+    return memory_gas(words_of(offset + size)) - memory_gas(bytes / 32);
+}
+
 // Makes memory[offset .. offset + size) of the frame whose memory begins at `base` and has `bytes` exist, charging for
 // growth. Everything travels in processor registers.
 template <class M>
@@ -169,6 +176,7 @@ template <class M>
 WG_FN bool ensure_memory(const M& m, typename M::Regs& r, u64 offset, u64 size) {
     // offset + size cannot wrap unnoticed: either operand near 2^64 exceeds memory_bytes on its own
     if (offset <= r.memory_bytes && size <= r.memory_bytes - offset) return true;
+    if constexpr (M::LANES == 1) r.note_charge(growth_gas(r.memory_bytes, offset, size));
     const Growth growth = grow_memory(m, r.memory_base, r.memory_bytes, r.gas, offset, size);
     r.gas = growth.gas;
     r.memory_bytes = growth.bytes;

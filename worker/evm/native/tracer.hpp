@@ -18,6 +18,7 @@ struct TracedRegisters : Registers<1> {
         charged += amount;
         return Registers<1>::charge(amount);
     }
+    void note_charge(u64 amount) { charged += amount; }
 };
 
 struct TracedMachine : Machine<HostContext> {
