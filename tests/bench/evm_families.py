@@ -1,6 +1,6 @@
 """Gas a second of each family of vectors/benchmark on a GPU: one block's transaction, as many copies as are resident.
 
-    python -m tests.bench.evm_families [--match NAME] [--row-seconds 8] [--lock FILE]
+    python -m tests.bench.evm_families [--match NAME] [--row-seconds 8] [--heavy-gib 16] [--lock FILE]
 
 Of each family the chain with one transaction in its last block is taken. What precedes that block runs on the CPU; the
 transaction then runs in the common class, or in the heavy one where it does not fit there. Every copy's outcome must
@@ -101,9 +101,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.evm_families", description=__doc__)
     parser.add_argument("--match", default="")
     parser.add_argument("--row-seconds", type=float, default=8.0)
+    parser.add_argument("--heavy-gib", type=int, default=16, help="device memory for copies in the heavy class")
     parser.add_argument("--lock", type=Path, help="a file to lock while the GPU is measured")
     options = parser.parse_args(arguments)
-    engine = GpuEngine(Device(0, Path("build/kernels")), row_seconds_max=options.row_seconds)
+    device, heavy_bytes = Device(0, Path("build/kernels")), options.heavy_gib << 30
+    engine = GpuEngine(device, heavy_bytes=heavy_bytes, row_seconds_max=options.row_seconds)
     RESULTS.parent.mkdir(exist_ok=True)
     for family, test in families(options.match):
         base, one = last_transaction(test)
