@@ -17,12 +17,13 @@ from typing import Any
 
 import numpy as np
 
+from core.chain_rules import context_of
 from core.gpu import Device
 from core.memory_state import MemoryState
 from node.executors import EXECUTORS
 from tests.bench.evm import RESULTS, commit, gpu_lock
 from tests.conformance.benchmark_blocks import BenchmarkTest, read_benchmarks
-from tests.conformance.chain_file import context_of, replay
+from tests.conformance.chain_file import replay
 from tests.conformance.vectors import VECTORS
 from worker.evm.base_state import BaseState
 from worker.evm.batch import Batch, Outcomes, block_environments
