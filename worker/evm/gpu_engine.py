@@ -84,7 +84,7 @@ class GpuEngine:
     """The EVM on one GPU. Not to be shared between threads.
 
     `heavy_bytes` bounds the device memory of the heavy class, `row_seconds_max` the time that a kernel gives to a row.
-    A kernel in which no row is begun for `still_seconds_max`, longer than any row should take, has failed.
+    A kernel in which no row is begun for that time and `still_seconds_max`, for one long instruction, has failed.
     `fallback` runs what fits nowhere on the device; after a kernel has failed, which a process cannot mend, it runs
     everything. `kernel_ms` holds the duration of each kernel of the last `run`, `incidents` what went wrong in it.
     """
@@ -98,12 +98,12 @@ class GpuEngine:
         *,
         heavy_bytes: int = 16 << 30,
         row_seconds_max: float = 20.0,
-        still_seconds_max: float = 60.0,
+        still_seconds_max: float = 40.0,
     ) -> None:
         self._device, self._fallback = device, fallback or Engine()
         self._library = library.load()
         self.row_ns_max = int(row_seconds_max * 1e9)
-        self.still_ns_max = int(still_seconds_max * 1e9)
+        self.still_ns_max = self.row_ns_max + int(still_seconds_max * 1e9)
         processors = device.cupy.cuda.Device(device.index).attributes["MultiProcessorCount"]
         blocks = processors * _COMMON_BLOCKS_PER_PROCESSOR
         self.common = self._class("kernel.cu", "warpgrid_evm_run_common", COMMON_ARENAS, blocks, _COMMON_THREADS)

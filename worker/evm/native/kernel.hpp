@@ -105,8 +105,8 @@ __device__ __noinline__ bool go_on(M& m, typename M::Regs& r) {
     return leave_frame(m, r);
 }
 
-// In PTX, since of a pointer known to be of device memory the compiler keeps a second copy beside the first. Records are
-// to stay in the L1 cache, which private memory would else sweep clean of them.
+// In PTX, since of a pointer known to be of device memory the compiler keeps a second copy beside the first. The hint to
+// keep records in the L1 cache was measured to gain nothing (kernel.cu).
 __device__ __forceinline__ Instruction record_at(const Instruction* record) {
     Instruction instruction;
     asm volatile("ld.global.L1::evict_last.v2.u32 {%0, %1}, [%2];"
@@ -119,7 +119,8 @@ __device__ __forceinline__ Instruction record_at(const Instruction* record) {
 // one, the state of divergence would be saved at every record. The record that follows is read while one is executed.
 template <class M>
 __device__ __forceinline__ void run_until_a_lane_halts(M& m, typename M::Regs& r) {
-    // Added to what was read ahead: copied as it is, ptxas would copy it where it is read, and wait for it there.
+    // Added to what was read ahead: copied as it is, ptxas would copy it where it is read, and wait for it there. It is 0,
+    // since rows are numbered in 32 bits.
     const u32 zero = static_cast<u32>(warpgrid_evm_arguments.count >> 32);
     for (;;) {
         Instruction instruction = record_at(r.record);

@@ -117,7 +117,8 @@ workload = WORKLOADS["arithmetic_loop"](8)
 columns = workload.batch.transactions
 endless = replace(columns, gas_limit=np.full(8, 16_000_000, "<u8"), data=np.full(len(columns.data), 0xFF, "u1"))
 batch = replace(workload.batch, transactions=endless)
-engine = GpuEngine(Device(0, Path(sys.argv[1])), Engine(1), still_seconds_max=0.05)
+engine = GpuEngine(Device(0, Path(sys.argv[1])), Engine(1))
+engine.still_ns_max = 50_000_000
 engine.run(workload.base, workload.batch)  # loads the kernels
 expected = Engine(1).run(workload.base, batch)
 for attempt in range(2):
