@@ -155,6 +155,11 @@ class Device:
         return f"sm_{self.cupy.cuda.Device(self.index).compute_capability}"
 
     @cached_property
+    def processors(self) -> int:
+        """Streaming multiprocessors."""
+        return int(self.cupy.cuda.Device(self.index).attributes["MultiProcessorCount"])
+
+    @cached_property
     def name(self) -> str:
         """As the driver names it."""
         return str(self.cupy.cuda.runtime.getDeviceProperties(self.index)["name"].decode())

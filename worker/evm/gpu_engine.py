@@ -104,7 +104,7 @@ class GpuEngine:
         self._library = library.load()
         self.row_ns_max = int(row_seconds_max * 1e9)
         self.still_ns_max = self.row_ns_max + int(still_seconds_max * 1e9)
-        processors = device.cupy.cuda.Device(device.index).attributes["MultiProcessorCount"]
+        processors = device.processors
         blocks = processors * _COMMON_BLOCKS_PER_PROCESSOR
         self.common = self._class("kernel.cu", "warpgrid_evm_run_common", COMMON_ARENAS, blocks, _COMMON_THREADS)
         heavy = self._class("kernel_heavy.cu", "warpgrid_evm_run_heavy", HEAVY_ARENAS, processors, _HEAVY_THREADS)

@@ -93,7 +93,6 @@ class GpuEngine:
             raise EngineUnavailable(
                 f"the driver of {device.name} cannot load the kernels ({error}): update it"
             ) from error
-        self._processors = int(cupy.cuda.Device(device.index).attributes["MultiProcessorCount"])
         self._logit_rows_max = min(rows_max, _LOGIT_ROWS_MAX)
         self._kernels: dict[str, Any] = {}
         self._allowed_bytes: dict[str, int] = {}
@@ -104,7 +103,7 @@ class GpuEngine:
         try:
             self._hasher = TraceHasher(self.header, device, rows_max)
             with self._stream:
-                self._model: DeviceModel | None = self._load(weights, self._processors)
+                self._model: DeviceModel | None = self._load(weights, device.processors)
                 self._buffers = self._allocate()
             self._stream.synchronize()
         except cupy.cuda.memory.OutOfMemoryError as error:

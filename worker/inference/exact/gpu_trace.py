@@ -2,8 +2,8 @@
 
 Owns the rows of traced batches on the device, twice: while one batch is computed, the rows of the one before are
 hashed (worker/inference/native/gpu/trace.cu) on a stream of their own. SHA-256 of a long row is a chain, which a batch
-of one token would otherwise wait for; beside the next batch it takes integer units that are idle. A third batch waits
-until the first is hashed. Knows nothing of models beyond the sizes of their rows.
+of one token would otherwise wait for; beside the next batch it takes what that leaves of the integer units. A third
+batch waits until the first is hashed. Knows nothing of models beyond the sizes of their rows.
 """
 
 from dataclasses import dataclass, field
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from core.gpu import Device
 from core.native import SOURCE_ROOT
+from worker.inference.exact.gpu_products import PRODUCTS
 from worker.inference.exact.specification import Header
 from worker.inference.exact.tracing import leaves_of
 
@@ -22,9 +23,10 @@ __all__ = ["SLOTS", "DeviceRoots", "TraceHasher", "TraceSlot"]
 SLOTS: Final = 2
 _SOURCE: Final = SOURCE_ROOT / "worker" / "inference" / "native" / "gpu" / "trace.cu"
 _DIGEST_BYTES: Final = 32
-_WARP: Final = 32
-_POSITIONS_MANY: Final = 512  # from here on a block of trace_roots takes several, so that no lane is idle for long
-_POSITIONS_OF_BLOCK: Final = 8
+_BLOCK_THREADS: Final = 128  # a warp for each quarter of a multiprocessor
+_ALL_SHARED_PERCENT: Final = 100
+_SHARED_AS_NEEDED: Final = -1
+_NODE_BYTES: Final = 8192  # of a block: with them it has room beside the largest products (exact.cu)
 
 
 @dataclass(slots=True)
@@ -64,9 +66,11 @@ class TraceHasher:
         cupy = self._cupy = device.cupy
         self._header, self._leaves_each = header, leaves_of(header.layers)
         self.kv_row_bytes = header.key_value_heads * (2 * header.head_width + 8)
-        module = device.kernels(_SOURCE, library="warpgrid_exact").module
-        self._leaves_kernel, self._roots_kernel = (module.get_function(one) for one in ("trace_leaves", "trace_roots"))
-        self._roots_kernel.max_dynamic_shared_size_bytes = self._node_bytes(_POSITIONS_OF_BLOCK)
+        self._processors = device.processors
+        self._kernel = device.kernels(_SOURCE, library="warpgrid_exact").module.get_function("trace_roots")
+        position_bytes = self._leaves_each // 2 * _DIGEST_BYTES
+        self._together = max(1, _NODE_BYTES // position_bytes)
+        self._node_bytes = self._together * position_bytes
         self._stream = cupy.cuda.Stream(non_blocking=True)
         self.slots = [self._empty_slot(index, rows_max) for index in range(SLOTS)]
         self._next = 0
@@ -105,20 +109,16 @@ class TraceHasher:
         computing.record(slot.computed)
         with self._stream:
             self._stream.wait_event(slot.computed)
-            warps = sum(-(-rows * each // _WARP) for each in (header.layers + 1, header.layers, 1))
-            self._leaves_kernel(
-                (warps,),
-                (_WARP,),
+            self._kernel.preferred_shared_memory_carveout = self._carveout(rows)
+            self._kernel(
+                (min(rows, self._processors),),
+                (_BLOCK_THREADS,),
                 (
-                    *(slot.leaves, slot.boundaries, slot.kv_rows, slot.inputs),
+                    *(slot.roots, slot.leaves, slot.boundaries, slot.kv_rows, slot.inputs),
                     *map(np.uint32, (self._leaves_each, rows, header.layers)),
-                    *map(np.uint32, (4 * header.model_width, self.kv_row_bytes)),
+                    *map(np.uint32, (4 * header.model_width, self.kv_row_bytes, self._together)),
                 ),
-            )
-            each = _POSITIONS_OF_BLOCK if rows >= _POSITIONS_MANY else 1
-            numbers = map(np.uint32, (self._leaves_each, rows, each))
-            self._roots_kernel(
-                (-(-rows // each),), (_WARP,), (slot.roots, slot.leaves, *numbers), shared_mem=self._node_bytes(each)
+                shared_mem=self._node_bytes,
             )
             slot.roots.data.copy_to_host_async(memory.ptr, count)
         slot.hashed.record(self._stream)
@@ -126,8 +126,14 @@ class TraceHasher:
         done.record(self._stream)
         return DeviceRoots(done, memory, np.frombuffer(memory, np.uint8, count).reshape(rows, _DIGEST_BYTES))
 
-    def _node_bytes(self, positions: int) -> int:
-        return positions * self._leaves_each // 2 * _DIGEST_BYTES
+    @staticmethod
+    def _carveout(rows: int) -> int:
+        """How a multiprocessor is to divide its memory, which it does when it is idle: percent for shared memory.
+
+        Divided for a kernel that needs little, it takes no large product until that has ended. Where rows are few, it
+        takes none of the streaming products' blocks either, and this is as well: they all wait for the slowest.
+        """
+        return _ALL_SHARED_PERCENT if rows > PRODUCTS[-2].rows else _SHARED_AS_NEEDED
 
     def close(self) -> None:
         """Wait for what is being hashed and free the slots. Safe to call twice."""

@@ -42,10 +42,10 @@ class FakeDevice:
     """What the engine asks of a device before it launches anything."""
 
     index = 0
+    processors = 1
 
     def __init__(self) -> None:
         cuda = SimpleNamespace(
-            Device=lambda index: SimpleNamespace(attributes={"MultiProcessorCount": 1}),
             runtime=SimpleNamespace(CUDARuntimeError=CudaRuntimeError),
             driver=SimpleNamespace(CUDADriverError=CudaDriverError),
             memory=SimpleNamespace(OutOfMemoryError=DeviceMemoryError),

@@ -72,12 +72,12 @@ class HostDevice:
     pinned_status: int = 0
     event_statuses: list[int] = field(default_factory=list)
     pinned_sizes: list[int] = field(default_factory=list)
+    processors: int = 1
 
     @property
     def cupy(self) -> Any:
         event = SimpleNamespace(record=lambda: None, synchronize=self._synchronize, ptr=0)
         cuda = SimpleNamespace(
-            Device=lambda index: SimpleNamespace(attributes={"MultiProcessorCount": 1}),
             Event=lambda: event,
             alloc_pinned_memory=self._pinned,
             get_elapsed_time=lambda begin, end: 1.0,

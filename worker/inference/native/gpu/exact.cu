@@ -31,6 +31,7 @@ using namespace warpgrid::exact;
 #define KERNEL(threads) extern "C" __global__ __launch_bounds__(threads) void
 #define KERNEL_RESIDENT(threads, blocks) extern "C" __global__ __launch_bounds__(threads, blocks) void
 #define KERNEL_PAIR(threads) extern "C" __global__ __cluster_dims__(2, 1, 1) __launch_bounds__(threads, 1) void
+#define KERNEL_LARGE(threads) extern "C" __global__ __cluster_dims__(2, 1, 1) __maxnreg__(LARGE_REGISTERS) void
 
 // One block packs 16 rows, K_BLOCK columns of a matrix (layout.cuh).
 KERNEL(128) pack_weights(i8* packed, const i8* weights, u32 outputs, u32 columns, u32 paired) {
@@ -56,10 +57,10 @@ PRODUCT(product_16, KERNEL_ALONE, 16, 6, 1)
 PRODUCT(product_32, KERNEL_ALONE, 32, 5, 1)
 PRODUCT(product_64, KERNEL_ALONE, 64, 4, 1)
 PRODUCT(product_128, KERNEL_PAIR, 128, 6, 2)
-PRODUCT(product_256, KERNEL_PAIR, 256, 4, 2)
+PRODUCT(product_256, KERNEL_LARGE, 256, 4, 2)
 
 #define PRODUCT_RESIDUAL(name, limbs)                                                                                  \
-    KERNEL_PAIR(PRODUCT_THREADS)                                                                                       \
+    KERNEL_LARGE(PRODUCT_THREADS)                                                                                      \
     name(i32* residual, const i8* weights, const i8* activations, u32 outputs, u32 rows, u32 columns, const i32* mantissa, \
          const i32* row_shift, const Scale* scale) {                                                                   \
         __shared__ Scale tile_scale[256];                                                                              \
@@ -73,7 +74,7 @@ PRODUCT(product_256, KERNEL_PAIR, 256, 4, 2)
 PRODUCT_RESIDUAL(product_residual_8, 1)
 PRODUCT_RESIDUAL(product_residual_16, 2)
 
-KERNEL_PAIR(PRODUCT_THREADS)
+KERNEL_LARGE(PRODUCT_THREADS)
 product_gated(i32* hidden, const i8* weights, const i8* activations, u32 outputs, u32 rows, u32 columns, const i32* mantissa,
               const i32* row_shift, const Scale* scale, i32* hidden_max, const i32* sigmoid, i32 hidden_fraction) {
     __shared__ i32 table[SIGMOID_ENTRIES], tile_max[256];

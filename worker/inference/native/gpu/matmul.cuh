@@ -29,6 +29,10 @@ constexpr u32 GROUPS = 2;
 constexpr u32 TILE_OUTPUTS = GROUPS * GROUP_OUTPUTS;
 constexpr u32 PRODUCT_THREADS = (GROUPS + 1) * GROUP_THREADS;
 
+// Registers of a thread of the largest tile: of the 512 that a quarter of a multiprocessor has for each lane, 80 are
+// left for rows of the batch before, which may still be being hashed (trace.cu). The feeder gives most of its own away.
+constexpr u32 LARGE_REGISTERS = 144;
+
 #define WG_ACC4(a, i) "+r"((a)[i]), "+r"((a)[(i) + 1]), "+r"((a)[(i) + 2]), "+r"((a)[(i) + 3])
 #define WG_ACC16(a, i) WG_ACC4(a, i), WG_ACC4(a, (i) + 4), WG_ACC4(a, (i) + 8), WG_ACC4(a, (i) + 12)
 #define WG_ACC64(a, i) WG_ACC16(a, i), WG_ACC16(a, (i) + 16), WG_ACC16(a, (i) + 32), WG_ACC16(a, (i) + 48)
@@ -38,7 +42,8 @@ constexpr u32 PRODUCT_THREADS = (GROUPS + 1) * GROUP_THREADS;
                  : __VA_ARGS__                                                                                \
                  : "l"(weights), "l"(activations), "r"(1))
 
-// acc += 64 weight rows times COLUMNS activation rows, over 32 bytes of K. Asynchronous: see wgmma_wait.
+// acc += 64 weight rows times COLUMNS activation rows, over 32 bytes of K. Asynchronous: see wgmma_wait. 256 columns are
+// two instructions: the one for them needs 154 registers at launch (see LARGE_REGISTERS) and was no faster.
 template <u32 COLUMNS>
 __device__ __forceinline__ void wgmma(i32* acc, u64 weights, u64 activations) {
     if constexpr (COLUMNS == 8) {
@@ -58,25 +63,14 @@ __device__ __forceinline__ void wgmma(i32* acc, u64 weights, u64 activations) {
                  "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
                  "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31",
                  "%32", "%33", "%34", WG_ACC16(acc, 0), WG_ACC16(acc, 16));
-    } else if constexpr (COLUMNS == 128) {
+    } else {
+        static_assert(COLUMNS == 128);
         WG_WGMMA("128",
                  "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
                  "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
                  "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
                  "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63",
                  "%64", "%65", "%66", WG_ACC64(acc, 0));
-    } else {
-        static_assert(COLUMNS == 256);
-        WG_WGMMA("256",
-                 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-                 "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-                 "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
-                 "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, "
-                 "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, "
-                 "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, "
-                 "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, "
-                 "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127",
-                 "%128", "%129", "%130", WG_ACC64(acc, 0), WG_ACC64(acc, 64));
     }
 }
 
@@ -232,6 +226,7 @@ __device__ __forceinline__ void leave_stage(const Ring<ROWS, STAGES>& ring, u32 
 template <u32 ROWS, u32 STAGES, u32 CLUSTER, typename Finish>
 __device__ __forceinline__ void multiply(const Tiles<ROWS, CLUSTER>& tiles, const Ring<ROWS, STAGES>& ring, u32 rank,
                                          const Finish& finish) {
+    constexpr u32 COLUMNS = ROWS < 128 ? ROWS : 128;
     const u32 group = threadIdx.x / GROUP_THREADS, warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32;
     u32 use = 0;
     for (u32 unit = blockIdx.x / CLUSTER; unit < tiles.units; unit += gridDim.x / CLUSTER) {
@@ -239,12 +234,18 @@ __device__ __forceinline__ void multiply(const Tiles<ROWS, CLUSTER>& tiles, cons
         const u32 last = use + tiles.end(unit) - tiles.begin(unit);
         for (const u32 first = use; use < last; ++use) {
             barrier_wait(ring.full_of(use), ring.parity(use));
-            const u32 at = ring.stage(use);
-            const u64 weights = tile_descriptor(at + group * GROUP_OUTPUTS * K_BLOCK);
-            const u64 activations = tile_descriptor(at + TILE_OUTPUTS * K_BLOCK);
+            const u32 stage = ring.stage(use);
+            const u64 weights = tile_descriptor(stage + group * GROUP_OUTPUTS * K_BLOCK);
+            const u64 activations = tile_descriptor(stage + TILE_OUTPUTS * K_BLOCK);
             wgmma_fence();
 #pragma unroll
-            for (u32 part = 0; part < K_BLOCK / 32; ++part) wgmma<ROWS>(acc, weights + 2 * part, activations + 2 * part);
+            for (u32 part = 0; part < K_BLOCK / 32; ++part) {
+#pragma unroll
+                for (u32 row = 0; row < ROWS; row += COLUMNS) {
+                    const u32 at = row * K_BLOCK + 32 * part;
+                    wgmma<COLUMNS>(acc + row / 2, weights + 32 * part / 16, activations + at / 16);
+                }
+            }
             wgmma_commit();
             if (use == first) continue;
             wgmma_wait<1>();
@@ -277,10 +278,10 @@ __device__ __forceinline__ void product(const Operands& operands, const Finish& 
     __syncthreads();
     if constexpr (CLUSTER > 1) cluster_sync();
     if (threadIdx.x >= GROUPS * GROUP_THREADS) {
-        if constexpr (ROWS > 128) asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
+        if constexpr (ROWS > 128) asm volatile("setmaxnreg.dec.sync.aligned.u32 32;");
         if (threadIdx.x == GROUPS * GROUP_THREADS) Feeder<ROWS, STAGES, CLUSTER>{ring, rank, tiles.blocks}.run(operands, tiles);
     } else {
-        if constexpr (ROWS > 128) asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
+        if constexpr (ROWS > 128) asm volatile("setmaxnreg.inc.sync.aligned.u32 200;");
         await_previous();
         multiply<ROWS, STAGES, CLUSTER>(tiles, ring, rank, finish);
     }

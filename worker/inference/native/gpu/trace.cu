@@ -1,13 +1,19 @@
 // The trace's hashes (docs/trace.md, section 1) on a GPU: rows into leaves, and the leaves of a position into its root.
 //
-// trace_leaves: one thread a row, for SHA-256 is a chain. What binds is the integer pipe of a multiprocessor's quarter:
-//   64 rounds of some 22 instructions at half rate, about 2,800 clocks a block of 64 bytes for every warp, whether alone
-//   or not. A row of 16 KiB takes 0.40 ms (predicted: 0.37), and so do all rows of 256 positions of Llama-3-8B; 2,048
-//   positions, 1.25 GB, take 2.2 ms, 560 GB/s. So the host lets it run beside the next batch, which leaves those pipes
-//   idle (worker/inference/exact/gpu_trace.py): 0.6 to 3.3 % of a batch's time, where rows that travelled to the host
-//   cost 4 to 293 %.
-// trace_roots: one block for a few positions; a warp hashes 32 nodes at a time. 0.06 ms, 0.19 for 2,048 positions.
-// No difference: asking for the products' split of shared memory.
+// One thread a row, for SHA-256 is a chain: 64 rounds of some 22 instructions at half rate, 2,750 clocks a block of 64
+// bytes for a warp. A row of 16 KiB takes 0.4 ms, and so do all rows of 256 positions of Llama-3-8B; 2,048 positions,
+// 1.1 GB, take 1.8 ms, and their trees 0.2. So the host lets it run beside the next batch (gpu_trace.py), and it must
+// not be in its way. Three things were, found with a kernel that only sleeps beside a batch (H200):
+// - Registers: one block of four warps a multiprocessor, at most 80 registers a thread, is what fits beside the largest
+//   products (matmul.cuh, LARGE_REGISTERS). It is enough to keep the integer pipes busy.
+// - Shared memory: unless it asks for the split that large products have, they wait until it has ended.
+// - A kernel of its own for the trees started in the midst of the next batch, where the device put 25 of its blocks on
+//   each of the few multiprocessors that just had room, and products waited for those (SmolLM2's shape, 4 x 512: 0.4
+//   of 6.3 ms).
+// What is left is the work itself: the batch's own integer instructions wait for these, and at the shape of Llama-3-8B
+// the device is at its power limit (692 W). Tried without gain: a fifth of the integer pipe's instructions given to the
+// multiplier (additions by multiply-add, shifts by multiplication: 0.37 to 0.41 ms alone, the same beside a batch), and
+// sleeping between blocks of a row (longer beside the batch, dearer: 4 x 512 3.2 to 7.3 %).
 #include "core/native/crypto/keccak.hpp"
 #include "core/native/crypto/sha256.hpp"
 
@@ -88,39 +94,56 @@ __device__ __forceinline__ void hash_row(u8* leaves, u32 leaves_each, const Rows
         digest[i] = {swap_word(state[4 * i]), swap_word(state[4 * i + 1]), swap_word(state[4 * i + 2]), swap_word(state[4 * i + 3])};
 }
 
-}  // namespace
+// What a batch is hashed from: residual rows [count][layers + 1][residual_bytes], key-value rows
+// [count][layers][kv_bytes] and tokens [count]. Lengths of rows are multiples of 4 bytes.
+struct Batch {
+    const u8* boundaries;
+    const u8* kv_rows;
+    const u8* tokens;
+    u32 layers, residual_bytes, kv_bytes;
+};
 
-// Leaves [count][leaves_each][32] of `count` positions: of the residual rows, the key-value rows and the tokens, by the
-// first, the middle and the last blocks. Leaves that are no row's stay as they are.
-extern "C" __global__ void __launch_bounds__(128)
-    trace_leaves(u8* leaves, const i32* boundaries, const u8* kv_rows, const i32* tokens, u32 leaves_each, u32 count, u32 layers,
-                 u32 residual_bytes, u32 kv_bytes) {
-    Rows rows = {reinterpret_cast<const u8*>(boundaries), residual_bytes, layers + 1, 1};
-    u32 block = blockIdx.x;
-    u32 blocks = (count * rows.each + blockDim.x - 1) / blockDim.x;
-    if (block >= blocks) {
-        block -= blocks;
-        rows = {kv_rows, kv_bytes, layers, 2};
-        blocks = (count * rows.each + blockDim.x - 1) / blockDim.x;
-        if (block >= blocks) {
-            block -= blocks;
-            rows = {reinterpret_cast<const u8*>(tokens), 4, 1, 0};
-        }
-    }
-    const u32 index = block * blockDim.x + threadIdx.x;
-    if (index < count * rows.each) hash_row(leaves, leaves_each, rows, index);
+// Whether `index` lies behind the rows of a kind, `all` of them; then it counts from there on. Kinds take whole warps.
+__device__ __forceinline__ bool passed(u32& index, u32 all) {
+    const u32 lanes = (all + WARP - 1) / WARP * WARP;
+    if (index < lanes) return false;
+    index -= lanes;
+    return true;
 }
 
-// roots[count][32]: each block takes positions_each positions. Shared memory: half as many digests as they have leaves.
-extern "C" __global__ void __launch_bounds__(WARP)
-    trace_roots(u8* roots, const u8* leaves, u32 leaves_each, u32 count, u32 positions_each) {
-    extern __shared__ u64 nodes[];
+// Leaves of positions first .. first + positions - 1, by the whole block: its warps claim 32 rows of a kind at a time,
+// the longest kind first. Leaves that are no row's stay as they are.
+__device__ __forceinline__ void hash_rows(u8* leaves, u32 leaves_each, const Batch& batch, u32 first, u32 positions) {
+    __shared__ u32 claimed;
+    if (threadIdx.x == 0) claimed = 0;
+    __syncthreads();
+#pragma unroll 1
+    for (;;) {
+        const u32 lane = threadIdx.x % WARP;
+        u32 index = lane == 0 ? atomicAdd(&claimed, WARP) : 0;
+        index = __shfl_sync(~0u, index, 0) + lane;
+        Rows rows = {batch.boundaries, batch.residual_bytes, batch.layers + 1, 1};
+        if (passed(index, positions * rows.each)) {
+            rows = {batch.kv_rows, batch.kv_bytes, batch.layers, 2};
+            if (passed(index, positions * rows.each)) {
+                rows = {batch.tokens, 4, 1, 0};
+                if (passed(index, positions)) break;
+            }
+        }
+        if (index < positions * rows.each) hash_row(leaves, leaves_each, rows, first * rows.each + index);
+    }
+    __syncthreads();
+}
+
+// Roots of `positions` positions from their leaves, by the whole block. `nodes`, in shared memory, has room for half as
+// many digests as they have leaves.
+__device__ __forceinline__ void climb(u8* roots, const u8* leaves, u32 leaves_each, u32 positions, u64* nodes) {
     constexpr u32 WORDS = DIGEST_BYTES / 8;
-    const u32 position = blockIdx.x * positions_each;
-    const u32 positions = min(positions_each, count - position);
-    const u64* below = reinterpret_cast<const u64*>(leaves + static_cast<u64>(position) * leaves_each * DIGEST_BYTES);
+    const u64* below = reinterpret_cast<const u64*>(leaves);
+#pragma unroll 1
     for (u32 level = positions * leaves_each / 2; level >= positions; level /= 2) {
-        for (u32 first = 0; first < level; first += WARP) {
+#pragma unroll 1
+        for (u32 first = 0; first < level; first += blockDim.x) {
             const u32 node = first + threadIdx.x;
             u64 state[25] = {};
             if (node < level) {
@@ -130,15 +153,36 @@ extern "C" __global__ void __launch_bounds__(WARP)
                 state[KECCAK256_RATE_BYTES / 8 - 1] = 0x80ull << 56;
                 keccak_permute(state);
             }
-            __syncwarp();  // a level takes the place of the one below it: no node lies where a later one still reads
+            __syncthreads();  // a level takes the place of the one below it: no node lies where a later one still reads
             if (node < level) {
 #pragma unroll
                 for (u32 i = 0; i < WORDS; ++i) nodes[WORDS * node + i] = state[i];
             }
-            __syncwarp();
+            __syncthreads();
         }
         below = nodes;
     }
-    for (u32 word = threadIdx.x; word < positions * WORDS; word += WARP)
-        reinterpret_cast<u64*>(roots + static_cast<u64>(position) * DIGEST_BYTES)[word] = nodes[word];
+    for (u32 word = threadIdx.x; word < positions * WORDS; word += blockDim.x)
+        reinterpret_cast<u64*>(roots)[word] = nodes[word];
+    __syncthreads();
+}
+
+}  // namespace
+
+// roots[count][32] of a batch, by at most one block a multiprocessor: each takes an equal part of the positions and
+// climbs `together` of them at a time. leaves[count][leaves_each][32], zero where no row's, are its workspace.
+extern "C" __global__ void __launch_bounds__(128, 6)  // at most 80 registers: so many the largest products leave
+    trace_roots(u8* roots, u8* leaves, const i32* boundaries, const u8* kv_rows, const i32* tokens, u32 leaves_each,
+                u32 count, u32 layers, u32 residual_bytes, u32 kv_bytes, u32 together) {
+    extern __shared__ u64 nodes[];
+    const Batch batch = {reinterpret_cast<const u8*>(boundaries), kv_rows, reinterpret_cast<const u8*>(tokens),
+                         layers, residual_bytes, kv_bytes};
+    const u32 begin = count * blockIdx.x / gridDim.x, end = count * (blockIdx.x + 1) / gridDim.x;
+    hash_rows(leaves, leaves_each, batch, begin, end - begin);
+#pragma unroll 1
+    for (u32 first = begin; first < end; first += together) {
+        const u64 position = first;
+        climb(roots + position * DIGEST_BYTES, leaves + position * leaves_each * DIGEST_BYTES, leaves_each,
+              min(together, end - first), nodes);
+    }
 }
