@@ -29,8 +29,8 @@ WG_EXPORT void warpgrid_sha256_batch(u8* digests, const u8* items, const u64* of
     }
 }
 
-// addresses[n][20] of the signers of hashes[n][32] by signatures[n][64] (r, s) and y_parities[n]; valid[n] is 0, and the
-// address zero, where no key signed.
+// addresses[n][20] of the signers of hashes[n][32] by signatures[n][64] (r, s) and y_parities[n]; valid[n] is 0, and
+// the address zero, where no key signed.
 WG_EXPORT void warpgrid_recover_batch(u8* addresses, u8* valid, const u8* hashes, const u8* signatures,
                                       const u8* y_parities, u64 count) {
     for (u64 i = 0; i < count; ++i) {

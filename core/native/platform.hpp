@@ -155,11 +155,11 @@ WG_FN void converge_lanes() {
 }
 
 // Brings the lanes of a warp back together after a region with calls, before a vote of all of them. `always` is true in
-// every lane, but not so that the compiler could know: ptxas 13.0 leaves out a __syncwarp() where it takes the lanes to be
-// together, as it does behind every region that it closed with a convergence barrier. Of these it has few, and where calls
-// use them all up it lends the region's to the callee. Lanes that wait at it for those in the callee then go ahead as
-// soon as these meet at a barrier of their own that has the same number (seen on an H200), vote among themselves, and the
-// warp stands still for ever.
+// every lane, but not so that the compiler could know: ptxas 13.0 leaves out a __syncwarp() where it takes the lanes to
+// be together, as it does behind every region that it closed with a convergence barrier. Of these it has few, and where
+// calls use them all up it lends the region's to the callee. Lanes that wait at it for those in the callee then go
+// ahead as soon as these meet at a barrier of their own that has the same number (seen on an H200), vote among
+// themselves, and the warp stands still for ever.
 WG_FN void reunite_lanes([[maybe_unused]] bool always) {
 #if WG_ON_DEVICE
     if (always) __syncwarp();

@@ -33,7 +33,8 @@ inline ProcessorX86 look_at_processor() {
     u32 state = 0, high = 0;  // which registers the system saves
     if (saves_state) asm("xgetbv" : "=a"(state), "=d"(high) : "c"(0));
     const bool avx2 = (state & AVX_STATE) == AVX_STATE && has(AVX2) && has(BMI2);
-    const bool avx512 = avx2 && (state & AVX512_STATE) == AVX512_STATE && has(F) && has(DQ) && has(CD) && has(BW) && has(VL);
+    const bool avx512 =
+        avx2 && (state & AVX512_STATE) == AVX512_STATE && has(F) && has(DQ) && has(CD) && has(BW) && has(VL);
     const bool vnni = avx512 && (c >> 11 & 1) != 0;
     return {sse41 && has(SHA), avx2, avx512, avx512 && has(IFMA), vnni};
 }

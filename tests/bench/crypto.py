@@ -15,7 +15,7 @@ import subprocess
 import tarfile
 import time
 from collections.abc import Callable, Iterable, Iterator
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -158,17 +158,17 @@ def bench_gpu(gpu: GpuCrypto, counts: tuple[int, ...]) -> Iterator[dict[str, Any
         assert (expected.addresses == found.addresses).all()
         assert (expected.valid == found.valid).all()
         on_device = gpu.upload(*batch)
-        seconds = device_seconds(cupy, lambda on_device=on_device: gpu.recover_on_device(on_device))
-        whole = seconds_of(lambda batch=batch: gpu.recover_batch(*batch))
+        seconds = device_seconds(cupy, partial(gpu.recover_on_device, on_device))
+        whole = seconds_of(partial(gpu.recover_batch, *batch))
         yield {"what": "recover", "batch": count, "per_s": round(count / seconds), "with_copies": round(count / whole)}
     for size, permutations in ((64, 1), (136, 2), (1360, 11)):
         count = (1 << 28) // size
         items = np.random.default_rng(size).integers(0, 256, count * size, dtype=np.uint8)
         offsets = np.arange(count + 1, dtype=np.uint64) * size
-        held_items, held_offsets = cupy.asarray(items), cupy.asarray(offsets)
-        digests = gpu.hash_on_device(held_items, held_offsets)[:5000].get()
+        held = cupy.asarray(items), cupy.asarray(offsets)
+        digests = gpu.hash_on_device(*held)[:5000].get()
         assert (digests == crypto.keccak256_batch(items, offsets[:5001])).all()
-        seconds = device_seconds(cupy, lambda held=(held_items, held_offsets): gpu.hash_on_device(*held))
+        seconds = device_seconds(cupy, partial(gpu.hash_on_device, *held))
         yield {"what": f"keccak {size} B", "batch": count, "permutations_per_s": round(count * permutations / seconds)}
 
 
@@ -182,7 +182,7 @@ def device_seconds(cupy: Any, run: Callable[[], Any]) -> float:
         run()
         stop.record()
         stop.synchronize()
-        times.append(cupy.cuda.get_elapsed_time(start, stop) / 1e3)
+        times.append(float(cupy.cuda.get_elapsed_time(start, stop)) / 1e3)
     return sorted(times)[len(times) // 2]
 
 
@@ -201,8 +201,8 @@ def main() -> None:
     argparse.ArgumentParser(description=__doc__).parse_args()
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     processor = platform.processor() or platform.machine()
-    rows = itertools.chain(bench_precompiles(), *(bench_cpu(threads) for threads in sorted({1, os.cpu_count() or 1})))
-    record(commit.stdout.strip(), processor, "cpu", rows)
+    on_cpu = itertools.chain(bench_precompiles(), *(bench_cpu(threads) for threads in sorted({1, os.cpu_count() or 1})))
+    record(commit.stdout.strip(), processor, "cpu", on_cpu)
     try:
         device = Device(0, Path("build/kernels"))
         gpu = GpuCrypto(device)
@@ -210,8 +210,7 @@ def main() -> None:
     except GpuUnavailable as reason:
         print(f"GPU half skipped: {reason}")  # noqa: T201 - a benchmark's output
     else:
-        rows = bench_gpu(gpu, (1 << 12, 1 << 16, 1 << 20, 1 << 22))
-        record(commit.stdout.strip(), name, "gpu", rows)
+        record(commit.stdout.strip(), name, "gpu", bench_gpu(gpu, (1 << 12, 1 << 16, 1 << 20, 1 << 22)))
 
 
 if __name__ == "__main__":

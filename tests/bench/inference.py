@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -247,9 +248,9 @@ def engine(header: Header) -> Iterator[dict[str, Any]]:
         expected = logits[0] if expected is None else expected
         assert (logits == expected).all(), f"batch {batch} differs from batch 1"
         shape, _ = shape_of(gpu.header, rows, traced=False)
-        device_ms = median_ms(cupy, gpu._stream, lambda shape=shape: gpu._run(shape, gpu._hasher.slots[0]), 20)
-        step_ms = median_step_ms(lambda rows=rows: gpu.forward(rows), 12)
-        traced_ms = median_step_ms(lambda rows=rows: gpu.forward(rows, trace=Tracing.ROOTS), 12)
+        device_ms = median_ms(cupy, gpu._stream, partial(gpu._run, shape, gpu._hasher.slots[0]), 20)
+        step_ms = median_step_ms(partial(gpu.forward, rows), 12)
+        traced_ms = median_step_ms(partial(gpu.forward, rows, trace=Tracing.ROOTS), 12)
         floor_ms = (weight_bytes + batch * CONTEXT * position_bytes) / MEMORY_BYTES_PER_S * 1000
         yield {
             **{"phase": "decode", "batch": batch, "context": CONTEXT, "device_ms": round(device_ms, 3)},
@@ -345,7 +346,7 @@ def prefill(gpu: GpuEngine, weight_bytes: int) -> Iterator[dict[str, Any]]:
         rows = prompt_rows(header, sequences, length)
         logits = gpu.forward(rows).logits.get()
         assert (logits == logits[0]).all(), "equal prompts, different logits"
-        step_ms = median_step_ms(lambda rows=rows: gpu.forward(rows), 4)
+        step_ms = median_step_ms(partial(gpu.forward, rows), 4)
         tokens = sequences * length
         operations = 2 * tokens * (weight_bytes - head + down)
         yield {
@@ -417,7 +418,7 @@ def transformers(h: Header) -> Iterator[dict[str, Any]]:
         if length > h.context_max:
             continue
         tokens = torch.randint(0, h.vocabulary, (sequences, length))
-        ms = timed(lambda tokens=tokens: model(tokens, use_cache=True, logits_to_keep=1), 5)
+        ms = timed(partial(model, tokens, use_cache=True, logits_to_keep=1), 5)
         yield {
             **{"phase": "prefill", "sequences": sequences, "length": length},
             **{"step_ms": round(ms, 2), "tokens_per_s": round(sequences * length / ms * 1000)},

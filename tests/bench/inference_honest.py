@@ -26,10 +26,10 @@ from tests.bench.inference import device, record
 from worker.inference.exact.batching import Batcher, Executor, Sequence, pages_for
 from worker.inference.exact.devices import DeviceChoice, open_executor
 from worker.inference.exact.model import ExactModel
+from worker.inference.exact.ordering import sampling_words
 from worker.inference.exact.sampling import Sampling
 from worker.inference.exact.tracing import TracedRows, Tracing
 from worker.inference.proof_engine import ProofEngine
-from worker.inference.proof_trace import sampling_words
 from zk.arithmetic import trace_shape
 from zk.replay import replay
 from zk.trace import PositionsBuilder, Statement, TraceShape

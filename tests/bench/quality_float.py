@@ -39,7 +39,7 @@ def main(folder: Path, result: Path) -> None:
         settings = {"max_new_tokens": work["answer_tokens"], "do_sample": False, "eos_token_id": work["end_tokens"]}
         tokens = model.generate(torch.tensor([prompt]), attention_mask=torch.ones(1, len(prompt)), **settings)
         answers.append(tokens[0, len(prompt) :].tolist())
-    np.savez(result, **arrays, answers=padded(answers, -1).astype(np.int64))
+    np.savez(result, allow_pickle=False, **arrays, answers=padded(answers, -1).astype(np.int64))
 
 
 if __name__ == "__main__":

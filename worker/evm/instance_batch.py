@@ -3,7 +3,7 @@
 Owns the building of such a batch. Knows nothing of engines or of what the entries expect.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,7 +56,7 @@ class InstanceBatch:
         return cls(tuple(entry for entry, _, _ in kept), tuple(refused), base, batch)
 
 
-def fill_worlds(base: BaseState, states: Sequence[dict[bytes, AccountContents]]) -> None:
+def fill_worlds(base: BaseState, states: Sequence[Mapping[bytes, AccountContents]]) -> None:
     """World i holds `states[i]`. Every slot that exists is given, so whatever is not there is zero."""
     rows = [(world, address, one) for world, state in enumerate(states) for address, one in state.items()]
     codes = sorted({one.code for _, _, one in rows})

@@ -174,8 +174,8 @@ constexpr u64 BLS_MSM_ITEM_BYTES = BLS_POINT_BYTES<G> + BLS_SCALAR_BYTES;
 template <class G>
 constexpr u64 BLS_MSM_ITEM_WORDS = (sizeof(BlsTerm<G>) + 7) / 8;
 
-// output = the sum of scalar * point over the items of the input; false when a point is not in the subgroup. The size is
-// a positive multiple of BLS_MSM_ITEM_BYTES, and `words` holds BLS_MSM_ITEM_WORDS for each item.
+// output = the sum of scalar * point over the items of the input; false when a point is not in the subgroup. The size
+// is a positive multiple of BLS_MSM_ITEM_BYTES, and `words` holds BLS_MSM_ITEM_WORDS for each item.
 template <class G>
 WG_NOINLINE inline bool bls_msm(u8* output, const u8* input, u64 size, u64* words) {
     BlsTerm<G>* terms = reinterpret_cast<BlsTerm<G>*>(words);

@@ -1,4 +1,5 @@
-// The curve BLS12-381: its fields, its twist and the end of its pairing. The parameter is -X with X = 0xd201000000010000.
+// The curve BLS12-381: its fields, its twist and the end of its pairing. The parameter is -X with
+// X = 0xd201000000010000.
 #pragma once
 
 #include "core/native/crypto/pairing.hpp"

@@ -1,5 +1,5 @@
-// Two points of G1 of BLS12-381 side by side on 512-bit vectors: the check that both lie in the subgroup, and the linear
-// combination that a KZG proof asks for.
+// Two points of G1 of BLS12-381 side by side on 512-bit vectors: the check that both lie in the subgroup, and the
+// linear combination that a KZG proof asks for.
 //
 // Points are projective, x = X / Z and y = Y / Z, in lanes (X, Y, Z, anything) of either half of a vector. The formulas
 // are those of Renes, Costello and Batina, "Complete addition formulas for prime order elliptic curves" (2016), for
@@ -108,8 +108,8 @@ WG_IFMA_NOINLINE void store_points(ProjectivePoint (&out)[2], const PointLanes& 
     for (u32 half = 0; half < 2; ++half) out[half] = {fields[4 * half], fields[4 * half + 1], fields[4 * half + 2]};
 }
 
-// Are both points of the curve in the subgroup of prime order? There, and only there, X^2 p = (BETA x, -y) (Scott, "A note
-// on group membership tests for G1, G2 and GT on BLS pairing-friendly curves", 2021).
+// Are both points of the curve in the subgroup of prime order? There, and only there, X^2 p = (BETA x, -y) (Scott, "A
+// note on group membership tests for G1, G2 and GT on BLS pairing-friendly curves", 2021).
 WG_IFMA_NOINLINE bool are_in_subgroup(const Affine<Bls12Field>& a, const Affine<Bls12Field>& b) {
     PointLanes r = load_points(a, b);
     for (u32 factor = 0; factor < 2; ++factor) {
@@ -136,7 +136,8 @@ struct PointMultiples {
     WG_IFMA_TARGET explicit PointMultiples(const Affine<Bls12Field>& p) {
         multiple[0] = infinities();
         multiple[1] = load_points(p, BlsG1::part_point(p, 1));
-        for (u32 i = 2; i < COUNT; ++i) multiple[i] = i % 2 == 0 ? doubled(multiple[i / 2]) : multiple[i - 1] + multiple[1];
+        for (u32 i = 2; i < COUNT; ++i)
+            multiple[i] = i % 2 == 0 ? doubled(multiple[i / 2]) : multiple[i - 1] + multiple[1];
     }
 
     // The multiple by d of the first point, and by e of the second.

@@ -1,5 +1,5 @@
-// The extension field Fp12 of BLS12-381 on 512-bit vectors (residues_ifma.hpp): what the verification of a KZG proof and
-// the end of every pairing spend their time in. The same values as extension.hpp's, four products of Fp2 at once.
+// The extension field Fp12 of BLS12-381 on 512-bit vectors (residues_ifma.hpp): what the verification of a KZG proof
+// and the end of every pairing spend their time in. The same values as extension.hpp's, four products of Fp2 at once.
 #pragma once
 
 #include "core/native/crypto/residues_ifma.hpp"
@@ -69,7 +69,8 @@ WG_IFMA_NOINLINE Fp12Operands operands_of(const Fp12Lanes& f) {
 WG_IFMA_NOINLINE Fp12Lanes multiply_fp12(const Fp12Lanes& a, const Fp12Lanes& b) {
     const Fp12Operands x = operands_of(a), y = operands_of(b);
     const Sums low = multiply_fp2(x.low, y.low), high = multiply_fp2(x.high, y.high);
-    const Sums low_pairs = multiply_fp2(x.low_pairs, y.low_pairs), high_pairs = multiply_fp2(x.high_pairs, y.high_pairs);
+    const Sums low_pairs = multiply_fp2(x.low_pairs, y.low_pairs),
+               high_pairs = multiply_fp2(x.high_pairs, y.high_pairs);
     const Sums rest = multiply_fp2(x.rest, y.rest);
     // The cross product's parts lie at place 3 of the four, and at places 0 and 1 of the rest.
     const Sums cross = mixed(place_mask(2), places<3, 3, 3, 3>(low, high), places<3, 3, 3, 3>(low_pairs));
@@ -86,13 +87,15 @@ WG_IFMA_NOINLINE Fp12Lanes square_fp12(const Fp12Lanes& f) {
     const auto with_last = [](const Sums& a, const Sums& last) WG_IFMA_TARGET {
         return reduced(mixed(place_mask(3), a, last));
     };
-    const Sums first = multiply_fp2(with_last(low, places<0, 0, 0, 0>(sum)), with_last(high, places<0, 0, 0, 0>(turned)));
+    const Sums first =
+        multiply_fp2(with_last(low, places<0, 0, 0, 0>(sum)), with_last(high, places<0, 0, 0, 0>(turned)));
     const Sums second = multiply_fp2(with_last(pair_sums(low), places<1, 1, 1, 1>(sum)),
                                      with_last(pair_sums(high), places<1, 1, 1, 1>(turned)));
     const Sums third = multiply_fp2(with_last(sum_pairs, places<2, 2, 2, 2>(sum)),
                                     with_last(turned_pairs, places<2, 2, 2, 2>(turned)));
-    const Sums squares = mixed(place_mask(1), mixed(place_mask(2), places<3, 3, 3, 3>(first), places<3, 3, 3, 3>(third)),
-                               places<3, 3, 3, 3>(second));
+    const Sums squares =
+        mixed(place_mask(1), mixed(place_mask(2), places<3, 3, 3, 3>(first), places<3, 3, 3, 3>(third)),
+              places<3, 3, 3, 3>(second));
     const Sums product = join_fp6(first, second), other = join_fp6(squares, third);
     return {reduced(other - product - times_v(product)), reduced(doubled(product))};
 }

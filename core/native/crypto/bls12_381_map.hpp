@@ -134,7 +134,8 @@ WG_NOINLINE inline Jacobian<Fp2<Bls12Field>> bls_map_to_g2(const Fp2<Bls12Field>
         evaluate<4>(BLS_ISO3_Y_NUMERATOR, p.x), evaluate<4>(BLS_ISO3_Y_DENOMINATOR, p.x)));
 }
 
-// output = the point for the field element in the input, of BLS_FIELD_BYTES (twice that for G2); false when it is not one.
+// output = the point for the field element in the input, of BLS_FIELD_BYTES (twice that for G2);
+// false when it is not one.
 WG_FN bool bls_map_g1(u8* output, const u8* input) {
     Bls12Field u;
     if (!bls_load_field(u, input)) return false;

@@ -1,7 +1,7 @@
 // Points of short Weierstrass curves y^2 = x^3 + a x + b over any field (prime or an extension), with a = 0 or a = -3.
 //
-// Affine points are never infinity; a Jacobian point (x / z^2, y / z^3) is infinity when z is 0. All cases are complete:
-// additions notice equal and opposite points. Nothing is constant-time, since nothing here is secret.
+// Affine points are never infinity; a Jacobian point (x / z^2, y / z^3) is infinity when z is 0. All cases are
+// complete: additions notice equal and opposite points. Nothing is constant-time, since nothing here is secret.
 #pragma once
 
 #include "core/native/crypto/limbs.hpp"
@@ -165,8 +165,8 @@ WG_NOINLINE inline void odd_multiples(Affine<F> (&out)[COUNT], const Affine<F>& 
 }
 
 // P, 3P, 5P, ... as odd_multiples gives them, but without its inversion, on a curve with a = 0: as affine points of the
-// isomorphic curve where (x, y) stands for (x / z^2, y / z^3), with one z for all. That curve's a is 0 too, so sums of these
-// points are made as on any; only their z is to be multiplied by this one at the end.
+// isomorphic curve where (x, y) stands for (x / z^2, y / z^3), with one z for all. That curve's a is 0 too, so sums of
+// these points are made as on any; only their z is to be multiplied by this one at the end.
 template <u32 COUNT, class F>
 WG_NOINLINE inline void odd_multiples_isomorphic(Affine<F> (&out)[COUNT], F& z, const Affine<F>& p) {
     Jacobian<F> twice = Jacobian<F>::from(p);

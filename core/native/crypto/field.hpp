@@ -105,7 +105,8 @@ WG_FN void montgomery_reduce(u64 (&r)[P::LIMBS], const u64 (&t)[2 * P::LIMBS]) {
     subtract_if_at_least(r, window, top, M.w);
 }
 
-// How many products fused_sum may add: K with (K + 1) * modulus < 2^64N; 0 where a processor or a modulus lacks the means.
+// How many products fused_sum may add: K with (K + 1) * modulus < 2^64N; 0 where a processor or a
+// modulus lacks the means.
 template <class P>
 constexpr u32 FUSED_TERMS_MAX =
     !WG_X86_ADX || P::modulus(P::LIMBS - 1) >> 62 != 0 ? 0 : ~0ull / (P::modulus(P::LIMBS - 1) + 1) - 1;

@@ -27,8 +27,8 @@ WG_FN Affine<F> generator_entry(const GeneratorMultiple (&table)[32], i32 d) {
     return point;
 }
 
-// The odd multiples that a double multiplication takes of a curve's generator: on a GPU those of the table here, on a CPU
-// eight times as many, made from its first entry at first use.
+// The odd multiples that a double multiplication takes of a curve's generator: on a GPU those of the table here, on a
+// CPU eight times as many, made from its first entry at first use.
 template <class F, CurveA A>
 struct GeneratorMultiples {
 #if WG_ON_DEVICE

@@ -36,8 +36,9 @@ WG_FN void keccak_parities(u64 (&c)[5], const u64 (&a)[25]) {
 }
 
 // One round from `a` to `e`. Rows are finished one after another, so that five new lanes and the ten words of theta are
-// all that lives beside the two states; every index is a compile-time constant on both back ends. `c` holds the parities
-// of the columns of `a`, then of `e`: a CPU gathers them while the lanes are in registers, a GPU has them to spare.
+// all that lives beside the two states; every index is a compile-time constant on both back ends. `c` holds the
+// parities of the columns of `a`, then of `e`: a CPU gathers them while the lanes are in
+// registers, a GPU has them to spare.
 WG_FN void keccak_round(u64 (&e)[25], const u64 (&a)[25], u64 (&c)[5], u64 round_constant) {
     if constexpr (WG_ON_DEVICE) keccak_parities(c, a);
     u64 d[5];

@@ -1,6 +1,6 @@
 // Keccak-256 of one message (keccak_x86.hpp: of eight) with AVX-512 on 128-bit registers, one lane in each of 32: 16
-// general registers spill, and here one instruction makes a sum or a step of chi over three lanes. Half of a register is
-// idle; what binds is the number of instructions, 90 a round in place of 155. Zen 4: 211 ns a permutation, not 240.
+// general registers spill, and here one instruction makes a sum or a step of chi over three lanes. Half of a register
+// is idle; what binds is the number of instructions, 90 a round in place of 155. Zen 4: 211 ns a permutation, not 240.
 #pragma once
 
 #include "core/native/processor_x86.hpp"

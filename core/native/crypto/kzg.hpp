@@ -12,7 +12,8 @@ constexpr u64 POINT_EVALUATION_OUTPUT_BYTES = 64;
 constexpr u8 VERSIONED_HASH_VERSION_KZG = 0x01;
 constexpr u64 FIELD_ELEMENTS_PER_BLOB = 4096;
 
-// A point of the curve of G1 in the 48 bytes of the consensus layer: flags compressed, infinity and larger root, then x.
+// A point of the curve of G1 in the 48 bytes of the consensus layer: flags compressed, infinity
+// and larger root, then x.
 WG_NOINLINE inline PointKind bls_load_compressed_g1(Affine<Bls12Field>& p, const u8* bytes) {
     constexpr Limbs<6> P = modulus_limbs<Bls12Prime>();
     constexpr u64 COMPRESSED = 1ull << 63, INFINITE = 1ull << 62, LARGER = 1ull << 61;

@@ -1,5 +1,5 @@
-// What every KZG proof's verification has in common: the generators, tau G2, and the lines of the pairing's loop for the
-// two fixed points of G2. Host code only.
+// What every KZG proof's verification has in common: the generators, tau G2, and the lines of the pairing's loop for
+// the two fixed points of G2. Host code only.
 #pragma once
 
 #include "core/native/crypto/bls12_381.hpp"
@@ -39,8 +39,8 @@ WG_FN Affine<Fp2<Bls12Field>> kzg_setup_g2() {
     return {{X0, X1}, {Y0, Y1}};
 }
 
-// The lines of the pairing's loop for a fixed point q: line i at p = (x, y), times a factor that the final exponentiation
-// removes, is one[i] / y + (by_x[i] x / y) v + v w.
+// The lines of the pairing's loop for a fixed point q: line i at p = (x, y), times a factor that the final
+// exponentiation removes, is one[i] / y + (by_x[i] x / y) v + v w.
 struct FixedLines {
     static constexpr u32 COUNT_MAX = 2 * Bls12::LOOP_DIGITS;
     Fp2<Bls12Field> one[COUNT_MAX], by_x[COUNT_MAX];

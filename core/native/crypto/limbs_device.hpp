@@ -1,7 +1,7 @@
 // limbs.hpp for a GPU: 32-bit words, the carry flag, and products that fuse into IMAD.WIDE.
 //
-// Each carry chain is one asm statement. Split over statements it is wrong: the compiler puts its own 128-bit additions,
-// which use the same flag, between them (seen with nvcc 13.0 as a carry lost once in 500 products).
+// Each carry chain is one asm statement. Split over statements it is wrong: the compiler puts its own 128-bit
+// additions, which use the same flag, between them (seen with nvcc 13.0 as a carry lost once in 500 products).
 #pragma once
 
 #include "core/native/platform.hpp"
@@ -138,7 +138,8 @@ WG_FN u32 add_products(u32* s, const u32* a, u32 b) {
             "madc.lo.cc.u32 %6, %12, %13, %6;\n\t"
             "madc.hi.cc.u32 %7, %12, %13, %7;\n\t"
             "addc.u32 %8, 0, 0;"
-            : "+r"(s[0]), "+r"(s[1]), "+r"(s[2]), "+r"(s[3]), "+r"(s[4]), "+r"(s[5]), "+r"(s[6]), "+r"(s[7]), "=r"(carry)
+            : "+r"(s[0]), "+r"(s[1]), "+r"(s[2]), "+r"(s[3]), "+r"(s[4]), "+r"(s[5]), "+r"(s[6]), "+r"(s[7]),
+              "=r"(carry)
             : "r"(a[0]), "r"(a[2]), "r"(a[4]), "r"(a[6]), "r"(b));
     }
     return carry;

@@ -1,5 +1,5 @@
-// limbs.hpp for x86-64 with the extensions BMI2 and ADX (2014 and later): mulx leaves the flags alone, adcx and adox carry
-// two chains at once. g++ spends twice as many instructions on the same sums.
+// limbs.hpp for x86-64 with the extensions BMI2 and ADX (2014 and later): mulx leaves the flags alone, adcx and adox
+// carry two chains at once. g++ spends twice as many instructions on the same sums.
 #pragma once
 
 #include "core/native/platform.hpp"
@@ -30,7 +30,8 @@ WG_FN u64 add_limbs(u64 (&r)[N], const u64 (&a)[N], const u64 (&b)[N]) {
             "adcq %[b4], %[t4]\n\t"
             "adcq %[b5], %[t5]\n\t"
             "sbbq %[carry], %[carry]"
-            : [t0] "+&r"(t[0]), [t1] "+&r"(t[1]), [t2] "+&r"(t[2]), [t3] "+&r"(t[3]), [t4] "+&r"(t[4]), [t5] "+&r"(t[5]), [carry] "=r"(carry)
+            : [t0] "+&r"(t[0]), [t1] "+&r"(t[1]), [t2] "+&r"(t[2]), [t3] "+&r"(t[3]), [t4] "+&r"(t[4]),
+              [t5] "+&r"(t[5]), [carry] "=r"(carry)
             : [b0] "rm"(b[0]), [b1] "rm"(b[1]), [b2] "rm"(b[2]), [b3] "rm"(b[3]), [b4] "rm"(b[4]), [b5] "rm"(b[5])
             : "cc");
     }
@@ -63,7 +64,8 @@ WG_FN u64 subtract_limbs(u64 (&r)[N], const u64 (&a)[N], const u64 (&b)[N]) {
             "sbbq %[b4], %[t4]\n\t"
             "sbbq %[b5], %[t5]\n\t"
             "sbbq %[carry], %[carry]"
-            : [t0] "+&r"(t[0]), [t1] "+&r"(t[1]), [t2] "+&r"(t[2]), [t3] "+&r"(t[3]), [t4] "+&r"(t[4]), [t5] "+&r"(t[5]), [carry] "=r"(carry)
+            : [t0] "+&r"(t[0]), [t1] "+&r"(t[1]), [t2] "+&r"(t[2]), [t3] "+&r"(t[3]), [t4] "+&r"(t[4]),
+              [t5] "+&r"(t[5]), [carry] "=r"(carry)
             : [b0] "rm"(b[0]), [b1] "rm"(b[1]), [b2] "rm"(b[2]), [b3] "rm"(b[3]), [b4] "rm"(b[4]), [b5] "rm"(b[5])
             : "cc");
     }
@@ -127,8 +129,8 @@ WG_FN u64 add_multiple(u64 (&t)[N], const u64 (&a)[N], u64 b) {
             "mulxq 32(%[a]), %[low], %[high]\n\tadcxq %[low], %[t4]\n\tadoxq %[high], %[t5]\n\t"
             "mulxq 40(%[a]), %[low], %[high]\n\tadcxq %[low], %[t5]\n\tadoxq %[high], %[carry]\n\t"
             "movl $0, %k[low]\n\tadcxq %[low], %[carry]"
-            : [t0] "+&r"(t[0]), [t1] "+&r"(t[1]), [t2] "+&r"(t[2]), [t3] "+&r"(t[3]), [t4] "+&r"(t[4]), [t5] "+&r"(t[5]),
-              [carry] "=&r"(carry), [low] "=&r"(low), [high] "=&r"(high)
+            : [t0] "+&r"(t[0]), [t1] "+&r"(t[1]), [t2] "+&r"(t[2]), [t3] "+&r"(t[3]), [t4] "+&r"(t[4]),
+              [t5] "+&r"(t[5]), [carry] "=&r"(carry), [low] "=&r"(low), [high] "=&r"(high)
             : [a] "r"(&a), "m"(a), "d"(b)
             : "cc");
     }

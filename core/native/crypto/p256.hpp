@@ -88,7 +88,8 @@ WG_NOINLINE inline bool p256_verify(const u8* input) {
     (P256Scalar::from_integer(r) * s_inverse).to_integer(u2);
     const Jacobian<P256Field> sum = p256_double_multiply(u1, u2, q);
     if (sum.is_infinity()) return false;
-    // x of the sum, modulo the order, must be r: that is, x = r or (when it fits) x = r + order, compared without division.
+    // x of the sum, modulo the order, must be r: that is, x = r or (when it fits) x = r + order,
+    // compared without division.
     const P256Field zz = sum.z.squared();
     if (P256Field::from_integer(r) * zz == sum.x) return true;
     u64 r_plus_order[4];

@@ -1,5 +1,5 @@
-// The optimal ate pairing of a curve with a sextic twist over Fp2, as a product over many pairs. The curve's description
-// C gives the fields, the twist and its type, the loop length and the final exponentiation.
+// The optimal ate pairing of a curve with a sextic twist over Fp2, as a product over many pairs. The curve's
+// description C gives the fields, the twist and its type, the loop length and the final exponentiation.
 //
 // Line formulas: Costello, Lange, Naehrig, "Faster pairing computations on curves with high-degree twists" (2010), in
 // homogeneous coordinates. The squarings of the accumulator are shared by all pairs.

@@ -73,7 +73,8 @@ WG_FN void recovery_scalars_pass(RecoveryScalars* records, const RecoveryInput& 
         before[k] = product;
         if (i >= input.count) continue;
         const RecoverableSignature signature = load_signature(input, i);
-        const bool valid = is_secp256k1_scalar(signature.r) && is_secp256k1_scalar(signature.s) && signature.y_parity <= 1;
+        const bool valid =
+            is_secp256k1_scalar(signature.r) && is_secp256k1_scalar(signature.s) && signature.y_parity <= 1;
         records[i].status = valid ? RecoveryStatus::Valid : RecoveryStatus::Invalid;
         if (valid) product = product * Secp256k1Scalar::from_integer(signature.r);
     }
@@ -175,9 +176,9 @@ WG_FN void recovery_ladder_pass(Secp256k1Point* points, RecoveryScalars* records
     for (u32 position = 33; position-- > 0;) {
         for (u32 k = 0; !empty && k < 4; ++k) double_point_inline<CurveA::Zero>(sum);
         for (u32 half = 0; half < 2; ++half) {
-            const u32 nibble = position == 32
-                                   ? record.top_nibble[half]
-                                   : static_cast<u32>(record.nibbles[half][position / 16] >> (4 * (position % 16))) & 15;
+            const u32 nibble =
+                position == 32 ? record.top_nibble[half]
+                               : static_cast<u32>(record.nibbles[half][position / 16] >> (4 * (position % 16))) & 15;
             const i32 digit = static_cast<i32>(nibble) - 7;
             if (digit == 0) continue;
             const u32 entry = static_cast<u32>(digit < 0 ? -digit : digit) - 1;

@@ -153,7 +153,8 @@ WG_IFMA_FN Sums montgomery_reduced(__m512i (&t)[2 * IFMA_LIMBS]) {
         WG_UNROLL
         for (u32 j = 0; j < IFMA_LIMBS; ++j) t[i + j] = _mm512_madd52lo_epu64(t[i + j], q, all_lanes(C::P.w[j]));
         WG_UNROLL
-        for (u32 j = 0; j < IFMA_LIMBS; ++j) t[i + j + 1] = _mm512_madd52hi_epu64(t[i + j + 1], q, all_lanes(C::P.w[j]));
+        for (u32 j = 0; j < IFMA_LIMBS; ++j)
+            t[i + j + 1] = _mm512_madd52hi_epu64(t[i + j + 1], q, all_lanes(C::P.w[j]));
         t[i + 1] = _mm512_add_epi64(t[i + 1], carry_of(t[i]));
     }
     // One step of carries leaves limbs little above 2^52, so that many results may be added.

@@ -87,7 +87,8 @@ struct Secp256k1Field {
         return r;
     }
 
-    // The power (p + 1) / 4: a square root where there is one. Blocks of ones of length 2, 22 and 223 make up the exponent.
+    // The power (p + 1) / 4: a square root where there is one. Blocks of ones of length 2, 22 and
+    // 223 make up the exponent.
     WG_NOINLINE Secp256k1Field square_root_candidate() const {
         const Secp256k1Field& a = *this;
         const Secp256k1Field x2 = a.squared() * a;
@@ -132,7 +133,8 @@ struct Secp256k1Order {
 };
 using Secp256k1Scalar = Field<Secp256k1Order>;
 
-// A cube root of one in the field: (x, y) -> (BETA x, y) multiplies a point by LAMBDA (Gallant, Lambert, Vanstone 2001).
+// A cube root of one in the field: (x, y) -> (BETA x, y) multiplies a point by LAMBDA (Gallant,
+// Lambert, Vanstone 2001).
 WG_FN Secp256k1Field secp256k1_beta() {
     return {{0xc1396c28719501eeull, 0x9cf0497512f58995ull, 0x6e64479eac3434e9ull, 0x7ae96a2b657c0710ull}};
 }
@@ -230,8 +232,8 @@ WG_FN void recovery_scalars(u64 (&u1)[4], u64 (&u2)[4], const RecoverableSignatu
     (Secp256k1Scalar::from_integer(signature.s) * r_inverse).to_integer(u2);
 }
 
-// u1 * G + u2 * R by one chain of 128 doublings: both scalars split in two, wNAF of width 5 for R. The chain runs on the
-// curve where the multiples of R are affine; those of G are brought there.
+// u1 * G + u2 * R by one chain of 128 doublings: both scalars split in two, wNAF of width 5 for R. The chain runs on
+// the curve where the multiples of R are affine; those of G are brought there.
 WG_NOINLINE inline Jacobian<Secp256k1Field> secp256k1_double_multiply(const u64 (&u1)[4], const u64 (&u2)[4],
                                                                       const Affine<Secp256k1Field>& r_point) {
     using F = Secp256k1Field;

@@ -37,7 +37,8 @@ WG_FN void sha256_round(u32 (&s)[8], u32 word_plus_constant) {
 }
 
 WG_FN void sha256_begin(u32 (&state)[8]) {
-    constexpr u32 INITIAL[8] = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
+    constexpr u32 INITIAL[8] = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
+                                0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
     WG_UNROLL
     for (u32 i = 0; i < 8; ++i) state[i] = INITIAL[i];
 }

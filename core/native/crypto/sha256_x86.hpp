@@ -1,4 +1,5 @@
-// SHA-256's compression by the SHA extensions of x86-64 (Intel, "Intel SHA Extensions", 2013): two rounds an instruction.
+// SHA-256's compression by the SHA extensions of x86-64 (Intel, "Intel SHA Extensions", 2013): two
+// rounds an instruction.
 #pragma once
 
 #include "core/native/processor_x86.hpp"
@@ -8,8 +9,9 @@ namespace warpgrid {
 // Compresses `count` blocks into each of N states, as sha256_compress does each. One round waits for the one before it,
 // so that two messages together take little longer than one. `constants` are the 64 of FIPS 180-4.
 template <u32 N>
-WG_TARGET("sha,sse4.1,ssse3") inline void sha256_compress_x86(u32 (&states)[N][8], const u8* const (&messages)[N], u64 count,
-                                                              const u32 (&constants)[64]) {
+WG_TARGET("sha,sse4.1,ssse3")
+inline void sha256_compress_x86(u32 (&states)[N][8], const u8* const (&messages)[N], u64 count,
+                                const u32 (&constants)[64]) {
     const __m128i big_endian = _mm_set_epi64x(0x0c0d0e0f08090a0bll, 0x0405060700010203ll);
     __m128i abef[N], cdgh[N];  // the instructions keep the state as (a, b, e, f) and (c, d, g, h), highest word first
     WG_UNROLL

@@ -13,7 +13,8 @@ extern "C" __global__ void __launch_bounds__(128)
                          u64 count) {
     const u64 i = static_cast<u64>(blockIdx.x) * blockDim.x + threadIdx.x;
     if (i >= count) return;
-    status[i] = static_cast<u32>(run_precompile(
-        static_cast<Precompile>(precompile), inputs + input_offsets[i], input_offsets[i + 1] - input_offsets[i],
-        static_cast<Fork>(fork), outputs + output_offsets[i], output_sizes[i], {scratch + i * scratch_words, scratch_words}));
+    status[i] = static_cast<u32>(run_precompile(static_cast<Precompile>(precompile), inputs + input_offsets[i],
+                                                input_offsets[i + 1] - input_offsets[i], static_cast<Fork>(fork),
+                                                outputs + output_offsets[i], output_sizes[i],
+                                                {scratch + i * scratch_words, scratch_words}));
 }

@@ -1,5 +1,5 @@
-// libFuzzer target: the input is a program (and its call data); it runs in a small world, once decoded in blocks and once
-// an instruction at a time. Both must have the same effects: blocks are an optimisation only.
+// libFuzzer target: the input is a program (and its call data); it runs in a small world, once decoded in blocks and
+// once an instruction at a time. Both must have the same effects: blocks are an optimisation only.
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>

@@ -1,4 +1,5 @@
-// libFuzzer target: modular exponentiation against the school's method, bit by bit. The first three bytes are the lengths.
+// libFuzzer target: modular exponentiation against the school's method, bit by bit. The first
+// three bytes are the lengths.
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -93,7 +94,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     modexp(output.data(), input.data(), input.size(), scratch.data());
     const u8* base = input.data() + 96;
     const u8* modulus = base + lengths[0] + lengths[1];
-    const Number right = expected(base, lengths[0], base + lengths[0], lengths[1], Number(modulus, modulus + lengths[2]));
+    const Number right =
+        expected(base, lengths[0], base + lengths[0], lengths[1], Number(modulus, modulus + lengths[2]));
     if (std::memcmp(right.data(), output.data(), lengths[2]) != 0) abort();
     return 0;
 }

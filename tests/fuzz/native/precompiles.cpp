@@ -24,8 +24,8 @@ Answer ask(Precompile precompile, const u8* input, u64 size, Fork fork) {
     std::vector<u64> scratch(precompile_scratch_words(precompile, input, size) + 1);
     std::vector<u8> output(announced < OUTPUT_BYTES_MAX ? announced + 1 : OUTPUT_BYTES_MAX);
     u64 written = 0;
-    const Answer answer = {run_precompile(precompile, input, size, fork, output.data(), written, {scratch.data(), scratch.size()}),
-                           {}};
+    const Answer answer = {
+        run_precompile(precompile, input, size, fork, output.data(), written, {scratch.data(), scratch.size()}), {}};
     if (written > announced) abort();
     output.resize(written);
     return {answer.status, output};

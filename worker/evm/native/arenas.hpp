@@ -1,7 +1,7 @@
 // How a transaction's private memory is divided, sized before the launch: a class of arenas.
 //
-// Nothing grows while a transaction runs. What does not fit ends with Status::Overflow and runs again in a larger class,
-// so that common transactions do not pay for rare ones.
+// Nothing grows while a transaction runs. What does not fit ends with Status::Overflow and runs again in a larger
+// class, so that common transactions do not pay for rare ones.
 #pragma once
 
 #include "worker/evm/native/types.hpp"
@@ -24,7 +24,7 @@ struct ArenaSizes {
 };
 static_assert(sizeof(ArenaSizes) == 88);
 
-// ---- what the sections hold; they are also the format of the results -------------------------------------------------
+// ---- what the sections hold; they are also the format of the results ------------------------------------------------
 
 enum EntryFlag : u32 {
     ENTRY_LOADED = 1,      // the base values are there

@@ -89,7 +89,8 @@ class Base {
                           pad_chunk(result.return_bytes);
         std::vector<u32> records(result.accounts, NONE);
         for (u32 i = 0; i < result.accounts; ++i) {
-            if (accounts[i].flags & (ENTRY_WRITTEN | ENTRY_CREATED)) records[i] = commit_account(accounts[i], world, codes);
+            if (accounts[i].flags & (ENTRY_WRITTEN | ENTRY_CREATED))
+                records[i] = commit_account(accounts[i], world, codes);
         }
         for (u32 i = 0; i < result.slots; ++i) {
             const AccountEntry& owner = accounts[slots[i].account];
@@ -101,9 +102,10 @@ class Base {
         }
     }
 
-    // Commits row `row` of a block, pays the coinbase and takes the block's gas off. False where nothing may be committed
-    // yet: the row needs the host, or a larger class of arenas.
-    bool commit_row(const Result& result, const u8* arena, const Transactions& batch, u64 row, BlockEnvironment& block) {
+    // Commits row `row` of a block, pays the coinbase and takes the block's gas off. False where nothing may be
+    // committed yet: the row needs the host, or a larger class of arenas.
+    bool commit_row(const Result& result, const u8* arena, const Transactions& batch, u64 row,
+                    BlockEnvironment& block) {
         if (result.status == Status::Parked || result.status == Status::Overflow) return false;
         if (result.status == Status::Rejected) return true;
         const u8* sections = arena + result.output;
@@ -150,7 +152,8 @@ class Base {
     const std::vector<SavedSlot>& changed_slots() const { return changed_slots_; }
 
     void forget_changes() {
-        for (const Saved& saved : changed_accounts_) accounts_[saved.record].flags &= ~(ACCOUNT_DIRTY | ACCOUNT_CLEARED);
+        for (const Saved& saved : changed_accounts_)
+            accounts_[saved.record].flags &= ~(ACCOUNT_DIRTY | ACCOUNT_CLEARED);
         for (const SavedSlot& saved : changed_slots_) slots_[saved.record].flags &= ~SLOT_DIRTY;
         changed_accounts_.clear();
         changed_slots_.clear();

@@ -4,10 +4,11 @@
 // at its start; it carries the constant gas of the run and what it needs of the stack, so that the instructions check
 // neither. PUSH before JUMP or JUMPI is fused into one record that knows its target, with an ISZERO before it into one
 // that jumps on zero; POPs in a row are one record, and one with the SWAP that saves the top from them; the commonest
-// instructions take along a first operand that was just pushed; what arithmetic makes of constants (solc writes its masks as shifts and
-// differences) is one constant. Gas and stack needs stay those of the instructions. Checking a block at once is exact:
-// a frame that fails later in the block loses all its gas and effects anyway, and no block runs past an instruction that
-// sees the gas left (Flow::Split). With Granularity::Instruction every instruction is a block, as tracing needs it.
+// instructions take along a first operand that was just pushed; what arithmetic makes of constants (solc writes its
+// masks as shifts and differences) is one constant. Gas and stack needs stay those of the instructions. Checking a
+// block at once is exact: a frame that fails later in the block loses all its gas and effects anyway, and no block runs
+// past an instruction that sees the gas left (Flow::Split). With Granularity::Instruction every
+// instruction is a block, as tracing needs it.
 #pragma once
 
 #include "worker/evm/native/instructions_pure.hpp"
@@ -19,7 +20,8 @@ namespace warpgrid::evm {
 constexpr u32 NO_JUMP = NONE;
 
 // operation in the low byte of `head`; above it what the operation wants:
-// BLOCK: stack inputs (11 bits) and growth (11 bits); DUP, SWAP, LOG, DROP: n. `immediate`: gas, value, target or index.
+// BLOCK: stack inputs (11 bits) and growth (11 bits); DUP, SWAP, LOG, DROP: n. `immediate`: gas,
+// value, target or index.
 struct alignas(8) Instruction {
     u32 head;
     u32 immediate;
@@ -43,8 +45,8 @@ struct CodeTarget {
     u256* constants;
 };
 
-// Constants that the last records of the open block push: what arithmetic on them can be done at once. Pure instructions
-// take it for a stack.
+// Constants that the last records of the open block push: what arithmetic on them can be done at once. Pure
+// instructions take it for a stack.
 struct ConstantRun {
     static constexpr u32 LENGTH_MAX = 4;
     u256 values[LENGTH_MAX];  // the last one first
@@ -175,7 +177,8 @@ struct Decoder {
         if (granularity != Granularity::Block) return emit(OP_DROP, 1, pc);
         const bool more = last == OP_DROP;
         const u32 count = more ? last_argument + 1 : 1;
-        const bool swapped = more ? before == OP_SWAP && before_argument == count : last == OP_SWAP && last_argument == 1;
+        const bool swapped =
+            more ? before == OP_SWAP && before_argument == count : last == OP_SWAP && last_argument == 1;
         if (swapped) {
             replace(more ? 2 : 1, OP_SLIDE, count, pc);
         } else if (more) {

@@ -1,6 +1,7 @@
 // Messages: how a frame begins and ends. Frames are kept in the arenas, so that the interpreter needs no recursion.
 //
-// A message that fails undoes its changes; one that halts exceptionally also loses its gas. Yellow Paper, sections 7 and 8.
+// A message that fails undoes its changes; one that halts exceptionally also loses its gas. Yellow
+// Paper, sections 7 and 8.
 #pragma once
 
 #include "worker/evm/native/instructions_memory.hpp"
@@ -21,7 +22,7 @@ struct Message {
     u32 codes;
 };
 
-// ---- code made by the transaction itself --------------------------------------------------------------------------------
+// ---- code made by the transaction itself ----------------------------------------------------------------------------
 
 // Reserves a private code of `size` bytes; its number, or NONE with `fault`. The caller fills in the bytes.
 template <class M>
@@ -81,7 +82,7 @@ WG_FN u32 code_from_return_data(M& m) {
     return number;
 }
 
-// ---- value --------------------------------------------------------------------------------------------------------------
+// ---- value ----------------------------------------------------------------------------------------------------------
 
 template <class M>
 WG_FN void transfer(M& m, u32 from, u32 to, const u256& value) {
@@ -90,7 +91,7 @@ WG_FN void transfer(M& m, u32 from, u32 to, const u256& value) {
     m.state.set_balance(to, m.state.balance(to) + value);
 }
 
-// ---- begin --------------------------------------------------------------------------------------------------------------
+// ---- begin ----------------------------------------------------------------------------------------------------------
 
 // Remembers the running frame's registers, to be resumed when its callee has ended.
 template <class M>
@@ -170,7 +171,7 @@ WG_FN void push_frame(M& m, typename M::Regs& r, const Message& message, const C
     begin_frame(m, r, message, start, r.memory_base + r.memory_bytes, r.stack.top_slot() + 1);
 }
 
-// ---- end ----------------------------------------------------------------------------------------------------------------
+// ---- end ------------------------------------------------------------------------------------------------------------
 
 WG_FN bool is_success(Halt halt) { return halt == Halt::Stop || halt == Halt::Return || halt == Halt::SelfDestruct; }
 WG_FN bool is_fault(Halt halt) { return halt == Halt::Park || halt == Halt::Overflow || halt == Halt::Late; }

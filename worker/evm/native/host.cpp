@@ -128,7 +128,8 @@ WG_EXPORT void warpgrid_evm_session_clear(Session* session, u32 release) {
     }
 }
 
-// Instances mode: runs the transactions named by rows[0..count), each on the base alone, on all of the session's threads.
+// Instances mode: runs the transactions named by rows[0..count), each on the base alone, on all of
+// the session's threads.
 WG_EXPORT void warpgrid_evm_run_instances(Session* session, Base* base, u32 accounts_complete, u32 single_step,
                                           const Transactions* batch, const u32* rows, u64 count, Result* results) {
     const World world = base->world_view(accounts_complete);
@@ -152,8 +153,8 @@ WG_EXPORT void warpgrid_evm_run_instances(Session* session, Base* base, u32 acco
 
 // Serial mode: runs rows `first`.. of a block in order, each on the state that the one before left, until the end or
 // until one needs the host or a larger class of arenas; returns the row to go on with (`count` at the end). `block` is
-// the running block, whose gas it takes off. Accounts and slots that the base lacks are asked for by `answer` (unless it
-// is null), so that no transaction runs twice for them.
+// the running block, whose gas it takes off. Accounts and slots that the base lacks are asked for by `answer` (unless
+// it is null), so that no transaction runs twice for them.
 WG_EXPORT u64 warpgrid_evm_run_serial(Session* session, Base* base, u32 accounts_complete, const Transactions* batch,
                                       u64 first, BlockEnvironment* block, Result* results, Answer answer) {
     const Outputs outputs = {results, session->output.base(), &session->used, session->output.bytes()};
@@ -166,7 +167,7 @@ WG_EXPORT u64 warpgrid_evm_run_serial(Session* session, Base* base, u32 accounts
     return batch->count;
 }
 
-// ---- what a block changed ---------------------------------------------------------------------------------------------------
+// ---- what a block changed -------------------------------------------------------------------------------------------
 
 WG_EXPORT void warpgrid_evm_base_change_counts(const Base* base, u64* accounts, u64* slots) {
     *accounts = base->changed_accounts().size();

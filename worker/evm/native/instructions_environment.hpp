@@ -1,4 +1,5 @@
-// What a program may ask about its message, its transaction, its block and other accounts. Yellow Paper H.2, 30s and 40s.
+// What a program may ask about its message, its transaction, its block and other accounts. Yellow
+// Paper H.2, 30s and 40s.
 #pragma once
 
 #include "worker/evm/native/machine.hpp"
@@ -34,7 +35,10 @@ template <class M, class R>
 WG_FN void op_GASLIMIT(M& m, R& r, Instruction) {
     r.stack.push(make_u256(m.block->gas_limit));
 }
-template <class M, class R> WG_FN void op_CHAINID(M& m, R& r, Instruction) { r.stack.push(make_u256(m.block->chain_id)); }
+template <class M, class R>
+WG_FN void op_CHAINID(M& m, R& r, Instruction) {
+    r.stack.push(make_u256(m.block->chain_id));
+}
 template <class M, class R> WG_FN void op_BASEFEE(M& m, R& r, Instruction) { r.stack.push(m.block->base_fee); }
 template <class M, class R> WG_FN void op_BLOBBASEFEE(M& m, R& r, Instruction) { r.stack.push(m.block->blob_base_fee); }
 template <class M, class R>
@@ -142,7 +146,7 @@ WG_NOINLINE void copy_return_data(M& m, R& r) {
     m.memory.move(r.memory_base + destination.w[0], m.layout().returned + offset, count.w[0]);
 }
 
-// ---- other accounts ---------------------------------------------------------------------------------------------------
+// ---- other accounts -------------------------------------------------------------------------------------------------
 
 // Entry of the account named by a stack word, charged for access (EIP-2929); NONE with `halt`.
 template <class M, class R>

@@ -44,7 +44,7 @@ WG_NOINLINE void copy_memory_range(M& m, R& r) {
 }
 WG_OUTLINE(op_MCOPY, copy_memory_range)
 
-// ---- KECCAK256 --------------------------------------------------------------------------------------------------------
+// ---- KECCAK256 ------------------------------------------------------------------------------------------------------
 
 // XORs up to one block of a range of a lane's memory into the state: the range's last block is padded.
 template <u32 LANES>
@@ -104,7 +104,8 @@ WG_NOINLINE u256 keccak_pair(M& m, u64 offset) {
     const u64 tags = m.layout().digest_tags;
     u32 found = 0;  // bit i: digest i has the tag
     WG_UNROLL
-    for (u32 i = 0; i < DIGESTS_KEPT; i += 4) found |= load_four_words(m.memory, tags + i * sizeof(u32)).matches(tag) << i;
+    for (u32 i = 0; i < DIGESTS_KEPT; i += 4)
+        found |= load_four_words(m.memory, tags + i * sizeof(u32)).matches(tag) << i;
     const u32 candidate = found ? count_trailing_zeros(found) : DIGESTS_KEPT;
     if (candidate < DIGESTS_KEPT && candidate < m.digests_made) {
         const u64 kept = digest_at(m, candidate);
@@ -130,7 +131,8 @@ WG_NOINLINE u256 keccak_pair(M& m, u64 offset) {
         keccak256(digest, reinterpret_cast<const u8*>(input), sizeof(input));
         output = load_big_endian(digest);
     }
-    // In turn, so that the lanes of a warp remember and forget the same digests: one that must compute keeps all waiting.
+    // In turn, so that the lanes of a warp remember and forget the same digests: one that must
+    // compute keeps all waiting.
     const u32 place = m.digests_made++ % DIGESTS_KEPT;
     const u64 kept = digest_at(m, place);
     WG_UNROLL
@@ -181,7 +183,7 @@ WG_FN void op_CLZ(M& m, R& r, Instruction) {
     r.stack.replace(0, make_u256(count_leading_zeros(r.stack.top())));
 }
 
-// ---- storage ----------------------------------------------------------------------------------------------------------
+// ---- storage --------------------------------------------------------------------------------------------------------
 
 // Operands and results travel in registers: SLOAD and SSTORE need no addressed copy of them.
 struct StorageRead {
@@ -267,7 +269,7 @@ WG_NOINLINE void store_transient(M& m, R& r) {
 }
 WG_OUTLINE(op_TSTORE, store_transient)
 
-// ---- logs -------------------------------------------------------------------------------------------------------------
+// ---- logs -----------------------------------------------------------------------------------------------------------
 
 template <class M, class R>
 WG_NOINLINE void append_log(M& m, R& r, u32 topics) {
@@ -288,7 +290,8 @@ WG_NOINLINE void append_log(M& m, R& r, u32 topics) {
     }
     u64 to = m.layout().logs + m.log_bytes;
     const Address& a = m.self;
-    m.memory.template store<Chunk>(to, {a.w[0] | static_cast<u64>(a.w[1]) << 32, a.w[2] | static_cast<u64>(a.w[3]) << 32});
+    m.memory.template store<Chunk>(to,
+                                   {a.w[0] | static_cast<u64>(a.w[1]) << 32, a.w[2] | static_cast<u64>(a.w[3]) << 32});
     m.memory.template store<Chunk>(to + 16, {a.w[4] | static_cast<u64>(topics) << 32, size.w[0]});
     to += sizeof(LogHeader);
     for (u32 i = 0; i < topics; ++i, to += 32) m.memory.store_big_endian(to, r.stack.at(2 + i));
@@ -304,7 +307,7 @@ WG_FN void op_LOG(M& m, R& r, Instruction instruction) {
     with_addressed(m, r, [&](R& called) { append_log(m, called, instruction.head >> 8); });
 }
 
-// ---- control flow -----------------------------------------------------------------------------------------------------
+// ---- control flow ---------------------------------------------------------------------------------------------------
 
 template <class M, class R>
 WG_FN void jump_to(M& m, R& r, const u256& destination) {

@@ -1,4 +1,5 @@
-// Arithmetic, comparison and bitwise instructions: they see nothing but the stack. Yellow Paper, appendix H.2, 0s and 10s.
+// Arithmetic, comparison and bitwise instructions: they see nothing but the stack. Yellow Paper,
+// appendix H.2, 0s and 10s.
 #pragma once
 
 #include "core/native/u256.hpp"

@@ -1,11 +1,12 @@
-// Messages to other accounts: the CALL and CREATE families, SELFDESTRUCT, and precompiled contracts. Yellow Paper H.2, f0s.
+// Messages to other accounts: the CALL and CREATE families, SELFDESTRUCT, and precompiled
+// contracts. Yellow Paper H.2, f0s.
 #pragma once
 
 #include "worker/evm/native/frames.hpp"
 
 namespace warpgrid::evm {
 
-// ---- precompiles ----------------------------------------------------------------------------------------------------------
+// ---- precompiles ----------------------------------------------------------------------------------------------------
 
 struct PrecompileCall {
     Precompile precompile;
@@ -141,7 +142,7 @@ WG_NOINLINE Halt call_precompile(M& m, PrecompileCall& call) {
     return halt;
 }
 
-// ---- CALL, CALLCODE, DELEGATECALL, STATICCALL --------------------------------------------------------------------------------
+// ---- CALL, CALLCODE, DELEGATECALL, STATICCALL -----------------------------------------------------------------------
 
 struct CallOperands {
     u256 gas, target, value;
@@ -282,7 +283,7 @@ WG_NOINLINE void call(M& m, typename M::Regs& r, u8 opcode) {
     push_frame(m, r, message, start);
 }
 
-// ---- CREATE, CREATE2 ------------------------------------------------------------------------------------------------------------
+// ---- CREATE, CREATE2 ------------------------------------------------------------------------------------------------
 
 // keccak256(rlp([sender, nonce])), the last 20 bytes.
 WG_NOINLINE inline Address address_of_creation(const Address& sender, u64 nonce) {
@@ -314,7 +315,8 @@ WG_NOINLINE inline Address address_of_creation2(const Address& sender, const u25
 // May a contract be created here? EIP-684, EIP-7610.
 template <class M>
 WG_FN bool is_collision(const M& m, u32 entry) {
-    return m.state.nonce(entry) != 0 || m.state.code(entry) != CODE_EMPTY || m.state.account_flags(entry) & ENTRY_STORAGE;
+    return m.state.nonce(entry) != 0 || m.state.code(entry) != CODE_EMPTY ||
+           m.state.account_flags(entry) & ENTRY_STORAGE;
 }
 
 // Marks the new account and endows it, after the snapshot that a failure goes back to.
@@ -385,7 +387,7 @@ WG_NOINLINE void create(M& m, typename M::Regs& r, u8 opcode) {
     push_frame(m, r, message, start);
 }
 
-// ---- SELFDESTRUCT -----------------------------------------------------------------------------------------------------------------
+// ---- SELFDESTRUCT ---------------------------------------------------------------------------------------------------
 
 // EIP-6780: moves the balance; the account goes only if this transaction created it.
 template <class M>

@@ -64,7 +64,8 @@ WG_FN void op_PUSH_JUMPZ(M& m, R& r, Instruction instruction) {
 }
 
 template <class M, class R> WG_FN void op_BAD_JUMP(M&, R& r, Instruction) { r.halt = Halt::InvalidJump; }
-// Where a lane whose transaction has ended stays until its warp has: the record that it waits on, and the one read ahead.
+// Where a lane whose transaction has ended stays until its warp has: the record that it waits on,
+// and the one read ahead.
 WG_CONSTANT Instruction WAIT[2] = {make_instruction(OP_WAIT, 0, 0), make_instruction(OP_WAIT, 0, 0)};
 template <class M, class R> WG_FN void op_WAIT(M&, R& r, Instruction) { r.record = WAIT; }
 template <class M, class R>
@@ -165,8 +166,8 @@ WG_FN void step(M& m, R& r) {
     execute(m, r, instruction);
 }
 
-// The same where calls are not welcome: a record that makes one is put off with Halt::PutOff, for `execute_put_off`. The
-// registers that a call must save, and the state of divergence with them, would else be saved at every record.
+// The same where calls are not welcome: a record that makes one is put off with Halt::PutOff, for `execute_put_off`.
+// The registers that a call must save, and the state of divergence with them, would else be saved at every record.
 template <class M, class R>
 WG_FN void execute_without_calls(M& m, R& r, Instruction instruction) {
     switch (static_cast<u8>(instruction.head)) {

@@ -1,10 +1,10 @@
 // Instances mode on a GPU, one transaction a thread: what the kernels share.
 //
-// A grid of resident blocks takes a row of the batch for each thread at a time. The rows come sorted by (code, selector),
-// so that a warp's lanes mostly run the same instructions; after each one the lanes are brought together again, since the
-// compiler never does that in a loop around a switch. The warps of a block begin together, so that they find each other's
-// instructions in the caches: what the engine executes for a token's transfer, 90 KB, is more than those hold for warps
-// at sixteen different places. Private memory belongs to the resident thread, not to the
+// A grid of resident blocks takes a row of the batch for each thread at a time. The rows come sorted by (code,
+// selector), so that a warp's lanes mostly run the same instructions; after each one the lanes are brought together
+// again, since the compiler never does that in a loop around a switch. The warps of a block begin together, so that
+// they find each other's instructions in the caches: what the engine executes for a token's transfer, 90 KB, is more
+// than those hold for warps at sixteen different places. Private memory belongs to the resident thread, not to the
 // transaction, so that it stays in the caches.
 #pragma once
 
@@ -44,7 +44,8 @@ constexpr u32 THREADS_PER_BLOCK_MAX = 256;  // of run_rows; a multiple of 32 bel
 constexpr u32 STOPS_A_STEP = 16;  // how often a warp leaves its dispatch until it waits for the others of its block
 constexpr i64 GAS_NEVER = static_cast<i64>(1ull << 63);  // no frame has so little
 
-// The code that each thread's running frame runs: jumps and wide constants ask for it, and would have to wait for the L2.
+// The code that each thread's running frame runs: jumps and wide constants ask for it, and would
+// have to wait for the L2.
 __shared__ CodeView near_codes[THREADS_PER_BLOCK_MAX];
 
 struct LaunchContext {
@@ -69,8 +70,8 @@ struct HeavyContext : LaunchContext {
     WG_FN const ArenaLayout& layout() const { return warpgrid_evm_arguments.layout; }
 };
 
-// The commonest of the records that were put off: their operands and results travel in processor registers. What it does
-// not take on stays put off.
+// The commonest of the records that were put off: their operands and results travel in processor registers. What it
+// does not take on stays put off.
 template <class M>
 __device__ __forceinline__ void execute_by_value(M& m, typename M::Regs& r, u64 deadline_ns) {
     const Instruction instruction = r.record[-1];
@@ -95,7 +96,8 @@ __device__ __forceinline__ void execute_by_value(M& m, typename M::Regs& r, u64 
     }
 }
 
-// What the dispatch leaves to a call: a record that was put off, or the end of a frame. True if the transaction goes on.
+// What the dispatch leaves to a call: a record that was put off, or the end of a frame. True if
+// the transaction goes on.
 template <class M>
 __device__ __noinline__ bool go_on(M& m, typename M::Regs& r) {
     if (r.halt == Halt::PutOff) {
@@ -105,8 +107,8 @@ __device__ __noinline__ bool go_on(M& m, typename M::Regs& r) {
     return leave_frame(m, r);
 }
 
-// In PTX, since of a pointer known to be of device memory the compiler keeps a second copy beside the first. The hint to
-// keep records in the L1 cache was measured to gain nothing (kernel.cu).
+// In PTX, since of a pointer known to be of device memory the compiler keeps a second copy beside the first. The hint
+// to keep records in the L1 cache was measured to gain nothing (kernel.cu).
 __device__ __forceinline__ Instruction record_at(const Instruction* record) {
     Instruction instruction;
     asm volatile("ld.global.L1::evict_last.v2.u32 {%0, %1}, [%2];"
@@ -115,12 +117,13 @@ __device__ __forceinline__ Instruction record_at(const Instruction* record) {
     return instruction;
 }
 
-// The dispatch: a record a turn, lanes brought together after each, until one of them halts. There is not a call in it: for
-// one, the state of divergence would be saved at every record. The record that follows is read while one is executed.
+// The dispatch: a record a turn, lanes brought together after each, until one of them halts. There is not a call in it:
+// for one, the state of divergence would be saved at every record. The record that follows is read
+// while one is executed.
 template <class M>
 __device__ __forceinline__ void run_until_a_lane_halts(M& m, typename M::Regs& r) {
-    // Added to what was read ahead: copied as it is, ptxas would copy it where it is read, and wait for it there. It is 0,
-    // since rows are numbered in 32 bits.
+    // Added to what was read ahead: copied as it is, ptxas would copy it where it is read, and wait for it there. It is
+    // 0, since rows are numbered in 32 bits.
     const u32 zero = static_cast<u32>(warpgrid_evm_arguments.count >> 32);
     for (;;) {
         Instruction instruction = record_at(r.record);
@@ -135,9 +138,9 @@ __device__ __forceinline__ void run_until_a_lane_halts(M& m, typename M::Regs& r
     }
 }
 
-// Runs what `open_machine` began, all lanes of the warp together; and, if all warps of the block are `in_step`, these side
-// by side, so that they find each other's instructions in the caches. `r` becomes what it is at the end; `addressed` is
-// room for a copy of it.
+// Runs what `open_machine` began, all lanes of the warp together; and, if all warps of the block are `in_step`, these
+// side by side, so that they find each other's instructions in the caches. `r` becomes what it is at the end;
+// `addressed` is room for a copy of it.
 template <class M>
 __device__ __forceinline__ void run_together(M& m, typename M::Regs& r, typename M::Regs& addressed, bool running,
                                              bool in_step) {
@@ -203,7 +206,8 @@ __device__ __forceinline__ void run_rows() {
             addressed.stack.near_words = own_words;
             rejection = open_machine(m, addressed, row, memory, a.regions + thread * a.region_stride);
             running = rejection == Rejection::None && m.state.fault == Halt::None;
-            if (running && addressed.halt != Halt::None) running = leave_frame(m, addressed);  // a precompile, a collision
+            if (running && addressed.halt != Halt::None)
+                running = leave_frame(m, addressed);  // a precompile, a collision
             r.take(addressed);
         }
         reunite_lanes(r.gas != GAS_NEVER);

@@ -107,7 +107,8 @@ struct LaneMemory {
         static_assert(sizeof(T) % CHUNK_BYTES == 0 && alignof(T) == CHUNK_BYTES);
         WG_UNROLL
         for (u64 i = 0; i < sizeof(T) / CHUNK_BYTES; ++i) {
-            store<Chunk>(offset + i * CHUNK_BYTES, load_as<Chunk>(reinterpret_cast<const u8*>(&value) + i * CHUNK_BYTES));
+            store<Chunk>(offset + i * CHUNK_BYTES,
+                         load_as<Chunk>(reinterpret_cast<const u8*>(&value) + i * CHUNK_BYTES));
         }
     }
 

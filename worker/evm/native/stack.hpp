@@ -11,8 +11,8 @@ namespace warpgrid::evm {
 
 constexpr u32 STACK_HEIGHT_MAX = 1024;
 
-// How many of a frame's lowest words lie in a multiprocessor's own memory. The L1 cache writes every store through to the
-// L2, whose bandwidth stack words would fill (notes in kernel.cu).
+// How many of a frame's lowest words lie in a multiprocessor's own memory. The L1 cache writes every store through to
+// the L2, whose bandwidth stack words would fill (notes in kernel.cu).
 constexpr u32 NEAR_WORDS = 6;
 
 template <u32 LANES>

@@ -34,7 +34,7 @@ WG_FN Precompile precompile_of(const Address& a, Fork fork) {
     return precompile_at(reinterpret_cast<const u8*>(&a), fork);
 }
 
-// ---- the base ---------------------------------------------------------------------------------------------------------
+// ---- the base -------------------------------------------------------------------------------------------------------
 
 // The first place from `i` on that is free or may be of `hash`. A loop of its own, so that lanes of a GPU whose probes
 // differ in length are together again when they read the records.
@@ -91,7 +91,7 @@ struct Asker<1> {
     WG_FN bool ask(const Request& wanted) const { return answer && answer(host, wanted); }
 };
 
-// ---- entries ------------------------------------------------------------------------------------------------------------
+// ---- entries --------------------------------------------------------------------------------------------------------
 
 constexpr u32 LINEAR_ENTRIES_MAX = 16;  // up to here a scan is faster than an index
 

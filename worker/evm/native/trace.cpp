@@ -1,4 +1,5 @@
-// C entry points of libwarpgrid_evm that trace. A translation unit of its own: it instantiates the interpreter once more.
+// C entry points of libwarpgrid_evm that trace. A translation unit of its own: it instantiates the
+// interpreter once more.
 #include "worker/evm/native/base.hpp"
 #include "worker/evm/native/session.hpp"
 #include "worker/evm/native/tracer.hpp"

@@ -2,8 +2,8 @@
 // with registers that add up what was charged and a loop that looks at them before and after each instruction. The
 // interpreter itself knows nothing of it, so a run that is not traced pays nothing. Host code only.
 //
-// Costs and halts are told as geth tells them (EIP-3155 and its callTracer): the cost of an instruction that could not be
-// paid is what was charged up to the charge that failed, that one included.
+// Costs and halts are told as geth tells them (EIP-3155 and its callTracer): the cost of an instruction that could not
+// be paid is what was charged up to the charge that failed, that one included.
 #pragma once
 
 #include "worker/evm/native/results.hpp"
@@ -76,7 +76,8 @@ class Tracer {
 
     // ---- messages ----
 
-    void enter(u8 opcode, const Address& from, const Address& to, const u256& value, u64 gas, const u8* input, u64 size) {
+    void enter(u8 opcode, const Address& from, const Address& to, const u256& value, u64 gas, const u8* input,
+               u64 size) {
         if (!stream_.wants(TRACE_MESSAGES)) return;
         TraceEnter record = {};
         record.header.kind = TraceKind::Enter;
@@ -213,8 +214,8 @@ class Tracer {
         if (found_.written) write_instruction(m, r, pc);
     }
 
-    // The input of the message that an instruction asks for, by the operands `first` and `first` + 1, and what its sender
-    // has. Memory that is not there yet reads as zeros.
+    // The input of the message that an instruction asks for, by the operands `first` and `first` + 1, and what its
+    // sender has. Memory that is not there yet reads as zeros.
     void find_message(const TracedMachine& m, const TracedRegisters& r, u32 first) {
         found_.balance = m.state.balance(m.frame.self);
         found_.nonce = m.state.nonce(m.frame.self);
@@ -243,7 +244,8 @@ class Tracer {
         const u8* memory = m.memory.at(r.memory_base);
         const u8* returned = m.memory.at(m.layout().returned);
         const bool stores = found_.opcode == OP_SSTORE && found_.words_count > 1;
-        if (stores || (found_.opcode == OP_SLOAD && found_.words_count > 0)) record.header.flags = TRACE_STORAGE_FOLLOWS;
+        if (stores || (found_.opcode == OP_SLOAD && found_.words_count > 0))
+            record.header.flags = TRACE_STORAGE_FOLLOWS;
         if (stream_.wants(TRACE_MEMORY) && is_new(memory_, memory, r.memory_bytes)) {
             record.header.flags |= TRACE_MEMORY_FOLLOWS;
         }

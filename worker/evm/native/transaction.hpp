@@ -1,5 +1,6 @@
-// One transaction from its fields to its outcome: validation, fees, EIP-7702 authorizations, the first message, refunds.
-// EELS: check_transaction, process_transaction. The message itself runs in between, in whatever loop the back end has.
+// One transaction from its fields to its outcome: validation, fees, EIP-7702 authorizations, the first message,
+// refunds. EELS: check_transaction, process_transaction. The message itself runs in between, in
+// whatever loop the back end has.
 #pragma once
 
 #include "worker/evm/native/interpreter.hpp"
@@ -9,7 +10,7 @@ namespace warpgrid::evm {
 constexpr u32 SENDER = 0;  // its account entry: the first that a transaction makes
 constexpr u8 TYPE_ACCESS_LIST = 1, TYPE_FEE_MARKET = 2, TYPE_BLOB = 3, TYPE_SET_CODE = 4;
 
-// ---- intrinsic gas -----------------------------------------------------------------------------------------------------------
+// ---- intrinsic gas --------------------------------------------------------------------------------------------------
 
 struct IntrinsicGas {
     u64 gas;
@@ -40,7 +41,7 @@ WG_FN IntrinsicGas intrinsic_gas(const M& m) {
     return {gas, m.fork() < Fork::Prague ? 0 : GAS_TRANSACTION + GAS_CALLDATA_TOKEN_FLOOR * tokens};
 }
 
-// ---- validation ----------------------------------------------------------------------------------------------------------------
+// ---- validation -----------------------------------------------------------------------------------------------------
 
 struct Fees {
     u256 gas_price;
@@ -116,7 +117,9 @@ WG_FN Rejection check_sender(const M& m, u32 sender, Fees& fees) {
         if (nonce > b.nonce[i]) return Rejection::NonceTooLow;
         if (nonce < b.nonce[i]) return Rejection::NonceTooHigh;
     }
-    fees.blob_gas = b.type[i] == TYPE_BLOB && pays_for_blobs(m) ? GAS_PER_BLOB * (b.blob_hash_offsets[i + 1] - b.blob_hash_offsets[i]) : 0;
+    fees.blob_gas = b.type[i] == TYPE_BLOB && pays_for_blobs(m)
+                        ? GAS_PER_BLOB * (b.blob_hash_offsets[i + 1] - b.blob_hash_offsets[i])
+                        : 0;
     bool overflow = false;
     u64 carry = 0;
     u256 most = multiply_checked(b.max_fee_per_gas[i], b.gas_limit[i], overflow);
@@ -137,7 +140,7 @@ WG_FN Rejection check_sender(const M& m, u32 sender, Fees& fees) {
     return Rejection::None;
 }
 
-// ---- before the first message ----------------------------------------------------------------------------------------------------
+// ---- before the first message ---------------------------------------------------------------------------------------
 
 // EIP-2930: what the access list names is warm, and read only when it is used.
 template <class M>
@@ -185,7 +188,7 @@ WG_NOINLINE void authorize(M& m, u64 i) {
     m.state.set_nonce(entry, m.state.nonce(entry) + 1);
 }
 
-// ---- the first message -------------------------------------------------------------------------------------------------------------
+// ---- the first message ----------------------------------------------------------------------------------------------
 
 template <class M>
 WG_FN Message first_message(const M& m, u32 sender, i64 gas) {
@@ -245,7 +248,7 @@ WG_NOINLINE void begin_call(M& m, typename M::Regs& r, u32 sender, i64 gas) {
     r.gas = static_cast<i64>(request.gas);
 }
 
-// ---- whole ---------------------------------------------------------------------------------------------------------------------------
+// ---- whole ----------------------------------------------------------------------------------------------------------
 
 template <class M>
 WG_FN Rejection validate(M& m, u32 sender, const IntrinsicGas& intrinsic, Fees& fees) {

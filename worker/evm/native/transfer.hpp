@@ -1,4 +1,5 @@
-// A message to an account without code: validated, paid for and written out without a frame or a byte of private memory.
+// A message to an account without code: validated, paid for and written out without a frame or a
+// byte of private memory.
 //
 // Its outcome is to the byte the one of the interpreter, whose rules it uses; the two accounts stay in registers.
 #pragma once
@@ -59,7 +60,8 @@ WG_FN void run_transfer(M& m, const Outputs& outputs) {
     result.request.address = sender.address;
     if (missing == RequestKind::None) {
         result.rejection = validate(m, 0, intrinsic, fees);
-        missing = result.rejection == Rejection::None ? read_account(m.world(), world_number, target) : RequestKind::None;
+        missing =
+            result.rejection == Rejection::None ? read_account(m.world(), world_number, target) : RequestKind::None;
         result.request.address = target.address;
     }
     if (missing != RequestKind::None) {
@@ -76,7 +78,8 @@ WG_FN void run_transfer(M& m, const Outputs& outputs) {
         const u256 value = b.value[i];
         ++sender.nonce;
         sender.flags |= ENTRY_WARM;
-        set_balance(sender, sender.balance - fees.charged - value + multiply_checked(fees.gas_price, limit - used, overflow));
+        set_balance(sender,
+                    sender.balance - fees.charged - value + multiply_checked(fees.gas_price, limit - used, overflow));
         target.flags |= ENTRY_WARM | ENTRY_ASKED;
         if (!is_zero(value)) set_balance(target, target.balance + value);
         result.halt = Halt::Stop;

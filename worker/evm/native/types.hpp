@@ -36,8 +36,8 @@ WG_FN Address load_address(const u8* bytes) {
 }
 
 // ---- the shared base state ------------------------------------------------------------------------------------------
-// Dense arrays of records, each with an open-addressing index of record numbers plus one (0: free) under the upper halves
-// of their hashes, so that a search reads one record. A *world* is one
+// Dense arrays of records, each with an open-addressing index of record numbers plus one (0: free) under the upper
+// halves of their hashes, so that a search reads one record. A *world* is one
 // state among several in the same tables: a batch of unrelated tests, or one world for a whole chain.
 
 using IndexPlace = u64;

@@ -91,7 +91,8 @@ __device__ __forceinline__ Tile tile_of(const Attention& a, u32 number, u32 grou
 __device__ __forceinline__ void prefetch_pages(const Attention& a, const Tile& tile, u32 layer) {
     const u32 first = tile.begin + threadIdx.x * PAGE_POSITIONS;
     for (u32 key = first; key < tile.end; key += blockDim.x * PAGE_POSITIONS)
-        prefetch_bulk(a.page(tile.first_row, key / PAGE_POSITIONS, layer, tile.kv_head).keys, PAGE_POSITIONS * (2 * a.head_width + 12));
+        prefetch_bulk(a.page(tile.first_row, key / PAGE_POSITIONS, layer, tile.kv_head).keys,
+                      PAGE_POSITIONS * (2 * a.head_width + 12));
 }
 
 template <u32 QUERIES, typename Crew>
@@ -106,7 +107,8 @@ __device__ __forceinline__ void score_keys(const Attention& a, const Tile& tile,
     for (u32 i = thread; i < QUERIES * h; i += threads) {
         const u32 query = i / h;
         if (tile.has(query))
-            queries[query][i % h] = a.queries[(static_cast<u64>(tile.row(query)) * a.heads + tile.head(query)) * h + i % h];
+            queries[query][i % h] =
+                a.queries[(static_cast<u64>(tile.row(query)) * a.heads + tile.head(query)) * h + i % h];
     }
     if (thread < QUERIES) {
         const u32 query = thread;

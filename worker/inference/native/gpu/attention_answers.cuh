@@ -20,7 +20,8 @@ constexpr u32 ANSWER_POSITIONS_MAX = 512;     // of one block
 constexpr u32 ANSWER_PREFETCH_BLOCKS = 1024;  // so many blocks keep memory busy by themselves
 static_assert(32767ll * 127 * ANSWER_POSITIONS_MAX < (1ll << 31), "a block's weighted values add up in int32");
 static_assert((1ll << 20) * ANSWER_POSITIONS_MAX < (1ll << 31), "and so do its probabilities");
-static_assert(2 * HEADS_OF_TILE * CLUSTER_MAX <= ANSWER_THREADS && PAGE_POSITIONS * HEADS_OF_TILE == 2 * ANSWER_THREADS);
+static_assert(2 * HEADS_OF_TILE * CLUSTER_MAX <= ANSWER_THREADS &&
+              PAGE_POSITIONS * HEADS_OF_TILE == 2 * ANSWER_THREADS);
 
 template <u32 H>
 struct AnswerMemory {
@@ -60,7 +61,8 @@ struct Answer {
     }
 
     __device__ __forceinline__ PageView page(u32 position) const {
-        const i32 page = a.page_table[static_cast<u64>(a.sequence[row]) * a.pages_per_sequence + position / PAGE_POSITIONS];
+        const i32 page =
+            a.page_table[static_cast<u64>(a.sequence[row]) * a.pages_per_sequence + position / PAGE_POSITIONS];
         return page_view(a.cache, (static_cast<u64>(page) * a.layers + layer) * a.kv_heads + kv_head, H);
     }
 
@@ -73,11 +75,13 @@ struct Answer {
     __device__ __forceinline__ void load_queries() {
         const u64 first = static_cast<u64>(row) * a.heads + first_head;
         if (threadIdx.x < heads * H / 4)
-            reinterpret_cast<u32*>(m.queries)[threadIdx.x] = reinterpret_cast<const u32*>(a.queries + first * H)[threadIdx.x];
+            reinterpret_cast<u32*>(m.queries)[threadIdx.x] =
+                reinterpret_cast<const u32*>(a.queries + first * H)[threadIdx.x];
         if (threadIdx.x < HEADS_OF_TILE) {
             m.scale[threadIdx.x] = {0, -64};
             if (threadIdx.x < heads) {
-                m.scale[threadIdx.x] = mantissa_of(static_cast<u64>(a.query_max[first + threadIdx.x]) * static_cast<u64>(a.attention_mantissa));
+                m.scale[threadIdx.x] = mantissa_of(static_cast<u64>(a.query_max[first + threadIdx.x]) *
+                                                   static_cast<u64>(a.attention_mantissa));
                 m.scale[threadIdx.x].exponent += a.attention_exponent;
             }
             m.own_denominator[threadIdx.x] = 0;
@@ -97,7 +101,8 @@ struct Answer {
             const PageView view = page(key);
             int4 k[H / 16];
 #pragma unroll
-            for (u32 j = 0; j < H / 16; ++j) k[j] = *reinterpret_cast<const int4*>(view.keys + (j * PAGE_POSITIONS + slot) * 16);
+            for (u32 j = 0; j < H / 16; ++j)
+                k[j] = *reinterpret_cast<const int4*>(view.keys + (j * PAGE_POSITIONS + slot) * 16);
             const Mantissa key_scale = {view.key_mantissa[slot], view.key_exponent[slot]};
             const i32 value_reach = (32 - __clz(view.value_max[slot])) << 16;
             i32 dots[HEADS_OF_TILE] = {};
@@ -106,7 +111,8 @@ struct Answer {
 #pragma unroll
                 for (u32 q = 0; q < HEADS_OF_TILE; ++q) {
                     const int4 word = *reinterpret_cast<const int4*>(&m.queries[q][16 * j]);
-                    dots[q] = __dp4a(k[j].w, word.w, __dp4a(k[j].z, word.z, __dp4a(k[j].y, word.y, __dp4a(k[j].x, word.x, dots[q]))));
+                    dots[q] = __dp4a(k[j].w, word.w,
+                                     __dp4a(k[j].z, word.z, __dp4a(k[j].y, word.y, __dp4a(k[j].x, word.x, dots[q]))));
                 }
             }
 #pragma unroll
@@ -165,7 +171,8 @@ struct Answer {
             const PageView view = page(first);
             i32 values[WORDS];
 #pragma unroll
-            for (u32 j = 0; j < WORDS; ++j) values[j] = *reinterpret_cast<const i32*>(view.values + ((part * WORDS + j) * H + entry) * 4);
+            for (u32 j = 0; j < WORDS; ++j)
+                values[j] = *reinterpret_cast<const i32*>(view.values + ((part * WORDS + j) * H + entry) * 4);
             const i32 value_max = view.value_max[threadIdx.x % PAGE_POSITIONS];
             __syncthreads();
             weigh(first, value_max, probabilities);

@@ -47,7 +47,8 @@ struct __align__(16) Chunk {
 template <u32 HEAD_WIDTH, bool WITH_VALUES>
 struct ChunkFetcher {
     using Chunk = exact::Chunk<HEAD_WIDTH, WITH_VALUES>;
-    static constexpr u32 THREADS = 32 * TENSOR_WARPS, ROUNDS = CHUNK * HEAD_WIDTH / 16 / THREADS, ROW_PARTS = HEAD_WIDTH / 4;
+    static constexpr u32 THREADS = 32 * TENSOR_WARPS, ROUNDS = CHUNK * HEAD_WIDTH / 16 / THREADS,
+                         ROW_PARTS = HEAD_WIDTH / 4;
     static_assert(ROUNDS * 16 * THREADS == CHUNK * HEAD_WIDTH && THREADS % CHUNK == 0 && THREADS % ROW_PARTS == 0);
     const u8* base;
     const i32* pages;
@@ -56,7 +57,8 @@ struct ChunkFetcher {
     u64 page;  // where the page of the next chunk is
 
     __device__ __forceinline__ ChunkFetcher(const Attention& a, u32 layer, u32 tile) {
-        const u32 row = static_cast<u32>(a.tile_row[tile]), parts = (a.heads / a.kv_heads + WARP_QUERIES - 1) / WARP_QUERIES;
+        const u32 row = static_cast<u32>(a.tile_row[tile]),
+                  parts = (a.heads / a.kv_heads + WARP_QUERIES - 1) / WARP_QUERIES;
         const u64 head_bytes = PAGE_POSITIONS * (2ull * HEAD_WIDTH + 12);
         const u32 i = threadIdx.x;
         chunks = static_cast<u32>(a.position[a.tile_row[tile + 1] - 1]) / CHUNK + 1;
@@ -87,7 +89,8 @@ struct ChunkFetcher {
             }
             from += PAGE_POSITIONS * HEAD_WIDTH;
             if (i < 3 * CHUNK / 4)
-                copy_async(target.scales[i / 8] + i % 8 * 4, from + (i / 8 * PAGE_POSITIONS + half * CHUNK + i % 8 * 4) * 4);
+                copy_async(target.scales[i / 8] + i % 8 * 4,
+                           from + (i / 8 * PAGE_POSITIONS + half * CHUNK + i % 8 * 4) * 4);
             if (half == 1 && chunk + 1 < chunks) page = static_cast<u64>(pages[(chunk + 1) / 2]) * page_stride;
         }
         copy_async_commit();
@@ -96,8 +99,8 @@ struct ChunkFetcher {
 
 // work(chunk, first) for each 32 positions from `first` on, by all threads of the block.
 template <u32 HEAD_WIDTH, bool WITH_VALUES, typename Work>
-__device__ __forceinline__ void for_chunks(Chunk<HEAD_WIDTH, WITH_VALUES> (&ring)[CHUNK_STAGES], const Attention& a, u32 layer,
-                                           const Work& work) {
+__device__ __forceinline__ void for_chunks(Chunk<HEAD_WIDTH, WITH_VALUES> (&ring)[CHUNK_STAGES], const Attention& a,
+                                           u32 layer, const Work& work) {
     ChunkFetcher<HEAD_WIDTH, WITH_VALUES> fetcher(a, layer, tile_number());
 #pragma unroll
     for (u32 chunk = 0; chunk + 1 < CHUNK_STAGES; ++chunk) fetcher.fetch(ring[chunk], chunk);
@@ -128,8 +131,10 @@ struct LaneQueries {
     i32 last_of_warp, first_of_warp, key_exponent_max;
 
     __device__ __forceinline__ LaneQueries(const Attention& a, u32 tile, u32 group) {
-        const u32 heads = a.heads / a.kv_heads, part_heads = min(WARP_QUERIES, heads), parts = (heads + WARP_QUERIES - 1) / WARP_QUERIES;
-        const u32 first_row = static_cast<u32>(a.tile_row[tile]), rows = static_cast<u32>(a.tile_row[tile + 1]) - first_row;
+        const u32 heads = a.heads / a.kv_heads, part_heads = min(WARP_QUERIES, heads),
+                  parts = (heads + WARP_QUERIES - 1) / WARP_QUERIES;
+        const u32 first_row = static_cast<u32>(a.tile_row[tile]),
+                  rows = static_cast<u32>(a.tile_row[tile + 1]) - first_row;
         const u32 part = group % parts * WARP_QUERIES, own_heads = min(part_heads, heads - part);
         const u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32;
         last_of_warp = -1;
@@ -150,7 +155,8 @@ struct LaneQueries {
                 exponent = max(exponent, scale[e].exponent);
                 first_of_warp = min(first_of_warp, last[e]);
             }
-            factor[e] = static_cast<double>(scale[e].mantissa) * __hiloint2double((1023 - 7 + scale[e].exponent) << 20, 0);
+            factor[e] =
+                static_cast<double>(scale[e].mantissa) * __hiloint2double((1023 - 7 + scale[e].exponent) << 20, 0);
             offset[e] = -(4503599627370496.0 + 2147483648.0) * factor[e];
             last_of_warp = max(last_of_warp, last[e]);
         }
@@ -161,9 +167,11 @@ struct LaneQueries {
         for (u32 step = 0; step < STEPS; ++step) {
 #pragma unroll
             for (u32 i = 0; i < 4; ++i)
-                words[step][i] = last[i % 2] < 0 ? 0
-                                                 : *reinterpret_cast<const u32*>(a.queries + static_cast<u64>(at[i % 2]) * 32 * STEPS +
-                                                                                 32 * step + i / 2 * 16 + lane % 4 * 4);
+                words[step][i] =
+                    last[i % 2] < 0
+                        ? 0
+                        : *reinterpret_cast<const u32*>(a.queries + static_cast<u64>(at[i % 2]) * 32 * STEPS +
+                                                        32 * step + i / 2 * 16 + lane % 4 * 4);
         }
     }
 
@@ -193,13 +201,14 @@ struct LaneQueries {
 
 // The eight scores of a lane where shifts are not those that `twice_floor` serves: [e][i]. Rare, so kept out of the way
 // of the straight line that the others are.
-__device__ __noinline__ void scores_slow(i32 (&scores)[2][4], const u32 (&dots)[2][4], const i32 (&mantissa)[4], const i32 (&exponent)[4],
-                                         const Mantissa (&scale)[2]) {
+__device__ __noinline__ void scores_slow(i32 (&scores)[2][4], const u32 (&dots)[2][4], const i32 (&mantissa)[4],
+                                         const i32 (&exponent)[4], const Mantissa (&scale)[2]) {
 #pragma unroll 1
     for (u32 e = 0; e < 2; ++e) {
 #pragma unroll 1
         for (u32 i = 0; i < 4; ++i)
-            scores[e][i] = score_value(static_cast<i32>(dots[i / 2][2 * e + i % 2] ^ (1u << 31)), {mantissa[i], exponent[i]}, scale[e]);
+            scores[e][i] = score_value(static_cast<i32>(dots[i / 2][2 * e + i % 2] ^ (1u << 31)),
+                                       {mantissa[i], exponent[i]}, scale[e]);
     }
 }
 
@@ -228,8 +237,10 @@ struct LaneKeys {
         return __all_sync(~0u, max(max(exponent.x, exponent.y), max(exponent.z, exponent.w)) <= exponent_max);
     }
     // Scores by the plain way: scores[e][i]. Copies, so that what is given stays in registers elsewhere.
-    __device__ __forceinline__ void slow(i32 (&scores)[2][4], const u32 (&dots)[2][4], const Mantissa (&scale)[2]) const {
-        const i32 mantissas[4] = {mantissa.x, mantissa.y, mantissa.z, mantissa.w}, exponents[4] = {exponent.x, exponent.y, exponent.z, exponent.w};
+    __device__ __forceinline__ void slow(i32 (&scores)[2][4], const u32 (&dots)[2][4],
+                                         const Mantissa (&scale)[2]) const {
+        const i32 mantissas[4] = {mantissa.x, mantissa.y, mantissa.z, mantissa.w},
+                  exponents[4] = {exponent.x, exponent.y, exponent.z, exponent.w};
         const Mantissa scales[2] = {scale[0], scale[1]};
         u32 copied[2][4];
 #pragma unroll
@@ -269,7 +280,8 @@ struct LaneMaxima {
                     const i32 twice = q.twice_floor(e, dots[i / 2][2 * e + i % 2], key);
                     const bool there = !MASKED || position + static_cast<i32>(i) <= q.last[e];
                     twice_score[e] = max(twice_score[e], there ? twice : -2 * SCORE_MAX);
-                    twice_reach[e] = __viaddmax_s32(there ? twice : -2 * SCORE_MAX, there ? bits << 17 : 0, twice_reach[e]);
+                    twice_reach[e] =
+                        __viaddmax_s32(there ? twice : -2 * SCORE_MAX, there ? bits << 17 : 0, twice_reach[e]);
                 }
             }
             return;
@@ -351,16 +363,18 @@ struct LaneSums {
     }
 
     // The weight of a score, given as 2 (score_max - score), or one more.
-    __device__ __forceinline__ u32 weight(u32 e, u32 twice_below, u32 value_max, const i32* exp2, bool there, u32& probabilities) const {
-        const u32 entry = *reinterpret_cast<const u32*>(reinterpret_cast<const u8*>(exp2) + (twice_below >> 3 & 0x3FFC));
+    __device__ __forceinline__ u32 weight(u32 e, u32 twice_below, u32 value_max, const i32* exp2, bool there,
+                                          u32& probabilities) const {
+        const u32 entry =
+            *reinterpret_cast<const u32*>(reinterpret_cast<const u8*>(exp2) + (twice_below >> 3 & 0x3FFC));
         const u32 p = there ? shift_right(entry, twice_below >> 17) : 0;
         probabilities += p;
         return min(static_cast<u32>((static_cast<u64>(p) * value_max + half_unit[e]) >> shift[e]), 32767u);
     }
 
     template <bool MASKED, typename Chunk>
-    __device__ __forceinline__ void weigh(LaneWeights& weights, const LaneQueries<STEPS>& q, const Chunk& chunk, i32 first, u32 half,
-                                          const i32* exp2) {
+    __device__ __forceinline__ void weigh(LaneWeights& weights, const LaneQueries<STEPS>& q, const Chunk& chunk,
+                                          i32 first, u32 half, const i32* exp2) {
         const i32 position = first + static_cast<i32>(16 * half + threadIdx.x % 4 * 4);
         const LaneKeys keys(chunk, half);
         u32 dots[2][4], w[2][4], probabilities[2] = {};
@@ -372,7 +386,8 @@ struct LaneSums {
 #pragma unroll
                 for (u32 e = 0; e < 2; ++e) {
                     const u32 twice = static_cast<u32>(q.twice_floor(e, dots[i / 2][2 * e + i % 2], key));
-                    w[e][i] = weight(e, 2 * static_cast<u32>(score_max[e]) - twice, static_cast<u32>(LaneKeys::of(keys.value_max, i)), exp2,
+                    w[e][i] = weight(e, 2 * static_cast<u32>(score_max[e]) - twice,
+                                     static_cast<u32>(LaneKeys::of(keys.value_max, i)), exp2,
                                      !MASKED || position + static_cast<i32>(i) <= q.last[e], probabilities[e]);
                 }
             }
@@ -386,7 +401,8 @@ struct LaneSums {
                     const bool there = !MASKED || position + static_cast<i32>(i) <= q.last[e];
                     const i32 p = there ? exp2_value(static_cast<u32>(score_max[e] - scores[e][i]), exp2) : 0;
                     probabilities[e] += static_cast<u32>(p);
-                    w[e][i] = there ? static_cast<u32>(attention_weight(p, LaneKeys::of(keys.value_max, i), shift[e])) : 0;
+                    w[e][i] =
+                        there ? static_cast<u32>(attention_weight(p, LaneKeys::of(keys.value_max, i), shift[e])) : 0;
                 }
             }
         }
@@ -429,7 +445,8 @@ struct LaneSums {
                     Quad four;
 #pragma unroll
                     for (u32 j = 0; j < 4; ++j)
-                        four.value[j] = scale.output(256ll * high[4 * g + j][2 * e + column] + low[4 * g + j][2 * e + column]);
+                        four.value[j] =
+                            scale.output(256ll * high[4 * g + j][2 * e + column] + low[4 * g + j][2 * e + column]);
                     store_quad(out + 32 * g + 4 * column, four);
                 }
             }

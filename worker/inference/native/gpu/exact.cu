@@ -36,7 +36,8 @@ using namespace warpgrid::exact;
 // One block packs 16 rows, K_BLOCK columns of a matrix (layout.cuh).
 KERNEL(128) pack_weights(i8* packed, const i8* weights, u32 outputs, u32 columns, u32 paired) {
     const u32 row = threadIdx.x / 8, part = threadIdx.x % 8;
-    const u32 source = packed_source(blockIdx.y * WEIGHT_ROWS + row, outputs, paired != 0), column = blockIdx.x * K_BLOCK + part * 16;
+    const u32 source = packed_source(blockIdx.y * WEIGHT_ROWS + row, outputs, paired != 0),
+              column = blockIdx.x * K_BLOCK + part * 16;
     int4 bytes = {0, 0, 0, 0};
     if (source < outputs && column < columns)
         bytes = *reinterpret_cast<const int4*>(weights + static_cast<u64>(source) * columns + column);
@@ -44,11 +45,11 @@ KERNEL(128) pack_weights(i8* packed, const i8* weights, u32 outputs, u32 columns
     *reinterpret_cast<int4*>(block + swizzled(row, part * 16)) = bytes;
 }
 
-#define PRODUCT(name, kernel, tile_rows, stages, cluster)                                                              \
-    kernel(PRODUCT_THREADS) name(i32* sums, const i8* weights, const i8* activations, u32 outputs, u32 rows, u32 columns, \
-                                 u32 splits) {                                                                         \
-        product<tile_rows, stages, cluster>({weights, activations, outputs, rows, columns, splits},                    \
-                                            StoreSums{sums, outputs, rows});                                           \
+#define PRODUCT(name, kernel, tile_rows, stages, cluster)                                                           \
+    kernel(PRODUCT_THREADS)                                                                                         \
+        name(i32* sums, const i8* weights, const i8* activations, u32 outputs, u32 rows, u32 columns, u32 splits) { \
+        product<tile_rows, stages, cluster>({weights, activations, outputs, rows, columns, splits},                 \
+                                            StoreSums{sums, outputs, rows});                                        \
     }
 
 #define KERNEL_ALONE(threads) KERNEL_RESIDENT(threads, 2)  // this product and the one after next
@@ -59,31 +60,33 @@ PRODUCT(product_64, KERNEL_ALONE, 64, 4, 1)
 PRODUCT(product_128, KERNEL_PAIR, 128, 6, 2)
 PRODUCT(product_256, KERNEL_LARGE, 256, 4, 2)
 
-#define PRODUCT_RESIDUAL(name, limbs)                                                                                  \
-    KERNEL_LARGE(PRODUCT_THREADS)                                                                                      \
-    name(i32* residual, const i8* weights, const i8* activations, u32 outputs, u32 rows, u32 columns, const i32* mantissa, \
-         const i32* row_shift, const Scale* scale) {                                                                   \
-        __shared__ Scale tile_scale[256];                                                                              \
-        __shared__ i32 exponent_max;                                                                                   \
-        if (threadIdx.x == 0) exponent_max = EXPONENT_MIN;                                                             \
-        product<256, 4, 2>(                                                                                            \
-            {weights, activations, outputs, rows, columns, 1},                                                         \
-            AddToResidual<limbs>{residual, mantissa, row_shift, scale, {tile_scale, &exponent_max}, outputs, rows});   \
+#define PRODUCT_RESIDUAL(name, limbs)                                                                                \
+    KERNEL_LARGE(PRODUCT_THREADS)                                                                                    \
+    name(i32* residual, const i8* weights, const i8* activations, u32 outputs, u32 rows, u32 columns,                \
+         const i32* mantissa, const i32* row_shift, const Scale* scale) {                                            \
+        __shared__ Scale tile_scale[256];                                                                            \
+        __shared__ i32 exponent_max;                                                                                 \
+        if (threadIdx.x == 0) exponent_max = EXPONENT_MIN;                                                           \
+        product<256, 4, 2>(                                                                                          \
+            {weights, activations, outputs, rows, columns, 1},                                                       \
+            AddToResidual<limbs>{residual, mantissa, row_shift, scale, {tile_scale, &exponent_max}, outputs, rows}); \
     }
 
 PRODUCT_RESIDUAL(product_residual_8, 1)
 PRODUCT_RESIDUAL(product_residual_16, 2)
 
 KERNEL_LARGE(PRODUCT_THREADS)
-product_gated(i32* hidden, const i8* weights, const i8* activations, u32 outputs, u32 rows, u32 columns, const i32* mantissa,
-              const i32* row_shift, const Scale* scale, i32* hidden_max, const i32* sigmoid, i32 hidden_fraction) {
+product_gated(i32* hidden, const i8* weights, const i8* activations, u32 outputs, u32 rows, u32 columns,
+              const i32* mantissa, const i32* row_shift, const Scale* scale, i32* hidden_max, const i32* sigmoid,
+              i32 hidden_fraction) {
     __shared__ i32 table[SIGMOID_ENTRIES], tile_max[256];
     __shared__ Scale tile_scale[256];
     __shared__ i32 exponent_max;
     if (threadIdx.x == 0) exponent_max = EXPONENT_MIN;
     for (u32 i = threadIdx.x; i < SIGMOID_ENTRIES; i += blockDim.x) table[i] = sigmoid[i];
-    product<256, 4, 2>({weights, activations, outputs, rows, columns, 1},
-                       Gate{hidden, hidden_max, tile_max, {tile_scale, &exponent_max}, table, mantissa, row_shift, scale, outputs / 2, rows, hidden_fraction});
+    const Gate gate = {hidden, hidden_max, tile_max, {tile_scale, &exponent_max}, table, mantissa, row_shift, scale,
+                       outputs / 2, rows, hidden_fraction};
+    product<256, 4, 2>({weights, activations, outputs, rows, columns, 1}, gate);
 }
 
 // A table of 4,096 words on its way into the L2 cache, which a layer's weights have swept since it was last read.
@@ -99,15 +102,17 @@ KERNEL(1024) embed(i32* residual, const i8* embedding, const u16* mantissa, cons
     if (threadIdx.x == 0) best[row] = 0;
     for (u32 layer = threadIdx.x; row == 0 && layer < layers; layer += blockDim.x) claimed[layer] = 0;
     for (u32 i = threadIdx.x; i < width; i += blockDim.x)
-        residual[row * width + i] = embedding_value(embedding[from * width + i], mantissa[from], exponent[from], fraction);
+        residual[row * width + i] =
+            embedding_value(embedding[from * width + i], mantissa[from], exponent[from], fraction);
 }
 
 // Where `sums` is not null: residual += the product. Where `out` is not null: the row quantised for the next product.
 // Where `boundary` is not null: the residual row for the trace. `rows_wanted` chooses rows, or is null for all.
-KERNEL(1024) residual_norm(i32* residual, const i32* sums, const i32* mantissa, const i32* row_shift, const Scale* in_scale,
-                           u32 in_bits, u32 splits, i8* out, u32 out_bits, u32 block_bytes, Scale* out_scale, u32 width, i32 fraction,
-                           u64 epsilon_q48, i32* boundary, u64 boundary_stride, const i32* rows_wanted, i32* hidden_max,
-                           i32* attended_max) {
+KERNEL(1024)
+residual_norm(i32* residual, const i32* sums, const i32* mantissa, const i32* row_shift, const Scale* in_scale,
+              u32 in_bits, u32 splits, i8* out, u32 out_bits, u32 block_bytes, Scale* out_scale, u32 width,
+              i32 fraction, u64 epsilon_q48, i32* boundary, u64 boundary_stride, const i32* rows_wanted,
+              i32* hidden_max, i32* attended_max) {
     allow_next();
     const Product product = {sums, mantissa, row_shift, gridDim.x, width, in_bits, splits};
     if (sums)
@@ -143,8 +148,10 @@ KERNEL(1024) residual_norm(i32* residual, const i32* sums, const i32* mantissa, 
 
 // residual_norm where there is no product to add and each thread has four values: the short code of an answer alone, as
 // each layer fetches it again.
-KERNEL_RESIDENT(1024, 2) norm_rows(const i32* residual, i8* out, u32 out_bits, u32 block_bytes, Scale* out_scale, u32 width,
-                              i32 fraction, u64 epsilon_q48, i32* boundary, u64 boundary_stride, const i32* rows_wanted, i32* hidden_max, i32* attended_max) {
+KERNEL_RESIDENT(1024, 2)
+norm_rows(const i32* residual, i8* out, u32 out_bits, u32 block_bytes, Scale* out_scale, u32 width, i32 fraction,
+          u64 epsilon_q48, i32* boundary, u64 boundary_stride, const i32* rows_wanted, i32* hidden_max,
+          i32* attended_max) {
     take_turn();
     const u32 row = rows_wanted ? static_cast<u32>(rows_wanted[blockIdx.x]) : blockIdx.x, i = 4 * threadIdx.x;
     Quad x[1] = {};
@@ -158,9 +165,9 @@ KERNEL_RESIDENT(1024, 2) norm_rows(const i32* residual, i8* out, u32 out_bits, u
 constexpr u32 HEADS_OF_BLOCK = 8;
 
 // One warp for each head of row blockIdx.x.
-KERNEL(32 * HEADS_OF_BLOCK) prepare_heads(const i32* sums, const i32* mantissa, const i32* row_shift, const Scale* scale,
-                                          u32 bits, u32 splits, const i32* bias, const Heads* state, const i32* query_norm,
-                                          const i32* key_norm, u8* kv_rows, u32 layer) {
+KERNEL(32 * HEADS_OF_BLOCK)
+prepare_heads(const i32* sums, const i32* mantissa, const i32* row_shift, const Scale* scale, u32 bits, u32 splits,
+              const i32* bias, const Heads* state, const i32* query_norm, const i32* key_norm, u8* kv_rows, u32 layer) {
     allow_next();
     const u32 row = blockIdx.x, head = blockIdx.y * HEADS_OF_BLOCK + threadIdx.x / 32;
     Heads heads = *state;
@@ -169,7 +176,8 @@ KERNEL(32 * HEADS_OF_BLOCK) prepare_heads(const i32* sums, const i32* mantissa, 
     heads.kv_rows = kv_rows;
     const u32 all = heads.heads + 2 * heads.kv_heads;
     const Product product = {sums, mantissa, row_shift, gridDim.x, all * heads.head_width, bits, splits};
-    for (u32 i = threadIdx.x % 32; splits > 0 && head < all && i < heads.head_width; i += 32) product.prefetch(head * heads.head_width + i);
+    for (u32 i = threadIdx.x % 32; splits > 0 && head < all && i < heads.head_width; i += 32)
+        product.prefetch(head * heads.head_width + i);
     prefetch_angles(heads, row);
     await_previous();
     if (head >= all) return;
@@ -184,19 +192,20 @@ KERNEL(32 * HEADS_OF_BLOCK) prepare_heads(const i32* sums, const i32* mantissa, 
 }
 
 // In clusters of gridDim.z blocks.
-#define ATTEND_ANSWERS(width)                                                                                            \
-    KERNEL_RESIDENT(ANSWER_THREADS, 4) attend_answers_##width(const Attention* attention, u32 layer, i32* attended, i32* attended_max) { \
-        __shared__ __align__(16) AnswerMemory<width> memory;                                                             \
-        const Attention a = *attention;                                                                                  \
-        Answer<width> answer(a, memory, layer);                                                                          \
-        allow_next();                                                                                                    \
-        prefetch_table(a.exp2);                                                                                          \
-        if (gridDim.x * gridDim.y * gridDim.z < ANSWER_PREFETCH_BLOCKS) answer.prefetch();                               \
-        await_previous();                                                                                                \
-        answer.load_queries();                                                                                           \
-        answer.score();                                                                                                  \
-        answer.add_values();                                                                                             \
-        answer.finish(attended, attended_max);                                                                           \
+#define ATTEND_ANSWERS(width)                                                                         \
+    KERNEL_RESIDENT(ANSWER_THREADS, 4)                                                                \
+    attend_answers_##width(const Attention* attention, u32 layer, i32* attended, i32* attended_max) { \
+        __shared__ __align__(16) AnswerMemory<width> memory;                                          \
+        const Attention a = *attention;                                                               \
+        Answer<width> answer(a, memory, layer);                                                       \
+        allow_next();                                                                                 \
+        prefetch_table(a.exp2);                                                                       \
+        if (gridDim.x * gridDim.y * gridDim.z < ANSWER_PREFETCH_BLOCKS) answer.prefetch();            \
+        await_previous();                                                                             \
+        answer.load_queries();                                                                        \
+        answer.score();                                                                               \
+        answer.add_values();                                                                          \
+        answer.finish(attended, attended_max);                                                        \
     }
 ATTEND_ANSWERS(64)
 ATTEND_ANSWERS(128)
@@ -225,7 +234,8 @@ KERNEL_RESIDENT(256, 2) add_values_4(const Attention* attention, u32 layer) {
     allow_next();
     prefetch_table(attention->exp2);
     await_previous();
-    add_values<4 * HEADS_OF_TILE, BlockCrew>(*attention, tile_of(*attention, blockIdx.x, blockIdx.y, blockIdx.z), layer);
+    add_values<4 * HEADS_OF_TILE, BlockCrew>(*attention, tile_of(*attention, blockIdx.x, blockIdx.y, blockIdx.z),
+                                             layer);
 }
 
 #define ATTEND_MAXIMA(width)                                                                               \
@@ -249,7 +259,8 @@ ATTEND(64)
 ATTEND(128)
 
 // A row of attended values, whose largest magnitude is at most the block's largest `a`, quantised for `o`.
-__device__ __forceinline__ void quantise_attended_row(const i32* attended, i32 a, u32 width, const Quantised& to, Scale* scale) {
+__device__ __forceinline__ void quantise_attended_row(const i32* attended, i32 a, u32 width, const Quantised& to,
+                                                      Scale* scale) {
     __shared__ i32 partial[32];
     const u32 row = blockIdx.x;
     a = crew_reduce<BlockCrew>(a, partial, Larger());
@@ -332,7 +343,9 @@ KERNEL(256) gated(const i32* sums, const i32* mantissa, const i32* row_shift, co
 }
 
 // A row's part, quantised for the next product; `row_max` has the largest magnitude of each row.
-KERNEL(256) quantise_rows(const i32* rows, const i32* row_max, i8* out, u32 bits, u32 block_bytes, Scale* scale, u32 width, i32 fraction) {
+KERNEL(256)
+quantise_rows(const i32* rows, const i32* row_max, i8* out, u32 bits, u32 block_bytes, Scale* scale, u32 width,
+              i32 fraction) {
     take_turn();
     const u32 row = blockIdx.y, i = first_item();
     const i32 a = row_max[row];
@@ -344,8 +357,8 @@ KERNEL(256) quantise_rows(const i32* rows, const i32* row_max, i8* out, u32 bits
 
 // Products of few rows, finished where they are made (stream.cuh); `own`: of a row that blocks quantise for themselves.
 #define KERNEL_STREAM KERNEL_RESIDENT(STREAM_THREADS, 3)
-#define STREAM_ARGUMENTS                                                                                                \
-    const i8 *weights, u32 outputs, u32 rows, u32 columns, u32 stages, u32 bits, u32 *claimed, const i32 *mantissa,   \
+#define STREAM_ARGUMENTS                                                                                            \
+    const i8 *weights, u32 outputs, u32 rows, u32 columns, u32 stages, u32 bits, u32 *claimed, const i32 *mantissa, \
         const i32 *row_shift
 #define STREAM_OPERANDS(activations) {weights, activations, outputs, rows, columns, stages, claimed}
 #define STREAM_SCALES(scale) {mantissa, row_shift, scale, rows * 8 / bits, bits / 8}
@@ -369,14 +382,14 @@ KERNEL_STREAM stream_residual_own(STREAM_ARGUMENTS, OWN_ROW_ARGUMENTS, i32* resi
     stream_product(STREAM_OPERANDS(nullptr), OWN_ROW, StreamResidual{residual, STREAM_SCALES(nullptr), outputs});
 }
 
-KERNEL_STREAM stream_gated(STREAM_ARGUMENTS, const i8* activations, const Scale* scale, i32* hidden, i32* largest_hidden,
-                           const i32* sigmoid, i32 hidden_fraction) {
+KERNEL_STREAM stream_gated(STREAM_ARGUMENTS, const i8* activations, const Scale* scale, i32* hidden,
+                           i32* largest_hidden, const i32* sigmoid, i32 hidden_fraction) {
     stream_product(STREAM_OPERANDS(activations), Fetched{},
                    StreamGated{hidden, largest_hidden, STREAM_SCALES(scale), sigmoid, outputs / 2, hidden_fraction});
 }
 
-KERNEL_STREAM stream_gated_own(STREAM_ARGUMENTS, OWN_ROW_ARGUMENTS, i32* hidden, i32* largest_hidden, const i32* sigmoid,
-                               i32 hidden_fraction) {
+KERNEL_STREAM stream_gated_own(STREAM_ARGUMENTS, OWN_ROW_ARGUMENTS, i32* hidden, i32* largest_hidden,
+                               const i32* sigmoid, i32 hidden_fraction) {
     stream_product(STREAM_OPERANDS(nullptr), OWN_ROW,
                    StreamGated{hidden, largest_hidden, STREAM_SCALES(nullptr), sigmoid, outputs / 2, hidden_fraction});
 }

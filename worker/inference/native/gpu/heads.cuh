@@ -67,7 +67,8 @@ __device__ __noinline__ void norm_head(HeadPairs<PAIRS>& z, u32 lane, u32 half, 
 }
 
 template <u32 PAIRS>
-__device__ __forceinline__ void rotate_head(HeadPairs<PAIRS>& z, u32 lane, u32 half, const i16* cosines, const i16* sines) {
+__device__ __forceinline__ void rotate_head(HeadPairs<PAIRS>& z, u32 lane, u32 half, const i16* cosines,
+                                            const i16* sines) {
 #pragma unroll
     for (u32 j = 0; j < PAIRS; ++j) {
         const u32 i = lane + 32 * j;
@@ -140,7 +141,8 @@ __device__ __forceinline__ void prepare_head_of(const Heads& h, u32 layer, u32 r
     const i32 a = z.largest();
     const i64 reciprocal = reciprocal_of(8, a);
     const u32 kv_head = is_query ? 0 : (head - h.heads) % h.kv_heads, slot = at % PAGE_POSITIONS;
-    const i32 page = is_query ? 0 : h.page_table[static_cast<u64>(h.sequence[row]) * h.pages_per_sequence + at / PAGE_POSITIONS];
+    const i32 page =
+        is_query ? 0 : h.page_table[static_cast<u64>(h.sequence[row]) * h.pages_per_sequence + at / PAGE_POSITIONS];
     const PageView view = page_view(h.cache, (static_cast<u64>(page) * h.layers + layer) * h.kv_heads + kv_head, width);
     u8* kept = h.kv_rows && !is_query
                    ? h.kv_rows + ((static_cast<u64>(row) * h.layers + layer) * h.kv_heads + kv_head) * (2 * width + 8) +

@@ -20,7 +20,9 @@ constexpr u32 ACTIVATION_BLOCK_BYTES = ACTIVATION_ROWS * K_BLOCK;
 __device__ __forceinline__ u32 k_blocks(u32 columns) { return (columns + K_BLOCK - 1) / K_BLOCK; }
 
 // Of byte `k` (< 128) of row `row` of a block.
-__device__ __forceinline__ u32 swizzled(u32 row, u32 k) { return row * K_BLOCK + (((k / 16) ^ (row % 8)) * 16) + k % 16; }
+__device__ __forceinline__ u32 swizzled(u32 row, u32 k) {
+    return row * K_BLOCK + (((k / 16) ^ (row % 8)) * 16) + k % 16;
+}
 
 // `block_bytes` are ACTIVATION_BLOCK_BYTES, or less where there are fewer rows than a block has.
 __device__ __forceinline__ u64 activation_offset(u32 row, u32 k, u32 blocks, u32 block_bytes) {

@@ -36,14 +36,15 @@ constexpr u32 LARGE_REGISTERS = 144;
 #define WG_ACC4(a, i) "+r"((a)[i]), "+r"((a)[(i) + 1]), "+r"((a)[(i) + 2]), "+r"((a)[(i) + 3])
 #define WG_ACC16(a, i) WG_ACC4(a, i), WG_ACC4(a, (i) + 4), WG_ACC4(a, (i) + 8), WG_ACC4(a, (i) + 12)
 #define WG_ACC64(a, i) WG_ACC16(a, i), WG_ACC16(a, (i) + 16), WG_ACC16(a, (i) + 32), WG_ACC16(a, (i) + 48)
-#define WG_WGMMA(columns, registers, first, second, always, ...)                                              \
-    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " always ", 0;\n"                                          \
-                 "wgmma.mma_async.sync.aligned.m64n" columns "k32.s32.s8.s8 {" registers "}, " first ", " second ", p;\n}\n" \
-                 : __VA_ARGS__                                                                                \
+#define WG_WGMMA(columns, registers, first, second, always, ...)                           \
+    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " always ", 0;\n"                       \
+                 "wgmma.mma_async.sync.aligned.m64n" columns "k32.s32.s8.s8 "              \
+                 "{" registers "}, " first ", " second ", p;\n}\n"                         \
+                 : __VA_ARGS__                                                             \
                  : "l"(weights), "l"(activations), "r"(1))
 
-// acc += 64 weight rows times COLUMNS activation rows, over 32 bytes of K. Asynchronous: see wgmma_wait. 256 columns are
-// two instructions: the one for them needs 154 registers at launch (see LARGE_REGISTERS) and was no faster.
+// acc += 64 weight rows times COLUMNS activation rows, over 32 bytes of K. Asynchronous: see wgmma_wait. 256 columns
+// are two instructions: the one for them needs 154 registers at launch (see LARGE_REGISTERS) and was no faster.
 template <u32 COLUMNS>
 __device__ __forceinline__ void wgmma(i32* acc, u64 weights, u64 activations) {
     if constexpr (COLUMNS == 8) {
@@ -158,11 +159,14 @@ struct Walk {
         unit += gridDim.x / CLUSTER;
         enter();
     }
+    __device__ __forceinline__ u64 block_of(u32 panel, u32 block) const {
+        return static_cast<u64>(panel) * tiles.blocks + block;
+    }
     __device__ __forceinline__ void enter() {
         const u32 row = tiles.first_row(unit), block = tiles.begin(unit);
         left = tiles.end(unit) - block;
-        weights = operands.weights + (static_cast<u64>(tiles.first_output(unit, rank) / WEIGHT_ROWS) * tiles.blocks + block) * WEIGHT_BLOCK_BYTES;
-        activations = operands.activations + (static_cast<u64>(row / ACTIVATION_ROWS) * tiles.blocks + block) * ACTIVATION_BLOCK_BYTES +
+        weights = operands.weights + block_of(tiles.first_output(unit, rank) / WEIGHT_ROWS, block) * WEIGHT_BLOCK_BYTES;
+        activations = operands.activations + block_of(row / ACTIVATION_ROWS, block) * ACTIVATION_BLOCK_BYTES +
                       row % ACTIVATION_ROWS * K_BLOCK;
     }
 };
@@ -171,7 +175,8 @@ struct Walk {
 // ended.
 template <u32 ROWS, u32 STAGES, u32 CLUSTER>
 struct Feeder {
-    static constexpr u32 PARTS = ROWS > ACTIVATION_ROWS ? ROWS / ACTIVATION_ROWS : 1, PART_BYTES = ROWS / PARTS * K_BLOCK;
+    static constexpr u32 PARTS = ROWS > ACTIVATION_ROWS ? ROWS / ACTIVATION_ROWS : 1,
+                         PART_BYTES = ROWS / PARTS * K_BLOCK;
     static_assert(PARTS % CLUSTER == 0);
     const Ring<ROWS, STAGES>& ring;
     u32 rank, blocks;
@@ -197,7 +202,8 @@ struct Feeder {
         barrier_expect(full, ring.STAGE_BYTES);
 #pragma unroll
         for (u32 i = 0; i < TILE_OUTPUTS / WEIGHT_ROWS; ++i)
-            copy_bulk(at + i * WEIGHT_BLOCK_BYTES, weights + static_cast<u64>(i) * blocks * WEIGHT_BLOCK_BYTES, WEIGHT_BLOCK_BYTES, full);
+            copy_bulk(at + i * WEIGHT_BLOCK_BYTES, weights + static_cast<u64>(i) * blocks * WEIGHT_BLOCK_BYTES,
+                      WEIGHT_BLOCK_BYTES, full);
     }
 
     __device__ __forceinline__ void fetch_activations(const i8* activations, u32 use) const {
@@ -256,7 +262,8 @@ __device__ __forceinline__ void multiply(const Tiles<ROWS, CLUSTER>& tiles, cons
 #pragma unroll
         for (u32 i = 0; i < ROWS / 2; ++i) asm volatile("" : "+r"(acc[i])::"memory");  // not to be read before the wait
         finish(acc, Place{tiles.first_row(unit) + lane % 4 * 2,
-                          tiles.first_output(unit, rank) + group * GROUP_OUTPUTS + warp * 16 + lane / 4, tiles.split(unit)});
+                          tiles.first_output(unit, rank) + group * GROUP_OUTPUTS + warp * 16 + lane / 4,
+                          tiles.split(unit)});
     }
 }
 
@@ -266,7 +273,8 @@ __device__ __forceinline__ void product(const Operands& operands, const Finish& 
     extern __shared__ __align__(1024) u8 shared[];
     __shared__ __align__(8) u64 barriers[2][STAGES];
     const Tiles<ROWS, CLUSTER> tiles(operands);
-    const Ring<ROWS, STAGES> ring = {(shared_address(shared) + 1023) & ~1023u, shared_address(barriers[0]), shared_address(barriers[1])};
+    const Ring<ROWS, STAGES> ring = {(shared_address(shared) + 1023) & ~1023u, shared_address(barriers[0]),
+                                     shared_address(barriers[1])};
     const u32 rank = CLUSTER == 1 ? 0 : cluster_rank();
     if (threadIdx.x == 0) {
         for (u32 stage = 0; stage < STAGES; ++stage) {
@@ -279,7 +287,8 @@ __device__ __forceinline__ void product(const Operands& operands, const Finish& 
     if constexpr (CLUSTER > 1) cluster_sync();
     if (threadIdx.x >= GROUPS * GROUP_THREADS) {
         if constexpr (ROWS > 128) asm volatile("setmaxnreg.dec.sync.aligned.u32 32;");
-        if (threadIdx.x == GROUPS * GROUP_THREADS) Feeder<ROWS, STAGES, CLUSTER>{ring, rank, tiles.blocks}.run(operands, tiles);
+        if (threadIdx.x == GROUPS * GROUP_THREADS)
+            Feeder<ROWS, STAGES, CLUSTER>{ring, rank, tiles.blocks}.run(operands, tiles);
     } else {
         if constexpr (ROWS > 128) asm volatile("setmaxnreg.inc.sync.aligned.u32 200;");
         await_previous();

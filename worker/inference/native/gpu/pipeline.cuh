@@ -53,8 +53,9 @@ __device__ __forceinline__ void barrier_wait(u32 barrier, u32 parity) {
 
 // `bytes` (a multiple of 16) into this block's shared memory; `barrier` counts them.
 __device__ __forceinline__ void copy_bulk(u32 target, const void* source, u32 bytes, u32 barrier) {
-    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(target),
-                 "l"(source), "r"(bytes), "r"(barrier)
+    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];"
+                 :
+                 : "r"(target), "l"(source), "r"(bytes), "r"(barrier)
                  : "memory");
 }
 
@@ -67,19 +68,20 @@ __device__ __forceinline__ u64 read_once() {
 
 // copy_bulk with a cache policy.
 __device__ __forceinline__ void copy_bulk(u32 target, const void* source, u32 bytes, u32 barrier, u64 policy) {
-    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1], %2, [%3], %4;" ::"r"(
-                     target),
-                 "l"(source), "r"(bytes), "r"(barrier), "l"(policy)
+    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint "
+                 "[%0], [%1], %2, [%3], %4;"
+                 :
+                 : "r"(target), "l"(source), "r"(bytes), "r"(barrier), "l"(policy)
                  : "memory");
 }
 
 // To the same place of every block of the cluster in `mask`, each of whose barriers counts the bytes.
 __device__ __forceinline__ void copy_bulk_to_all(u32 target, const void* source, u32 bytes, u32 barrier, u16 mask) {
-    asm volatile(
-        "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%0], [%1], %2, [%3], %4;" ::"r"(
-            target),
-        "l"(source), "r"(bytes), "r"(barrier), "h"(mask)
-        : "memory");
+    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster "
+                 "[%0], [%1], %2, [%3], %4;"
+                 :
+                 : "r"(target), "l"(source), "r"(bytes), "r"(barrier), "h"(mask)
+                 : "memory");
 }
 
 // Sixteen bytes into shared memory, by the thread itself; a group of them is what lies between two commits.
@@ -125,10 +127,10 @@ __device__ __forceinline__ void cluster_sync() {
 
 // A word of another block's shared memory (or of this one's), at the same address there.
 __device__ __forceinline__ void store_at(u32 address, u32 rank, i32 value) {
-    asm volatile(
-        "{\n.reg .b32 there;\nmapa.shared::cluster.u32 there, %0, %1;\nst.shared::cluster.s32 [there], %2;\n}" ::"r"(address), "r"(rank),
-        "r"(value)
-        : "memory");
+    asm volatile("{\n.reg .b32 there;\nmapa.shared::cluster.u32 there, %0, %1;\nst.shared::cluster.s32 [there], %2;\n}"
+                 :
+                 : "r"(address), "r"(rank), "r"(value)
+                 : "memory");
 }
 
 __device__ __forceinline__ i32 load_at(u32 address, u32 rank) {

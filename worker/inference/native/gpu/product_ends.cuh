@@ -1,5 +1,5 @@
-// What becomes of a tile's sums in the threads that hold them (matmul.cuh): they are stored raw, added to the residual, or
-// gated. For products of many rows; those of few are finished in stream.cuh.
+// What becomes of a tile's sums in the threads that hold them (matmul.cuh): they are stored raw, added to the residual,
+// or gated. For products of many rows; those of few are finished in stream.cuh.
 #pragma once
 
 #include "worker/inference/native/gpu/matmul.cuh"
@@ -17,7 +17,8 @@ struct StoreSums {
 #pragma unroll
         for (u32 i = 0; i < COUNT; ++i) {
             const u32 row = place.row0 + i / 4 * 8 + i % 2, output = place.output0 + i % 4 / 2 * 8;
-            if (row < rows && output < outputs) sums[(static_cast<u64>(place.split) * rows + row) * outputs + output] = acc[i];
+            if (row < rows && output < outputs)
+                sums[(static_cast<u64>(place.split) * rows + row) * outputs + output] = acc[i];
         }
     }
 };
@@ -91,7 +92,8 @@ struct AddToResidual {
                     const Scale row_scale = tile_scale.of[tile_row0 + row];
                     i64 added;
                     if constexpr (!FAR)
-                        added = linear_slow(LIMBS == 1 ? sums[j] : 256 * static_cast<i64>(sums[0]) + sums[1], row_mantissa, shift, row_scale);
+                        added = linear_slow(LIMBS == 1 ? sums[j] : 256 * static_cast<i64>(sums[0]) + sums[1],
+                                            row_mantissa, shift, row_scale);
                     else if constexpr (LIMBS == 1) added = linear_fast(sums[j], row_mantissa, shift, row_scale);
                     else added = linear_fast(256 * static_cast<i64>(sums[0]) + sums[1], row_mantissa, shift, row_scale);
                     if (row0 + row <= last) x[static_cast<u64>(row0 + row) * width] = saturate(before[b][j] + added);

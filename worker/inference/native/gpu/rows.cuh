@@ -136,7 +136,8 @@ struct Sum {
 __device__ __forceinline__ i32 magnitude(i32 x) { return x < 0 ? -x : x; }
 
 __device__ __forceinline__ i32 magnitude(const Quad& quad) {
-    return max(max(magnitude(quad.value[0]), magnitude(quad.value[1])), max(magnitude(quad.value[2]), magnitude(quad.value[3])));
+    return max(max(magnitude(quad.value[0]), magnitude(quad.value[1])),
+               max(magnitude(quad.value[2]), magnitude(quad.value[3])));
 }
 
 struct QuantisedQuad {
@@ -161,12 +162,14 @@ struct Quantised {
 };
 
 // Values i .. i + 3 of a row, as the matrix product wants them.
-__device__ __forceinline__ void store_quantised(const Quantised& to, u32 row, u32 i, u32 columns, const Quad& quad, i64 reciprocal) {
+__device__ __forceinline__ void store_quantised(const Quantised& to, u32 row, u32 i, u32 columns, const Quad& quad,
+                                                i64 reciprocal) {
     const QuantisedQuad packed = quantised_quad(quad, to.bits, reciprocal);
     const u32 blocks = k_blocks(columns);
     const u32 first = row * (to.bits / 8);
     *reinterpret_cast<u32*>(to.out + activation_offset(first, i, blocks, to.block_bytes)) = packed.high;
-    if (to.bits == 16) *reinterpret_cast<u32*>(to.out + activation_offset(first + 1, i, blocks, to.block_bytes)) = packed.low;
+    if (to.bits == 16)
+        *reinterpret_cast<u32*>(to.out + activation_offset(first + 1, i, blocks, to.block_bytes)) = packed.low;
 }
 
 __device__ __forceinline__ u64 squares_of(const Quad& quad, i32 k) {
@@ -185,8 +188,8 @@ static_assert(4 * ROW_QUADS * 1024 >= 16'384, "a row of the widest model fits a 
 
 // A residual row, held by the block's threads, quantised with the scale of its norm.
 template <u32 QUADS>
-__device__ __forceinline__ void norm_row(const Quantised& to, u32 row, Scale* scale, const Quad (&x)[QUADS], u32 width, i32 fraction,
-                                         u64 epsilon_q48) {
+__device__ __forceinline__ void norm_row(const Quantised& to, u32 row, Scale* scale, const Quad (&x)[QUADS], u32 width,
+                                         i32 fraction, u64 epsilon_q48) {
     __shared__ i32 partial_max[32];
     __shared__ u64 partial_sum[32];
     i32 a = 1;

@@ -91,7 +91,8 @@ __device__ __forceinline__ void hash_row(u8* leaves, u32 leaves_each, const Rows
     uint4* digest = reinterpret_cast<uint4*>(leaves + leaf * DIGEST_BYTES);
 #pragma unroll
     for (u32 i = 0; i < 2; ++i)
-        digest[i] = {swap_word(state[4 * i]), swap_word(state[4 * i + 1]), swap_word(state[4 * i + 2]), swap_word(state[4 * i + 3])};
+        digest[i] = {swap_word(state[4 * i]), swap_word(state[4 * i + 1]), swap_word(state[4 * i + 2]),
+                     swap_word(state[4 * i + 3])};
 }
 
 // What a batch is hashed from: residual rows [count][layers + 1][residual_bytes], key-value rows
