@@ -18,6 +18,7 @@ from core.jobs.request import JobRequest, Message, Role, Sampling, Tier
 from node.inference.server import listen
 from node.inference.server import serve as serve_engine
 from worker.inference.answer_file import AnswerFile
+from worker.inference.cli_options import MODELS_DIR, ModelsDir
 from worker.inference.cli_proofs import app as proofs_app
 from worker.inference.engine import Completion, Engine
 from worker.inference.exact.devices import DeviceChoice
@@ -33,11 +34,9 @@ app = typer.Typer(help="Run a model on this machine, exactly.", no_args_is_help=
 app.add_typer(proofs_app)
 notes = Console(stderr=True)
 
-MODELS_DIR = Path(".warpgrid/models")
 _THOUSAND = 1000
 
 Reference = Annotated[str, typer.Argument(help="a model's name, its root, the root's first digits, or its directory")]
-ModelsDir = Annotated[Path, typer.Option("--models-dir", help="folder that holds the models")]
 Threads = Annotated[int, typer.Option(help="cores to use; 0 takes all", min=0)]
 Where = Annotated[DeviceChoice, typer.Option(help="where it runs; auto takes a GPU that can; the bytes are the same")]
 

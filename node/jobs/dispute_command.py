@@ -13,7 +13,7 @@ from node.jobs.network import JobId, JobNetwork, on_network
 from node.jobs.settled import settled_job
 from node.jobs.submit import KeyFile, payer_of
 from node.wallet import Wallet
-from worker.inference.cli_model import MODELS_DIR
+from worker.inference.cli_options import MODELS_DIR
 
 __all__ = ["dispute"]
 

@@ -25,7 +25,7 @@ from node.jobs.rpc import JobsClient
 from node.keys import IdentityKey
 from node.wallet import Wallet
 from protos.job_messages import JobEvent, SubmitJob
-from worker.inference.cli_model import MODELS_DIR
+from worker.inference.cli_options import MODELS_DIR
 from worker.inference.errors import ModelNotFound
 from worker.inference.exact.model import ModelStore
 from worker.inference.exact.ordering import exact_terms, find_ordered

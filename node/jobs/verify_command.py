@@ -14,7 +14,7 @@ from market.verification import Check, Verdict
 from node.jobs.network import AsJson, JobId, JobNetwork, on_network
 from node.jobs.settled import settled_job
 from node.jobs.verify import verify_job
-from worker.inference.cli_model import MODELS_DIR
+from worker.inference.cli_options import MODELS_DIR
 
 __all__ = ["verify"]
 

@@ -28,7 +28,7 @@ from node.testnet import layout, processes, view
 from node.testnet.genesis import testnet_genesis
 from node.testnet.view import network_status
 from protos.job_messages import JobQuery
-from worker.inference.cli_model import MODELS_DIR
+from worker.inference.cli_options import MODELS_DIR
 from worker.inference.packaged import PACKAGED_MODEL
 
 __all__ = ["up"]

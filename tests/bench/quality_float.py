@@ -9,6 +9,7 @@ with -1).
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ def main(folder: Path, result: Path) -> None:
     torch.set_grad_enabled(False)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     work = json.loads((folder / "work.json").read_text())
-    arrays = {}
+    arrays: dict[str, Any] = {}
     for name, windows in work["texts"].items():
         rows = []
         for window in windows:
@@ -39,7 +40,7 @@ def main(folder: Path, result: Path) -> None:
         settings = {"max_new_tokens": work["answer_tokens"], "do_sample": False, "eos_token_id": work["end_tokens"]}
         tokens = model.generate(torch.tensor([prompt]), attention_mask=torch.ones(1, len(prompt)), **settings)
         answers.append(tokens[0, len(prompt) :].tolist())
-    np.savez(result, allow_pickle=False, **arrays, answers=padded(answers, -1).astype(np.int64))
+    np.savez(result, **arrays, answers=padded(answers, -1).astype(np.int64))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,5 @@
 """`warpgrid model import|list|show|verify|remove`: exact models on this machine."""
 
-import json
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,22 +8,19 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from worker.inference.cli_options import MODELS_DIR, AsJson, ModelsDir, say, write_json
 from worker.inference.errors import ModelCorrupt, ModelUnsupported
 from worker.inference.exact.convert import Recipe, import_checkpoint, open_checkpoint
 from worker.inference.exact.hub import fetch_checkpoint, is_hub_name
 from worker.inference.exact.model import ExactModel, ModelStore
 from worker.inference.packaged import PACKAGED_MODEL, packaged_model_file
 
-__all__ = ["MODELS_DIR", "app"]
+__all__ = ["app"]
 
 app = typer.Typer(help="Models that every machine runs to the same bytes.", no_args_is_help=True)
 console = Console()
 
-MODELS_DIR = Path(".warpgrid/models")
-
-ModelsDir = Annotated[Path, typer.Option("--models-dir", help="folder that holds the models")]
 Reference = Annotated[str, typer.Argument(help="a model's name, its root, or the root's first digits")]
-AsJson = Annotated[bool, typer.Option("--json", help="machine-readable output")]
 
 
 @app.command("import")
@@ -57,9 +52,9 @@ def import_model(
             lambda done, total: progress.update(task, completed=done, total=total),
         )
     if as_json:
-        _write_json({"name": chosen, "root": root.hex()})
+        write_json({"name": chosen, "root": root.hex()})
     else:
-        _say(f"{chosen}  {root.hex()}")
+        say(f"{chosen}  {root.hex()}")
 
 
 @app.command("list")
@@ -70,10 +65,10 @@ def list_models(models_dir: ModelsDir = MODELS_DIR, as_json: AsJson = False) -> 
     """
     rows = [_summary(path) for path in ModelStore(models_dir).models()]
     if as_json:
-        _write_json(rows)
+        write_json(rows)
         return
     if not rows:
-        _say(f"no models in {models_dir}; `warpgrid model import smollm2` makes one")
+        say(f"no models in {models_dir}; `warpgrid model import smollm2` makes one")
         return
     table = Table("name", "root", "parameters", "context", "size", box=None)
     for row in rows:
@@ -94,7 +89,7 @@ def show(reference: Reference, models_dir: ModelsDir = MODELS_DIR) -> None:
     model = ExactModel(ModelStore(models_dir).find(reference))
     header = {name: getattr(model.header, name) for name in model.header.__dataclass_fields__}
     summary = {**_summary(model.directory), "directory": str(model.directory), "header": header}
-    _write_json({**summary, "provenance": dict(model.provenance), "chat_template": model.chat_template})
+    write_json({**summary, "provenance": dict(model.provenance), "chat_template": model.chat_template})
 
 
 @app.command()
@@ -106,9 +101,9 @@ def verify(reference: Reference, models_dir: ModelsDir = MODELS_DIR, as_json: As
     model = ExactModel(ModelStore(models_dir).find(reference))
     model.verify()
     if as_json:
-        _write_json({"name": model.name, "root": model.root.hex(), "intact": True})
+        write_json({"name": model.name, "root": model.root.hex(), "intact": True})
     else:
-        _say(f"{model.name}  {model.root.hex()}  every byte is as committed")
+        say(f"{model.name}  {model.root.hex()}  every byte is as committed")
 
 
 @app.command()
@@ -119,9 +114,9 @@ def remove(reference: Reference, models_dir: ModelsDir = MODELS_DIR, as_json: As
     """
     path = ModelStore(models_dir).remove(reference)
     if as_json:
-        _write_json({"removed": path.name})
+        write_json({"removed": path.name})
     else:
-        _say(f"removed {path.name}")
+        say(f"removed {path.name}")
 
 
 def _locate(source: str) -> Path:
@@ -144,12 +139,3 @@ def _summary(directory: Path) -> dict[str, Any]:
         "context": model.header.context_max,
         "bytes": sum(spec.bytes for spec in model.specs),
     }
-
-
-def _say(line: str) -> None:
-    """One line as it is, for a pipe as for a narrow terminal."""
-    console.print(line, highlight=False, soft_wrap=True)
-
-
-def _write_json(value: object) -> None:
-    sys.stdout.write(json.dumps(value, indent=2) + "\n")

@@ -1,8 +1,6 @@
 """`replay`, `audit` and `dispute-demo`: the proofs of exact inference, by hand, on what `run --save` wrote."""
 
-import json
 import secrets
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,6 +18,7 @@ from core.hashing import keccak256
 from core.memory_state import AccountContents, MemoryState
 from worker.evm.native_executor import NativeExecutor
 from worker.inference.answer_file import AnswerFile
+from worker.inference.cli_options import MODELS_DIR, AsJson, ModelsDir, say, write_json
 from worker.inference.dispute_parties import DisputeParties
 from worker.inference.exact.devices import DeviceChoice
 from worker.inference.exact.model import ExactModel, ModelStore
@@ -38,9 +37,6 @@ __all__ = ["app"]
 
 app = typer.Typer(help="Check an exact answer: run it again, audit it, or dispute it.", no_args_is_help=True)
 
-ModelsDir = Annotated[Path, typer.Option("--models-dir", help="folder that holds the models")]
-AsJson = Annotated[bool, typer.Option("--json", help="one JSON object")]
-MODELS_DIR = Path(".warpgrid/models")
 GAS_LIMIT = 16_777_216
 MOVE_SECONDS = 3600
 TEXT_HASH = keccak256(b"an answer file has no text")
@@ -66,9 +62,9 @@ def replay_answer(
     engine.close()
     seconds = round(time.perf_counter() - started, 3)
     if as_json:
-        _write_json({"accepted": verdict.accepted, "reason": verdict.reason, "seconds": seconds})
+        write_json({"accepted": verdict.accepted, "reason": verdict.reason, "seconds": seconds})
     else:
-        _say(f"{verdict.reason} ({seconds:.2f} s)")
+        say(f"{verdict.reason} ({seconds:.2f} s)")
     raise typer.Exit(0 if verdict.accepted else 1)
 
 
@@ -103,9 +99,9 @@ def audit_answer(
     kilobytes = sum(opening.bytes for opening in openings) / draws / 1000
     if as_json:
         cost = {"units": draws, "unit_ms": round(milliseconds, 2), "unit_kilobytes": round(kilobytes, 1)}
-        _write_json({"accepted": verdict.accepted, "reason": verdict.reason, **cost})
+        write_json({"accepted": verdict.accepted, "reason": verdict.reason, **cost})
     else:
-        _say(f"{verdict.reason}: {milliseconds:.1f} ms and {kilobytes:.0f} kB a unit")
+        say(f"{verdict.reason}: {milliseconds:.1f} ms and {kilobytes:.0f} kB a unit")
     raise typer.Exit(0 if verdict.accepted else 1)
 
 
@@ -140,19 +136,19 @@ def dispute_demo(
         return Tape(tape.size, {**tape.cells, tape.size - 1: lie.digest(at, leaf)})
 
     terms = replace(asked, trace_root=lie.root)
-    say = (lambda _: None) if as_json else _say
-    chain = _LocalChain(terms, say)
-    say(f"the worker changed one bit of {trace.shape.name(position * trace.shape.leaves + inner)}")
+    tell = (lambda _: None) if as_json else say
+    chain = _LocalChain(terms, tell)
+    tell(f"the worker changed one bit of {trace.shape.name(position * trace.shape.leaves + inner)}")
     try:
         play(chain, terms, parties.committed_worker(lie, rows, lying), parties.challenger(terms, statement))
     except InvalidInput as refusal:
-        say(f"the contract refuses the worker's proof: {refusal}")
+        tell(f"the contract refuses the worker's proof: {refusal}")
         chain.now += MOVE_SECONDS + 1
         chain.move(terms.challenger, "timeout", terms.solidity())
     won = chain.read("winnerOf") == terms.challenger
     if as_json:
-        _write_json({"winner": "challenger" if won else "worker", "gas": chain.gas, "moves": chain.moves})
-    say(f"{'the challenger' if won else 'the worker'} wins, {chain.gas:,} gas in all")
+        write_json({"winner": "challenger" if won else "worker", "gas": chain.gas, "moves": chain.moves})
+    tell(f"{'the challenger' if won else 'the worker'} wins, {chain.gas:,} gas in all")
     raise typer.Exit(0 if won else 1)
 
 
@@ -177,14 +173,14 @@ def _demo_terms(statement: Statement, programs: Programs, model: ExactModel) -> 
 class _LocalChain:
     """The dispute contract on an EVM of its own. Implements `zk.dispute.DisputeChain`."""
 
-    def __init__(self, terms: Terms, say: Callable[[str], None]) -> None:
+    def __init__(self, terms: Terms, tell: Callable[[str], None]) -> None:
         contracts = predeploys(exp2_table().tolist(), sigmoid_table().tolist(), MOVE_SECONDS)
         accounts = {at: AccountContents(1, one.balance_wei, one.code, one.storage) for at, one in contracts.items()}
         self._state, self._executor = MemoryState(accounts), NativeExecutor()
         self._events: list[Event] = []
         self.terms, self.now, self.gas = terms, 1, 0
         self.moves: list[dict[str, str | int]] = []
-        self._say = say
+        self._tell = tell
 
     def move(self, sender: bytes, function: str, *arguments: object) -> None:
         outcome = self._call(sender, function, *arguments)
@@ -195,7 +191,7 @@ class _LocalChain:
         self.gas += outcome.gas_used
         who = "worker" if sender == self.terms.worker else "challenger"
         self.moves.append({"who": who, "move": function, "gas": outcome.gas_used})
-        self._say(f"  {who:10} {function:12} {outcome.gas_used:>9,} gas")
+        self._tell(f"  {who:10} {function:12} {outcome.gas_used:>9,} gas")
 
     def turn(self) -> int:
         return int(self.read("turnOf"))
@@ -226,11 +222,3 @@ def _run(engine: ProofEngine, statement: Statement) -> tuple[Trace, CommittedRow
         np.concatenate([part.boundaries for part in parts]), np.concatenate([part.kv_rows for part in parts])
     )
     return engine.commit(statement, rows), rows
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(line + "\n")
-
-
-def _write_json(value: object) -> None:
-    sys.stdout.write(json.dumps(value) + "\n")

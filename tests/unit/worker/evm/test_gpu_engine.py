@@ -129,12 +129,17 @@ os._exit(0)
 """
 
 
+def two_runs_of(script: str, kernels_dir: Path) -> tuple[str, str]:
+    """What a script tells of its two runs, in a process of its own. Lines of theirs begin with their number."""
+    run = subprocess.run([sys.executable, "-c", script, str(kernels_dir)], capture_output=True, text=True, check=False)
+    told = [line for line in run.stdout.splitlines() if line[:2] in ("0 ", "1 ")]
+    assert len(told) == 2, run.stdout + run.stderr
+    return told[0], told[1]
+
+
 @pytest.mark.gpu
 def test_a_kernel_that_stands_still_is_given_up(gpu: GpuEngine, tmp_path: Path) -> None:
-    run = subprocess.run(
-        [sys.executable, "-c", _ENDLESS_KERNEL, str(tmp_path)], capture_output=True, text=True, check=False
-    )
-    first, second = [line for line in run.stdout.splitlines() if line[:2] in ("0 ", "1 ")]
+    first, second = two_runs_of(_ENDLESS_KERNEL, tmp_path)
     assert first.startswith("0 0 [('a kernel failed (no row was begun for ")
     assert first.endswith("(0, 1, 2, 3, 4, 5, 6, 7))]")
     assert second == "1 0 []"
@@ -142,10 +147,7 @@ def test_a_kernel_that_stands_still_is_given_up(gpu: GpuEngine, tmp_path: Path) 
 
 @pytest.mark.gpu
 def test_a_kernel_that_fails_costs_the_gpu_and_no_row(gpu: GpuEngine, tmp_path: Path) -> None:
-    run = subprocess.run(
-        [sys.executable, "-c", _FAILING_KERNEL, str(tmp_path)], capture_output=True, text=True, check=False
-    )
-    first, second = [line for line in run.stdout.splitlines() if line[:2] in ("0 ", "1 ")]
+    first, second = two_runs_of(_FAILING_KERNEL, tmp_path)
     assert first.startswith("0 0 1000 [('a kernel failed (")
     assert not first.endswith(", 0)]")  # the rows that were in flight are known
     assert second == "1 0 1000 []"

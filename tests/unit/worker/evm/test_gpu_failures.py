@@ -41,7 +41,6 @@ class DeviceMemoryError(Exception):
 class FakeDevice:
     """What the engine asks of a device before it launches anything."""
 
-    index = 0
     processors = 1
 
     def __init__(self) -> None:

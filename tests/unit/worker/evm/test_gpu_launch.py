@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from core.columns import Array
+from tests.unit.worker.host_arrays import PinnedMemory, here
 from worker.evm.batch import Batch, Outcomes
 from worker.evm.comparison import differing_rows
 from worker.evm.engine import Engine
@@ -33,32 +34,6 @@ class RuntimeFailure(Exception):
     def __init__(self, status: int) -> None:
         super().__init__(f"status {status}")
         self.status = status
-
-
-class PinnedMemory(bytearray):
-    """Its address is asked for, but no kernel here tells the rows that it began."""
-
-    ptr = 0
-
-
-class HostArray(np.ndarray):
-    """A numpy array with the members of cupy's that a launch uses."""
-
-    @property
-    def data(self) -> Any:
-        return SimpleNamespace(ptr=self.ctypes.data, copy_to_host=self._copy_to_host)
-
-    def set(self, values: Array) -> None:
-        assert values.dtype == self.dtype
-        self[...] = values
-
-    def _copy_to_host(self, to: ctypes.c_void_p, size: int) -> None:
-        assert size == self.nbytes
-        ctypes.memmove(to, self.ctypes.data, size)
-
-
-def _here(array: Any) -> HostArray:
-    return np.ascontiguousarray(array).view(HostArray)
 
 
 @dataclass
@@ -91,14 +66,12 @@ class HostDevice:
         )
         return SimpleNamespace(
             cuda=cuda,
-            empty=lambda size, kind: _here(np.full(size, 0xA5, kind)),
-            zeros=lambda size, kind: _here(np.zeros(size, kind)),
-            asarray=_here,
+            empty=lambda size, kind: here(np.full(size, 0xA5, kind)),
+            zeros=lambda size, kind: here(np.zeros(size, kind)),
+            asarray=here,
             asnumpy=lambda array: np.array(array),
             argsort=lambda keys: np.argsort(keys, kind="stable"),
         )
-
-    index = 0
 
     def _event_status(self) -> int:
         if self.event_statuses and self.event_statuses[0] != ILLEGAL_ADDRESS:
@@ -134,7 +107,7 @@ class HostGpu(GpuEngine):
         return _HostKernel(lambda arguments: self._launch(name, arguments))
 
     def arenas(self, kind: ArenaClass) -> tuple[Any, Any]:
-        return _here(np.zeros(1, "u1")), _here(np.zeros(1, "u1"))
+        return here(np.zeros(1, "u1")), here(np.zeros(1, "u1"))
 
     def _take_arguments(self, arguments: ctypes.c_void_p, size: int) -> None:
         assert size == ctypes.sizeof(LaunchArguments)

@@ -92,6 +92,24 @@ def test_gpu_and_cpu_give_the_same_bytes(hopper: Device, shape: str) -> None:
 
 
 @pytest.mark.gpu
+def test_a_long_prompt_of_a_deep_model_has_the_cpus_roots(hopper: Device) -> None:
+    """More positions than blocks hash at once, and than a block climbs together. Its CPU twin is test_gpu_trace.py."""
+    model = random_model(3, layers=30, context_max=2048)
+    tokens = np.random.default_rng(5).integers(0, model.header.vocabulary, 1500).tolist()
+    with (
+        closing(open_executor(model, DeviceChoice.GPU, pages=24, rows_max=1500, device=hopper)) as gpu,
+        closing(open_executor(model, DeviceChoice.CPU, pages=24, rows_max=1500, threads=1)) as cpu,
+    ):
+        rows = sequence_rows(tokens, 0, range(24))
+        found = [gpu.forward(rows, trace=Tracing.ROOTS).roots for _ in range(2)]
+        expected = cpu.forward(rows, trace=Tracing.ROOTS).roots
+        assert expected is not None
+        for roots in found:
+            assert roots is not None
+            assert np.array_equal(roots.wait(), expected.wait())
+
+
+@pytest.mark.gpu
 def test_roots_that_nobody_waits_for_disturb_nothing(hopper: Device) -> None:
     """Their memory is that of copies to the device, once it is free."""
     model = random_model(3, head_width=64)
