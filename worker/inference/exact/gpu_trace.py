@@ -133,7 +133,7 @@ class TraceHasher:
 
         Divided for a kernel that needs little, it takes no product until that has ended. Products in clusters, one
         block a multiprocessor, would all wait. Those of few rows find room elsewhere, and are better off so (1, 16 and
-        64 rows at the shape of Llama-3-8B: 1 to 3 % instead of 3 to 5), since blocks of equal work wait for the slowest.
+        64 rows at the shape of Llama-3-8B: 1 to 3 % instead of 3 to 5), since equal blocks wait for the slowest.
         """
         return _ALL_SHARED_PERCENT if rows > _ROWS_OF_SMALL_PRODUCTS else _SHARED_AS_NEEDED
 
